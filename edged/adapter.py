@@ -1,0 +1,186 @@
+"""Everything an adapter may import, and the registry that finds adapters by entry point.
+
+An adapter teaches edged one protocol. It is an object with the attributes of `Adapter`, published under the
+entry-point group `edged.adapters` with the name that a bus gives as its `adapter`. It has three parts: configuration
+classes, a `Bus` that does the I/O, and, if it can, a simulator of its devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from edged.config.base import STRICT, BusConfig, DeviceConfig, LinearMap, PointConfig
+from edged.config.types import Duration, Name, Secret, Size
+from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
+from edged.model import ALL_GOOD, GOOD, Quality, Reading, Reason, Sample, Value, bad
+
+__all__ = [
+    "ALL_GOOD", "GOOD", "STRICT", "Adapter", "Bus", "BusConfig", "ConfigError", "DeviceConfig", "Duration",
+    "EdgedError", "Job", "LinearMap", "Name", "PermanentError", "Plan", "PlanRequest", "PointConfig", "PollResult",
+    "Quality", "RawRead", "Reading", "Reason", "Sample", "Secret", "Simulator", "Size", "TransientError", "Value",
+    "adapter_names", "bad", "load_adapter",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RawRead:
+    """One transaction as it went over the wire, for `edged read` and `edged trace`."""
+
+    what: str
+    """For people, e.g. `holding 100-149`."""
+    words: tuple[int, ...] = ()
+    """The raw registers, bits or bytes."""
+    error: str = ""
+    """Why there are none."""
+    address: int = 0
+    """The address of words[0], where the protocol has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollResult:
+    """What one poll of one job yielded.
+
+    `samples` hold every point of the job once, good or bad. Where reads of one poll lie more than 10 ms apart the
+    adapter returns several samples, each with the time of its own read.
+    """
+
+    samples: Sequence[Sample]
+    transactions: int = 1
+    raw: Sequence[RawRead] = ()
+    """Only filled when the poll was asked for it."""
+    notes: Sequence[str] = ()
+    """Things learnt that a person should know once, e.g. `register 412 does not exist`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """One transaction that a poll will make, for `edged check` and the bus budget."""
+
+    what: str
+    seconds: float
+    """How long it occupies the bus when everything answers; 0 where the medium is not shared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The transactions of one job."""
+
+    requests: Sequence[PlanRequest] = ()
+
+
+class Job(Protocol):
+    """Some points of one device that are read together, prepared once and polled often."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def points(self) -> tuple[str, ...]: ...
+
+
+class Bus(Protocol):
+    """One open link. The scheduler calls one `poll` or `write` at a time, except as `concurrency` allows.
+
+    A cancelled call must leave the link such that the next one cannot receive a late reply.
+    """
+
+    concurrency: int
+    """How many polls may be under way at once; 1 on a shared medium."""
+
+    def prepare(self, device: str, points: Sequence[str]) -> Job:
+        """Plan the reads for these points of a device. No I/O. Raises ConfigError."""
+        ...
+
+    def plan(self, job: Job) -> Plan:
+        """What polling the job will cost."""
+        ...
+
+    async def poll(self, job: Job, *, probe: bool = False, raw: bool = False) -> PollResult:
+        """Read the job's points once.
+
+        `probe` asks for the cheapest read that shows the device is alive, without retries; its samples may be empty.
+        Raises TransientError when the device, or the link, yielded nothing at all. A point that failed alone is a bad
+        value in the result, not an exception.
+        """
+        ...
+
+    async def write(self, device: str, point: str, value: Value) -> None:
+        """Write one engineering value. Raises TransientError, PermanentError (refused, not writable, out of range)."""
+        ...
+
+    async def close(self) -> None:
+        """Give the link back. Idempotent."""
+        ...
+
+
+class Simulator(Protocol):
+    """Simulated devices that are being served."""
+
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        """Bus name → where it is served, e.g. `127.0.0.1:5020`."""
+        ...
+
+    def state(self) -> Mapping[str, int]:
+        """Counters for people: requests served, connections and so on."""
+        ...
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """One protocol, as the core sees it."""
+
+    bus_config: type[BusConfig]
+    device_config: type[DeviceConfig]
+    """Its field `points` is a dict from Name to the adapter's own point class."""
+
+    def profiles(self) -> Path | None:
+        """The folder of the profiles (YAML) it ships."""
+        ...
+
+    def open(self, name: str, config: Any, devices: Mapping[str, Any]) -> Bus:
+        """A bus object for this link. Opens nothing yet: it connects on the first poll and reconnects by itself.
+
+        `config` and `devices` are instances of `bus_config` and `device_config`. Raises ConfigError for what only the
+        machine can tell (no such certificate file).
+        """
+        ...
+
+    def simulate(
+        self, buses: Mapping[str, tuple[Any, Mapping[str, Any]]], *, host: str = "127.0.0.1", seed: int = 0
+    ) -> AbstractAsyncContextManager[Simulator]:
+        """Serve the devices of these buses (name → config, devices) on real sockets. Raises ConfigError if it cannot."""
+        ...
+
+
+GROUP = "edged.adapters"
+
+
+@cache
+def _registered() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def adapter_names() -> list[str]:
+    """The names of all installed adapters, sorted."""
+    return sorted(_registered())
+
+
+def load_adapter(name: str) -> Adapter:
+    """The adapter of this name. Raises ConfigError if it is not installed, or lacks the extra that it needs."""
+    entry = _registered().get(name)
+    if entry is None:
+        raise ConfigError(f"there is no adapter {name!r}; installed are: {', '.join(adapter_names()) or 'none'}")
+    try:
+        adapter = entry.load()
+    except ModuleNotFoundError as exc:
+        extra = f" (pip install 'edged[{entry.extras[0]}]')" if entry.extras else ""
+        raise ConfigError(f"adapter {name!r} needs the Python package {exc.name!r}{extra}") from exc
+    if not isinstance(adapter, Adapter):
+        raise ConfigError(f"adapter {name!r} ({entry.value}) does not implement edged.adapter.Adapter")
+    return adapter

@@ -1,0 +1,28 @@
+"""Batches: what one flush put into the log, and how far each connection has got with it.
+
+Every sample has a sequence number, `seq`. They are given at commit, one by one, without gaps, and never go back while
+the `epoch` lasts. A batch is one row of the log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edged.model import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The samples of one flush, in the order they were taken. The seq of `samples[i]` is `first + i`."""
+
+    first: int
+    samples: tuple[Sample, ...]
+    boot: str
+    """The boot the samples' `mono` belongs to (/proc/sys/kernel/random/boot_id)."""
+    readings: int
+    """How many readings the samples hold together."""
+
+    @property
+    def last(self) -> int:
+        """The seq of the last sample."""
+        return self.first + len(self.samples) - 1

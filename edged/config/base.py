@@ -1,0 +1,159 @@
+"""What every adapter's and connector's configuration builds on: buses, devices and points.
+
+These are plain frozen dataclasses; pydantic validates them through a TypeAdapter (see `edged.config.load`), and
+`edged.config.compiled` rebuilds them without it. Field docstrings become the descriptions of the JSON Schema and of the
+reference page, so they are written for the technician.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from edged.config.types import Duration, Name
+
+STRICT: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True, "strict": False}
+"""The pydantic configuration of every configuration dataclass: unknown keys are errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearMap:
+    """Maps a range of raw values onto a range of engineering values, such as 4-20 mA onto 0-10 bar."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    raw: tuple[float, float]
+    """The two raw values, e.g. `[4, 20]`."""
+    to: tuple[float, float]
+    """What they mean, e.g. `[0, 10]`."""
+
+    def __post_init__(self) -> None:
+        if self.raw[0] == self.raw[1]:
+            raise ValueError("the two raw values of a map must differ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointConfig:
+    """One named value of a device: what every protocol's points have in common."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    unit: str = ""
+    """The engineering unit, e.g. `°C` or `kWh`."""
+    description: str = ""
+    """What the value is, for people."""
+    every: Duration | None = None
+    """How often to read this point, when it differs from its device."""
+    scale: float = 1.0
+    """Multiplies the raw value."""
+    offset: float = 0.0
+    """Added after scaling."""
+    map: LinearMap | None = None
+    """Maps raw values linearly instead of `scale` and `offset`."""
+    decimals: int | None = None
+    """Rounds the value to so many decimal places."""
+    range: tuple[float, float] | None = None
+    """Lowest and highest plausible value, after scaling. Outside it the reading is `bad(range)`."""
+    deadband: float | str | None = None
+    """Suppress changes smaller than this: a number in the point's unit, or a percentage of the last value, `1%`."""
+    heartbeat: Duration = Duration(900)
+    """With a deadband: send a steady value at least this often."""
+    writable: bool = False
+    """Whether commands may write it."""
+
+    def __post_init__(self) -> None:
+        if self.map is not None and (self.scale != 1.0 or self.offset != 0.0):
+            raise ValueError("use either `map` or `scale` and `offset`, not both")
+        if not (math.isfinite(self.scale) and math.isfinite(self.offset)):
+            raise ValueError("`scale` and `offset` must be finite numbers")
+        if self.scale == 0:
+            raise ValueError("`scale: 0` would make every value the same")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"`range` needs the lower value first: [{self.range[1]:g}, {self.range[0]:g}]")
+        if self.decimals is not None and not -12 <= self.decimals <= 12:  # noqa: PLR2004  # beyond a double's digits
+            raise ValueError("`decimals` must lie between -12 and 12")
+        if self.every is not None and self.every <= 0:
+            raise ValueError("`every` must be longer than 0")
+        parse_deadband(self.deadband)
+
+
+def parse_deadband(text: float | str | None) -> tuple[float, float]:
+    """(absolute, fraction of the last value) of a deadband as configured; both 0 if there is none. Raises ValueError."""
+    if text is None:
+        return 0.0, 0.0
+    try:
+        if isinstance(text, str) and text.strip().endswith("%"):
+            absolute, fraction = 0.0, float(text.strip()[:-1]) / 100
+        else:
+            absolute, fraction = float(text), 0.0
+    except ValueError:
+        raise ValueError(f"{text!r} is not a deadband: write a number such as 0.1, or a percentage such as 1%") from None
+    if not (math.isfinite(absolute + fraction) and absolute >= 0 and fraction >= 0):
+        raise ValueError("a deadband cannot be negative or infinite")
+    return absolute, fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceConfig:
+    """One addressable thing on a bus: what every protocol's devices have in common.
+
+    An adapter's own class adds its settings and overrides `points` with its own point type.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    bus: Name
+    """The bus it is reached through."""
+    profile: str | None = None
+    """A device type that brings its points; settings given here override it."""
+    every: Duration = Duration(1)
+    """How often to read it."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Free labels such as `room: plant`; they go with every message about the device."""
+    enabled: bool = True
+    """`false` keeps the entry but leaves the device alone."""
+    points: dict[Name, PointConfig] = field(default_factory=dict)
+    """Its values by name."""
+
+    def __post_init__(self) -> None:
+        if self.every <= 0:
+            raise ValueError("`every` must be longer than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BusConfig:
+    """One physical link: what every protocol's buses have in common."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    adapter: str
+    """The protocol spoken on it."""
+    enabled: bool = True
+    """`false` keeps the entry but opens nothing."""
+    dead_share: float = 0.1
+    """The largest share of the bus's time that devices which do not answer may cost the others."""
+    retry_min: Duration = Duration(1)
+    """First pause before a device or bus that does not answer is tried again; it doubles each time."""
+    retry_max: Duration = Duration(10)
+    """Longest such pause."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.dead_share <= 1:
+            raise ValueError("`dead_share` is a share of the time, above 0 and up to 1")
+        if not 0 < self.retry_min <= self.retry_max:
+            raise ValueError("`retry_min` must be above 0 and not longer than `retry_max`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionConfig:
+    """One upstream: what every connector's settings have in common."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    connector: str
+    """The dialect spoken upstream."""
+    enabled: bool = True
+    """`false` keeps the entry, and its place in the buffer, but connects nowhere."""
+
+

@@ -1,0 +1,106 @@
+"""The configuration as the daemon uses it: what is not an adapter's or a connector's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+from zoneinfo import ZoneInfo
+
+from edged.config.base import STRICT, BusConfig, ConnectionConfig, DeviceConfig
+from edged.config.types import Duration, Name, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteConfig:
+    """Where the gateway stands. Every field can be used in topic templates."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    tenant: str = ""
+    """Whose gateway it is."""
+    building: str = ""
+    """The building."""
+    location: str = ""
+    """Where in it."""
+    timezone: str = "UTC"
+    """The zone of local times and schedules, e.g. `Europe/Berlin`."""
+
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.timezone)
+        except (OSError, ValueError, LookupError):
+            raise ValueError(f"{self.timezone!r} is not a time zone; they look like Europe/Berlin") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayConfig:
+    """Who this gateway is."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    id: Name
+    """Its name upstream. It must be unique among the gateways of one broker."""
+    site: SiteConfig = field(default_factory=SiteConfig)
+    """Where it stands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferConfig:
+    """The store-and-forward log."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    path: str = ""
+    """The file. Without it: `buffer.db` in the state directory (/var/lib/edged under systemd)."""
+    flush: Duration = Duration(1)
+    """How often readings are made durable. A power cut loses at most this much."""
+    flush_readings: int = 20_000
+    """Flush earlier when so many readings wait."""
+    max_bytes: Size = Size(256 * 2**20)
+    """The database, its journal included, never grows past this."""
+    min_free: Size = Size(64 * 2**20)
+    """Never grow when the disk has less than this left."""
+    max_age: Duration = Duration(0)
+    """Drop readings older than this even if not delivered; 0 keeps them."""
+    when_full: Literal["drop-oldest", "drop-newest"] = "drop-oldest"
+    """What to give up when the limits are reached. Everything given up is counted."""
+    inbox_readings: int = 200_000
+    """How many readings may wait in memory for a slow disk before new ones are refused and counted."""
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.flush <= 60:  # noqa: PLR2004  # the range stated in the message
+            raise ValueError("`flush` must lie between 10ms and 60s")
+        if not 1 <= self.flush_readings <= self.inbox_readings:
+            raise ValueError("`flush_readings` must be at least 1 and not above `inbox_readings`")
+        if self.max_bytes < 2**20:
+            raise ValueError("`max_bytes` must be at least 1MiB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlConfig:
+    """The local API on a Unix socket, which `edged status` and `edged tail` use."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    socket: str = ""
+    """Its path. Without it: `edged.sock` in the runtime directory (/run/edged under systemd)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole configuration, validated."""
+
+    gateway: GatewayConfig
+    buffer: BufferConfig = field(default_factory=BufferConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
+    buses: Mapping[str, BusConfig] = field(default_factory=dict)
+    """Instances of the class that the bus's adapter names."""
+    devices: Mapping[str, DeviceConfig] = field(default_factory=dict)
+    """Likewise, by the adapter of the device's bus; profiles already applied."""
+    connections: Mapping[str, ConnectionConfig] = field(default_factory=dict)
+    """Instances of the class that the connector names."""
+
+    def devices_on(self, bus: str) -> dict[str, DeviceConfig]:
+        """The enabled devices of one bus."""
+        return {name: device for name, device in self.devices.items() if device.bus == bus and device.enabled}

@@ -1,0 +1,154 @@
+"""What a connector implements, and what passes between it and the forwarder.
+
+A connector is one file: its configuration class, a pure `Encoder`, and a `Link` that carries messages (usually the
+shared MQTT or HTTP link). The forwarder owns order, lanes, window, retries and the cursor; a connector owns none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+from edged.buffer.batch import Batch
+from edged.config.base import ConnectionConfig, DeviceConfig
+from edged.config.model import GatewayConfig
+from edged.model import Sample
+
+
+class Lane(StrEnum):
+    """Two ways up: fresh readings, and what an outage left behind, oldest first."""
+
+    LIVE = "live"
+    HISTORICAL = "historical"
+
+
+class Verdict(StrEnum):
+    """What became of a message."""
+
+    DELIVERED = "delivered"
+    """The receiver took responsibility for it (PUBACK with success, HTTP 2xx)."""
+    RETRY = "retry"
+    """Not now: try again, on this link or the next."""
+    REJECTED = "rejected"
+    """It will never be taken (too large, refused, cannot be encoded): to the dead letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verdict and, unless delivered, why: a short word for counters and one line for people."""
+
+    verdict: Verdict
+    reason: str = ""
+    detail: str = ""
+
+
+DELIVERED = Outcome(Verdict.DELIVERED)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of one batch that becomes one message.
+
+    Where a batch is cut depends on nothing but the batch and the connection's configuration, so that a chunk that is
+    sent again after a crash is the same chunk: `(epoch, last)` names its content for ever.
+    """
+
+    first: int
+    samples: Sequence[Sample]
+    readings: int
+
+    @property
+    def last(self) -> int:
+        """The seq of its last sample: the message's `seq`."""
+        return self.first + len(self.samples) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a message says about itself besides its samples."""
+
+    epoch: str
+    seq: int
+    prev: int
+    """The seq of the message that precedes this one on this connection and lane; 0 if there is none."""
+    lane: Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An encoded message, ready for a link."""
+
+    topic: str
+    payload: bytes
+    content_type: str = "application/json"
+    retain: bool = False
+    properties: Mapping[str, str] = field(default_factory=dict)
+    """User properties (MQTT 5) or headers (HTTP)."""
+
+
+class Encoder(Protocol):
+    """The pure part of a connector."""
+
+    def split(self, batch: Batch) -> Iterator[Chunk]:
+        """Cut a batch into the chunks that become messages, in order. Deterministic."""
+        ...
+
+    def encode(self, chunk: Chunk, envelope: Envelope) -> Message:
+        """One message. Raises PermanentError if the chunk can never be encoded."""
+        ...
+
+
+class Link(Protocol):
+    """The I/O part of a connector: one session after the other with one upstream."""
+
+    @property
+    def window(self) -> int:
+        """How many messages may be in flight in this session (after CONNACK, what the broker allows)."""
+        ...
+
+    async def connect(self) -> str:
+        """Open a session; returns one line for people, e.g. `MQTT 5, session resumed`.
+
+        Raises TransientError (try again later) or PermanentError/ConfigError (a person must act; it is still retried,
+        slowly, because brokers get repaired too).
+        """
+        ...
+
+    async def send(self, message: Message) -> Outcome:
+        """Hand one message over and wait for the receiver's word. Concurrent calls up to `window`; started in order.
+
+        Ends at once with RETRY when the session ends. Never raises for anything the network or the receiver did.
+        """
+        ...
+
+    async def lost(self) -> str:
+        """Wait until the session has ended; returns why."""
+        ...
+
+    async def close(self) -> None:
+        """End the session properly (offline status, DISCONNECT) within its own time limit. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionContext:
+    """What a connector is told about the gateway when it is built."""
+
+    name: str
+    gateway: GatewayConfig
+    devices: Mapping[str, DeviceConfig]
+    secret: Callable[[Any], str]
+    """Turns a `Secret` into its text. Raises ConfigError if it cannot be found."""
+
+
+@runtime_checkable
+class Connector(Protocol):
+    """One dialect, as the core sees it: the object `CONNECTOR` of a module in `edged.uplink.connectors`."""
+
+    connection_config: type[ConnectionConfig]
+
+    def encoder(self, config: Any, context: ConnectionContext) -> Encoder: ...
+
+    def link(self, config: Any, context: ConnectionContext) -> Link: ...
