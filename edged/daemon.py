@@ -1,0 +1,265 @@
+"""Wires the rooms together in one task group, and takes them down in order.
+
+    adapters → pollers → pipeline → buffer → forwarders → connectors
+                             └→ hub → control socket
+
+Stopping goes from the source downstream: pollers end, what they read becomes durable, forwarders get a moment to deliver
+it, the buffer closes last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edged import __version__
+from edged.adapter import PollResult, load_adapter
+from edged.buffer.log import Buffer
+from edged.clock import boot_id, iso, mono_us, wall_us
+from edged.config.model import Config
+from edged.config.secrets import resolve
+from edged.config.types import Secret
+from edged.control import ControlApi, ControlServer
+from edged.errors import ConfigError, EdgedError
+from edged.hub import Hub
+from edged.model import Sample
+from edged.notify import notify
+from edged.pipeline import Pipeline
+from edged.polling import Assignment, BusPoller
+from edged.uplink.api import ConnectionContext
+from edged.uplink.connectors import load_connector
+from edged.uplink.forwarder import Forwarder
+
+log = logging.getLogger("edged")
+
+_LAST_DELIVERY = 2.0
+"""Seconds that forwarders may take at a stop to deliver what was read last."""
+_GOLDEN = 0.618033988749895
+"""Multiples of it, modulo 1, spread any number of jobs evenly over a period."""
+_RESTART_MIN, _RESTART_MAX = 1.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The files a running daemon needs."""
+
+    config_dir: Path
+    """Where the configuration lies; secrets are looked for beside it."""
+    state: Path
+    socket: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The last time a part of the daemon had to be started again."""
+
+    time: str
+    detail: str
+    restarts: int
+
+
+class Daemon:
+    """One gateway, from configuration to stop."""
+
+    def __init__(self, config: Config, places: Places) -> None:
+        self._config = config
+        self._places = places
+        self._hub = Hub()
+        self._pipeline = Pipeline(config.devices)
+        self._stop = asyncio.Event()
+        self._started = wall_us()
+        path = Path(config.buffer.path) if config.buffer.path else places.state / "buffer.db"
+        self._buffer = Buffer(path, config.buffer, list(config.connections), boot=boot_id())
+        self._pollers = dict(self._make_pollers())
+        self._forwarders: dict[str, Forwarder] = {}
+        self._control = ControlServer(places.socket, ControlApi(self.status, self._read, self._hub))
+        self._faults: dict[str, Fault] = {}
+
+    # -- construction --------------------------------------------------------------------------------------------
+
+    def _make_pollers(self) -> Iterator[tuple[str, BusPoller]]:
+        index = 0
+        for name, bus_config in self._config.buses.items():
+            devices = self._config.devices_on(name)
+            if not (bus_config.enabled and devices):
+                continue
+            assignments = []
+            for device, device_config in devices.items():
+                groups: dict[float, list[str]] = {}
+                for point, point_config in device_config.points.items():
+                    groups.setdefault(point_config.every or device_config.every, []).append(point)
+                for every, points in groups.items():
+                    assignments.append(Assignment(device, points, every, index * _GOLDEN % 1.0))
+                    index += 1
+            open_bus = partial(load_adapter(bus_config.adapter).open, name, bus_config, devices)
+            yield name, BusPoller(name, open_bus, bus_config, assignments, self._take)
+
+    async def _run_connection(self, name: str) -> None:
+        """Build and run one forwarder. Raises ConfigError, for instance when a certificate or secret is missing."""
+        connection = self._config.connections[name]
+        connector = load_connector(connection.connector)
+        context = ConnectionContext(name, self._config.gateway, self._config.devices, self._secret)
+        forwarder = Forwarder(
+            name, connector.encoder(connection, context), connector.link(connection, context), self._buffer
+        )
+        self._forwarders[name] = forwarder
+        await forwarder.run()
+
+    def _secret(self, secret: Secret) -> str:
+        return resolve(secret, base=self._places.config_dir)
+
+    # -- the way of a reading ------------------------------------------------------------------------------------
+
+    def _take(self, sample: Sample) -> None:
+        """Process one sample and put what remains into the buffer. Never blocks."""
+        read = len(sample.points)
+        stored = self._pipeline.process(sample)
+        if stored is None:
+            self._buffer.count(read=read, suppressed=read)
+            return
+        self._buffer.count(read=read, suppressed=read - len(stored.points))
+        self._buffer.put(stored)
+        self._hub.publish(stored)
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask the daemon to end in good order."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Run until `stop()`. Raises ConfigError if it cannot start."""
+        await self._buffer.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                guard = group.create_task(self._buffer.failed(), name="buffer guard")
+                control = group.create_task(self._control.run(), name="control")
+                uplinks = [
+                    self._spawn(group, f"connection {name}", partial(self._run_connection, name))
+                    for name, connection in self._config.connections.items()
+                    if connection.enabled
+                ]
+                pollers = [
+                    self._spawn(group, f"bus {name}", poller.run) for name, poller in self._pollers.items()
+                ]
+                self._announce()
+                await self._stop.wait()
+                notify("STOPPING=1", "STATUS=stopping")
+                log.info("stopping")
+                await _end(pollers)
+                await self._buffer.flush()
+                await self._last_delivery()
+                await _end([*uplinks, control, guard])
+        finally:
+            await self._buffer.stop()
+        log.info("stopped")
+
+    def _announce(self) -> None:
+        config = self._config
+        points = sum(len(device.points) for device in config.devices.values())
+        log.info(
+            "edged %s: gateway %s polls %d points of %d devices on %d buses and forwards to %s; epoch %s, seq %d",
+            __version__, config.gateway.id, points, len(config.devices), len(self._pollers),
+            ", ".join(name for name, one in config.connections.items() if one.enabled) or "nobody", self._buffer.epoch, self._buffer.head,
+        )  # fmt: skip
+        notify("READY=1", f"STATUS=polling {points} points")
+
+    async def _last_delivery(self) -> None:
+        """Give the forwarders a moment to deliver what was read last."""
+        connected = [forwarder for forwarder in self._forwarders.values() if forwarder.state().connected]
+        try:
+            async with asyncio.timeout(_LAST_DELIVERY):
+                for forwarder in connected:
+                    await forwarder.drained()
+        except TimeoutError:
+            log.info("some readings are still undelivered; they are in the buffer and go out at the next start")
+
+    def _spawn(self, group: asyncio.TaskGroup, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        return group.create_task(self._supervise(name, run), name=name)
+
+    async def _supervise(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Keep one part running whatever happens inside it, so that a fault in it never stops the others."""
+        pause = _RESTART_MIN
+        while True:
+            began = mono_us()
+            try:
+                await run()
+                detail = "ended unexpectedly"
+            except ConfigError as exc:
+                detail = str(exc)
+                log.error("%s: %s", name, exc)  # noqa: TRY400  # what is wrong is in the message; no traceback for people
+            except Exception as exc:
+                detail = f"{type(exc).__name__}: {exc}"
+                log.exception("%s failed; this is a bug in edged, please report it", name)
+            if (mono_us() - began) / 1e6 > _RESTART_MAX:
+                pause = _RESTART_MIN
+            fault = self._faults.get(name)
+            self._faults[name] = Fault(iso(wall_us()), detail, fault.restarts + 1 if fault else 1)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RESTART_MAX)
+
+    # -- what people see -----------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Everything the daemon knows of itself, as plain data."""
+        return {
+            "gateway": str(self._config.gateway.id),
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": iso(self._started),
+            "time": iso(wall_us()),
+            "buffer": asdict(self._buffer.stats()),
+            "buses": [asdict(poller.state()) for poller in self._pollers.values()],
+            "connections": {name: asdict(forwarder.state()) for name, forwarder in self._forwarders.items()},
+            "faults": {name: asdict(fault) for name, fault in self._faults.items()},
+        }
+
+    async def _read(self, device: str) -> list[PollResult]:
+        config = self._config.devices[device]
+        poller = self._pollers.get(config.bus)
+        if poller is None or not config.enabled:
+            raise KeyError(device)
+        return await poller.read_now(device)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+def run_daemon(config: Config, places: Places) -> None:
+    """Run a gateway in this process until SIGTERM or SIGINT. Raises ConfigError if it cannot start."""
+
+    async def main() -> None:
+        daemon = Daemon(config, places)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, daemon.stop)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: log.warning("reloading is not supported yet; restart edged to apply a changed file")
+        )
+        await daemon.run()
+
+    run_coroutine(main())
+
+
+def run_coroutine(coroutine: Coroutine[Any, Any, None]) -> None:
+    """asyncio.run, with the first of our errors raised alone instead of inside an exception group."""
+    try:
+        asyncio.run(coroutine)
+    except BaseExceptionGroup as group:
+        mine = group.subgroup(EdgedError)
+        while isinstance(mine, BaseExceptionGroup):
+            mine = mine.exceptions[0]
+        if mine is not None:
+            raise mine from group
+        raise

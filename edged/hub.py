@@ -1,0 +1,60 @@
+"""Live readings for whoever watches: `edged tail` today, the twin, rules and live views later.
+
+A subscriber that is too slow loses its oldest samples and is told how many; it can never hold up the poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from edged.model import Sample
+
+
+class Subscription:
+    """A bounded queue of samples for one watcher."""
+
+    def __init__(self, bound: int) -> None:
+        self._samples: deque[Sample] = deque(maxlen=bound)
+        self._ready = asyncio.Event()
+        self.missed = 0
+        """How many samples were dropped because the watcher was too slow."""
+
+    def put(self, sample: Sample) -> None:
+        """Queue a sample; the oldest gives way when there is no room."""
+        if len(self._samples) == self._samples.maxlen:
+            self.missed += 1
+        self._samples.append(sample)
+        self._ready.set()
+
+    async def __aiter__(self) -> AsyncIterator[Sample]:
+        """Samples as they come, for ever."""
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            while self._samples:
+                yield self._samples.popleft()
+
+
+class Hub:
+    """Hands every sample to every subscriber. Costs nothing while nobody watches."""
+
+    def __init__(self) -> None:
+        self._subscriptions: list[Subscription] = []
+
+    def publish(self, sample: Sample) -> None:
+        """Hand over one sample. Never blocks."""
+        for subscription in self._subscriptions:
+            subscription.put(sample)
+
+    @contextmanager
+    def subscribe(self, bound: int = 1000) -> Iterator[Subscription]:
+        """Watch while the context lasts."""
+        subscription = Subscription(bound)
+        self._subscriptions.append(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.remove(subscription)

@@ -1,0 +1,200 @@
+"""What happens to a value between the adapter and the buffer: scaling, rounding, range, deadband, heartbeat.
+
+Pure: no I/O, no clock (time comes with the sample). The work per device and shape of sample is prepared once, so that
+a point that needs nothing costs nothing, and a sample whose points all need nothing passes through untouched.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+from edged.config.base import DeviceConfig, PointConfig, parse_deadband
+from edged.model import Quality, Reason, Sample, Value, bad
+
+_LARGEST = sys.float_info.max
+_SUBSETS = 1024
+"""How many partial shapes are remembered per shape, so that random suppression cannot fill the memory."""
+
+
+@dataclass(slots=True)
+class _Shape:
+    """The prepared work for samples with exactly these points. Numbers are indices into them."""
+
+    points: tuple[str, ...]
+    products: list[tuple[int, float]] = field(default_factory=list)
+    quotients: list[tuple[int, float]] = field(default_factory=list)
+    offsets: list[tuple[int, float]] = field(default_factory=list)
+    maps: list[tuple[int, float, float, float, float]] = field(default_factory=list)
+    rounded: list[tuple[int, int]] = field(default_factory=list)
+    ranges: list[tuple[int, float, float]] = field(default_factory=list)
+    bands: list[tuple[int, float, float]] = field(default_factory=list)
+    heartbeats: list[int] = field(default_factory=list)
+    subsets: dict[tuple[int, ...], tuple[str, ...]] = field(default_factory=dict)
+    computes: bool = False
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What was last let through of one point."""
+
+    mono: int
+    value: Value
+    quality: Quality | None
+    """None while good."""
+
+
+class DevicePipeline:
+    """The pipeline of one device. Remembers only what deadbands and repeated failures need."""
+
+    def __init__(self, points: Mapping[str, PointConfig]) -> None:
+        self._config = points
+        self._shapes: dict[int, _Shape] = {}
+        self._sent: dict[str, _Sent] = {}
+        self._failing: set[str] = set()
+
+    def process(self, sample: Sample) -> Sample | None:
+        """What is to be stored of `sample`: itself, a changed or smaller one, or None if all of it was suppressed."""
+        shape = self._shapes.get(id(sample.points))
+        if shape is None or shape.points is not sample.points:
+            shape = self._prepare(sample.points)
+        if shape.computes:
+            sample = _compute(shape, sample)
+        if shape.bands or sample.quality or self._failing:
+            return self._thin(shape, sample)
+        return sample
+
+    def _prepare(self, points: tuple[str, ...]) -> _Shape:
+        """Compile the shape; remembering `points` itself keeps its id from being reused."""
+        shape = _Shape(points)
+        for i, name in enumerate(points):
+            config = self._config.get(name)
+            shape.heartbeats.append(round((config or PointConfig()).heartbeat * 1e6))
+            if config is not None:
+                _compile(shape, i, config)
+        shape.computes = bool(
+            shape.products or shape.quotients or shape.offsets or shape.maps or shape.rounded or shape.ranges
+        )
+        if len(self._shapes) >= _SUBSETS:
+            self._shapes.clear()
+        self._shapes[id(points)] = shape
+        return shape
+
+    def _thin(self, shape: _Shape, sample: Sample) -> Sample | None:
+        """Leave out what is within its deadband, and failures that were already told, until the heartbeat is due."""
+        drop: set[int] = set()
+        values, quality, mono = sample.values, sample.quality, sample.mono
+        for i, absolute, fraction in shape.bands:
+            if i in quality:
+                continue
+            last, value = self._sent.get(shape.points[i]), values[i]
+            if last is not None and last.quality is None and _within(value, last.value, absolute, fraction):
+                if mono - last.mono < shape.heartbeats[i]:
+                    drop.add(i)
+                    continue
+            self._sent[shape.points[i]] = _Sent(mono, value, None)
+        for i, why in quality.items():
+            name = shape.points[i]
+            last = self._sent.get(name)
+            if last is not None and last.quality == why and mono - last.mono < shape.heartbeats[i]:
+                drop.add(i)
+            else:
+                self._sent[name] = _Sent(mono, None, why)
+                self._failing.add(name)
+        if self._failing:
+            self._recover(shape, quality)
+        return _without(shape, sample, drop) if drop else sample
+
+    def _recover(self, shape: _Shape, quality: Mapping[int, Quality]) -> None:
+        """Forget the failure of points that are good again."""
+        banded = {i for i, _, _ in shape.bands}
+        for i, name in enumerate(shape.points):
+            if i not in quality and name in self._failing:
+                self._failing.discard(name)
+                if i not in banded:
+                    self._sent.pop(name, None)
+
+
+def _compile(shape: _Shape, i: int, config: PointConfig) -> None:
+    if config.map is not None:
+        (low, high), (to_low, to_high) = config.map.raw, config.map.to
+        shape.maps.append((i, low, high - low, to_low, to_high - to_low))
+    if config.scale != 1:
+        divisor = 1 / Decimal(repr(config.scale))
+        if divisor == divisor.to_integral_value() and abs(divisor) > 1:
+            # 2301 / 10 is 230.1; 2301 * 0.1 is 230.10000000000002.
+            shape.quotients.append((i, int(divisor)))
+        else:
+            shape.products.append((i, int(config.scale) if config.scale.is_integer() else config.scale))
+    if config.offset:
+        shape.offsets.append((i, int(config.offset) if config.offset.is_integer() else config.offset))
+    if config.decimals is not None:
+        shape.rounded.append((i, config.decimals))
+    if config.range is not None:
+        shape.ranges.append((i, *config.range))
+    elif config.map is not None or config.scale != 1 or config.offset:
+        shape.ranges.append((i, -_LARGEST, _LARGEST))  # a product can overflow to infinity, which JSON cannot carry
+    absolute, fraction = parse_deadband(config.deadband)
+    if config.deadband is not None:
+        shape.bands.append((i, absolute, fraction))
+
+
+def _compute(shape: _Shape, sample: Sample) -> Sample:
+    values = list(sample.values)
+    quality: dict[int, Quality] = dict(sample.quality)
+    for i, low, span, to_low, to_span in shape.maps:
+        if (value := values[i]) is not None:
+            values[i] = (value - low) * to_span / span + to_low  # type: ignore[operator]  # only numbers are mapped
+    for i, factor in shape.products:
+        if (value := values[i]) is not None:
+            values[i] = value * factor  # type: ignore[operator,assignment]  # only numbers are scaled
+    for i, divisor in shape.quotients:
+        if (value := values[i]) is not None:
+            values[i] = value / divisor  # type: ignore[operator]  # only numbers are scaled
+    for i, offset in shape.offsets:
+        if (value := values[i]) is not None:
+            values[i] = value + offset  # type: ignore[operator]  # only numbers are scaled
+    for i, decimals in shape.rounded:
+        if (value := values[i]) is not None:
+            values[i] = round(value, decimals)  # type: ignore[arg-type]  # only numbers are rounded
+    for i, low, high in shape.ranges:
+        if (value := values[i]) is not None and not low <= value <= high:  # type: ignore[operator]  # numbers
+            values[i] = None
+            quality[i] = bad(Reason.RANGE)
+    return replace(sample, values=values, quality=quality)
+
+
+def _within(value: Value, last: Value, absolute: float, fraction: float) -> bool:
+    """Whether `value` is too near to `last` to be told. Texts and truth values must be equal."""
+    if value == last:
+        return True
+    if isinstance(value, str | bool | None) or isinstance(last, str | bool | None):
+        return False
+    return abs(value - last) < max(absolute, fraction * abs(last))
+
+
+def _without(shape: _Shape, sample: Sample, drop: set[int]) -> Sample | None:
+    """`sample` less the points in `drop`; equal subsets share one tuple of names."""
+    keep: Sequence[int] = tuple(i for i in range(len(shape.points)) if i not in drop)
+    if not keep:
+        return None
+    names = shape.subsets.get(keep)
+    if names is None:
+        if len(shape.subsets) >= _SUBSETS:
+            shape.subsets.clear()
+        names = shape.subsets[keep] = tuple(shape.points[i] for i in keep)
+    quality = {new: sample.quality[old] for new, old in enumerate(keep) if old in sample.quality}
+    return replace(sample, points=names, values=[sample.values[i] for i in keep], quality=quality)
+
+
+class Pipeline:
+    """The pipelines of all devices, and the counts of what went through them."""
+
+    def __init__(self, devices: Mapping[str, DeviceConfig]) -> None:
+        self._devices = {name: DevicePipeline(config.points) for name, config in devices.items()}
+
+    def process(self, sample: Sample) -> Sample | None:
+        """What is to be stored of a sample, or None. Raises KeyError for a device that is not configured."""
+        return self._devices[sample.device].process(sample)

@@ -1,0 +1,385 @@
+"""The deadline scheduler of one bus: drift-free, fair, and hard on devices that do not answer.
+
+Every job (some points of one device, read together) has a grid of deadlines. The earliest deadline goes first; a job
+that could not be read in time skips to its next deadline, and the skip is counted. So no job starves and none drifts.
+
+A device that does not answer is taken off the grid and probed: with exponential pauses, and so rarely that all silent
+devices together cost the others at most `dead_share` of the bus's time. One successful probe puts it back at once.
+When the link itself is gone, that is the bus's failure, told once, not each device's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from edged.adapter import Bus, BusConfig, Job, PollResult
+from edged.clock import mono_us, wall_us
+from edged.errors import TransientError
+from edged.model import Reason, Sample, bad
+
+log = logging.getLogger("edged.bus")
+
+_CALM = 60.0
+"""Seconds without an overrun before a further one is worth a new line in the log."""
+_SMOOTHING = 30.0
+"""Seconds over which the load shown to people is averaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """How one device does, for people."""
+
+    device: str
+    bus: str
+    health: str
+    """`starting`, `ok` or `down`."""
+    since: int
+    """Since when, microseconds since the epoch."""
+    last_ok: int = 0
+    last_error: str = ""
+    polls: int = 0
+    failures: int = 0
+    overruns: int = 0
+    seconds: float = 0.0
+    """How long its last successful poll took."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusState:
+    """How one bus does, for people."""
+
+    bus: str
+    adapter: str
+    health: str
+    """`starting`, `ok` or `down`."""
+    since: int
+    last_error: str
+    load: float
+    """Share of the time it was busy, lately."""
+    polls: int
+    transactions: int
+    overruns: int
+    devices: Sequence[DeviceState]
+
+
+@dataclass(slots=True)
+class _Job:
+    job: Job
+    device: _Device
+    every: float
+    phase: float
+    """A moment (loop time) on its grid."""
+    due: float = 0.0
+
+    def next_after(self, now: float) -> float:
+        """The first grid point after `now`."""
+        periods = (now - self.phase) // self.every + 1
+        return self.phase + periods * self.every
+
+
+@dataclass(slots=True)
+class _Device:
+    name: str
+    jobs: list[_Job] = field(default_factory=list)
+    health: str = "starting"
+    since: int = field(default_factory=wall_us)
+    down_at: float = 0.0
+    pause: float = 0.0
+    cost: float = 0.0
+    """What its last failed attempt cost the bus, seconds."""
+    last_ok: int = 0
+    last_error: str = ""
+    polls: int = 0
+    failures: int = 0
+    overruns: int = 0
+    overran_at: float = -_CALM
+    seconds: float = 0.0
+    with_link: bool = False
+    """Down because the link was: then its return is told once, by the bus."""
+    probe: int = 0
+    """The ticket of its probe in the queue; older ones are void."""
+
+    @property
+    def down(self) -> bool:
+        return self.health == "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One job to schedule: which points of which device, how often, and where on its grid (0 to 1) it starts."""
+
+    device: str
+    points: Sequence[str]
+    every: float
+    phase: float = 0.0
+
+
+class BusPoller:
+    """Polls one bus for ever and hands every sample to `emit`."""
+
+    def __init__(
+        self,
+        name: str,
+        open_bus: Callable[[], Bus],
+        config: BusConfig,
+        assignments: Iterable[Assignment],
+        emit: Callable[[Sample], None],
+    ) -> None:
+        self._name = name
+        self._open = open_bus
+        self._config = config
+        self._emit = emit
+        self._bus: Bus
+        self._gate: asyncio.Semaphore
+        self._devices: dict[str, _Device] = {}
+        self._queue: list[tuple[float, int, _Job | _Device]] = []
+        self._ticket = itertools.count(1)
+        self._earlier = asyncio.Event()
+        """Set when something was queued; wakes workers that sleep towards a later deadline."""
+        self._assignments = list(assignments)
+        self._health, self._since, self._last_error = "starting", wall_us(), ""
+        self._down_at = 0.0
+        self._polls = self._transactions = 0
+        self._load = 0.0
+        self._load_at = 0.0
+        self._probe_after = 0.0
+        """No probe before this moment, so that silent devices keep to their share."""
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Open the bus and poll until cancelled; then close it. Raises ConfigError when it cannot be opened.
+
+        Can be run again after it ended.
+        """
+        self._bus = self._open()
+        self._gate = asyncio.Semaphore(self._bus.concurrency)
+        try:
+            self._schedule_all()
+            async with asyncio.TaskGroup() as group:
+                for i in range(self._bus.concurrency):
+                    group.create_task(self._work(), name=f"bus {self._name} worker {i}")
+        finally:
+            await self._bus.close()
+
+    async def read_now(self, device: str) -> list[PollResult]:
+        """Read all points of a device out of turn. Raises KeyError, TransientError."""
+        results = []
+        for job in self._devices[device].jobs:
+            async with self._gate:
+                results.append(await self._bus.poll(job.job, raw=True))
+        return results
+
+    def _schedule_all(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._queue.clear()
+        self._devices.clear()
+        self._load_at = now
+        for assignment in self._assignments:
+            device = self._devices.setdefault(assignment.device, _Device(assignment.device))
+            job = _Job(
+                self._bus.prepare(assignment.device, assignment.points),
+                device,
+                assignment.every,
+                phase=now + assignment.phase * assignment.every,
+                # The first reading should not wait for a long period's turn, nor should all begin in one instant.
+                due=now + assignment.phase * min(assignment.every, 1.0),
+            )
+            device.jobs.append(job)
+            self._push(job.due, job)
+
+    def _push(self, when: float, what: _Job | _Device) -> int:
+        ticket = next(self._ticket)
+        heapq.heappush(self._queue, (when, ticket, what))
+        self._earlier.set()
+        return ticket
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            wait = self._queue[0][0] - loop.time() if self._queue else None
+            if wait is None or wait > 0:
+                await self._sleep(wait)
+                continue
+            _, ticket, entry = heapq.heappop(self._queue)
+            async with self._gate:
+                if isinstance(entry, _Job):
+                    await self._turn(entry)
+                elif ticket == entry.probe:
+                    await self._probe(entry)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Wait for the next deadline, or until another worker queued an earlier one."""
+        if self._bus.concurrency == 1 and seconds is not None:
+            await asyncio.sleep(seconds)  # the only worker is the only one to queue anything
+            return
+        self._earlier.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._earlier.wait()
+        except TimeoutError:
+            pass
+
+    # -- a device that answers -----------------------------------------------------------------------------------
+
+    async def _turn(self, job: _Job) -> None:
+        """Poll a job that is due."""
+        if job.device.down:
+            return  # it left the grid; its recovery puts it back
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            result = await self._bus.poll(job.job)
+        except TransientError as exc:
+            self._spend(began, loop.time())
+            self._failed(job.device, exc, loop.time() - began)
+            return
+        now = loop.time()
+        self._spend(began, now)
+        self._take(job.device, result, now - began)
+        self._count_overruns(job, now)
+        job.due = job.next_after(now)
+        self._push(job.due, job)
+
+    def _take(self, device: _Device, result: PollResult, seconds: float) -> None:
+        device.polls += 1
+        device.seconds = seconds
+        device.last_ok = wall_us()
+        self._polls += 1
+        self._transactions += result.transactions
+        if device.health != "ok":
+            self._came_up(device)
+        for note in result.notes:
+            log.warning("%s: %s", self._name, note)
+        for sample in result.samples:
+            self._emit(sample)
+
+    def _count_overruns(self, job: _Job, now: float) -> None:
+        missed = int((now - job.due) // job.every)
+        if missed <= 0:
+            return
+        device = job.device
+        device.overruns += missed
+        if now - device.overran_at > _CALM:
+            log.warning(
+                "%s: %s cannot be read every %gs (this poll took %.3fs, the bus is busy %.0f %% of the time): "
+                "raise `every`, or put fewer points or devices on this bus",
+                self._name, device.name, job.every, device.seconds, 100 * self._load,
+            )  # fmt: skip
+        device.overran_at = now
+
+    def _came_up(self, device: _Device) -> None:
+        link_was_down = self._health == "down"
+        if link_was_down:
+            log.info("%s: reachable again after %.0f s", self._name, self._now() - self._down_at)
+        if self._health != "ok":
+            self._health, self._since, self._last_error = "ok", wall_us(), ""
+        if device.down and not device.with_link:
+            log.info("%s: %s answers again after %.0f s", self._name, device.name, self._now() - device.down_at)
+        device.health, device.since, device.last_error = "ok", wall_us(), ""
+        device.pause, device.with_link = 0.0, False
+        if link_was_down:
+            for other in self._devices.values():
+                if other.with_link:
+                    other.probe = self._push(self._now(), other)
+
+    # -- a device that does not ----------------------------------------------------------------------------------
+
+    def _failed(self, device: _Device, exc: TransientError, cost: float) -> None:
+        device.failures += 1
+        device.cost = cost
+        device.last_error = str(exc)
+        if exc.reason == Reason.UNREACHABLE:
+            self._link_down(exc)
+        if not device.down:
+            device.with_link = self._health == "down"
+            if not device.with_link:
+                log.warning("%s: %s does not answer: %s; it is tried again from time to time", self._name, device.name, exc)
+            device.health, device.since, device.down_at = "down", wall_us(), self._now()
+        device.pause = min(max(2 * device.pause, self._config.retry_min), self._config.retry_max)
+        self._emit_bad(device, exc.reason)
+        self._schedule_probe(device)
+
+    def _link_down(self, exc: TransientError) -> None:
+        if self._health != "down":
+            log.warning(
+                "%s: %s; trying again, at least every %s", self._name, exc, self._config.retry_max,
+            )  # fmt: skip
+            self._health, self._since, self._down_at = "down", wall_us(), self._now()
+        self._last_error = str(exc)
+
+    def _schedule_probe(self, device: _Device) -> None:
+        now = self._now()
+        others_answer = any(other.health == "ok" for other in self._devices.values())
+        if others_answer:
+            quiet = device.cost * (1 / self._config.dead_share - 1)
+            self._probe_after = max(self._probe_after, now) + quiet
+            device.probe = self._push(max(now + device.pause, self._probe_after), device)
+        else:
+            device.probe = self._push(now + device.pause, device)
+
+    async def _probe(self, device: _Device) -> None:
+        """See whether a silent device is back."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            result = await self._bus.poll(device.jobs[0].job, probe=True)
+        except TransientError as exc:
+            self._spend(began, loop.time())
+            self._failed(device, exc, loop.time() - began)
+            return
+        now = loop.time()
+        self._spend(began, now)
+        self._take(device, result, now - began)
+        for job in device.jobs:
+            job.due = now
+            self._push(now, job)
+
+    def _emit_bad(self, device: _Device, reason: str) -> None:
+        """Say of every point of a silent device that it has no value now."""
+        quality = bad(reason)
+        wall, mono = wall_us(), mono_us()
+        for job in device.jobs:
+            points = job.job.points
+            self._emit(
+                Sample(device.name, wall, mono, points, (None,) * len(points), dict.fromkeys(range(len(points)), quality))
+            )
+
+    # -- what people see -----------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _spend(self, began: float, now: float) -> None:
+        """Account for the bus being busy, as an exponential average."""
+        elapsed = max(now - self._load_at, 1e-6)
+        weight = min(elapsed / _SMOOTHING, 1.0)
+        busy = min((now - began) / elapsed, 1.0) / self._bus.concurrency
+        self._load += weight * (busy - self._load)
+        self._load_at = now
+
+    def state(self) -> BusState:
+        """A snapshot."""
+        return BusState(
+            bus=self._name,
+            adapter=self._config.adapter,
+            health=self._health,
+            since=self._since,
+            last_error=self._last_error,
+            load=round(self._load, 4),
+            polls=self._polls,
+            transactions=self._transactions,
+            overruns=sum(device.overruns for device in self._devices.values()),
+            devices=[
+                DeviceState(
+                    device.name, self._name, device.health, device.since, device.last_ok, device.last_error,
+                    device.polls, device.failures, device.overruns, device.seconds,
+                )
+                for device in self._devices.values()
+            ],
+        )  # fmt: skip
