@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -226,7 +226,8 @@ class Daemon:
         poller = self._pollers.get(config.bus)
         if poller is None or not config.enabled:
             raise KeyError(device)
-        return await poller.read_now(device)
+        results = await poller.read_now(device)
+        return [replace(one, samples=[self._pipeline.compute(sample) for sample in one.samples]) for one in results]
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

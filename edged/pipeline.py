@@ -57,14 +57,21 @@ class DevicePipeline:
 
     def process(self, sample: Sample) -> Sample | None:
         """What is to be stored of `sample`: itself, a changed or smaller one, or None if all of it was suppressed."""
-        shape = self._shapes.get(id(sample.points))
-        if shape is None or shape.points is not sample.points:
-            shape = self._prepare(sample.points)
+        shape = self._shape(sample.points)
         if shape.computes:
             sample = _compute(shape, sample)
         if shape.bands or sample.quality or self._failing:
             return self._thin(shape, sample)
         return sample
+
+    def compute(self, sample: Sample) -> Sample:
+        """`sample` scaled, rounded and checked, but nothing left out and nothing remembered: for a single look."""
+        shape = self._shape(sample.points)
+        return _compute(shape, sample) if shape.computes else sample
+
+    def _shape(self, points: tuple[str, ...]) -> _Shape:
+        shape = self._shapes.get(id(points))
+        return shape if shape is not None and shape.points is points else self._prepare(points)
 
     def _prepare(self, points: tuple[str, ...]) -> _Shape:
         """Compile the shape; remembering `points` itself keeps its id from being reused."""
@@ -198,3 +205,7 @@ class Pipeline:
     def process(self, sample: Sample) -> Sample | None:
         """What is to be stored of a sample, or None. Raises KeyError for a device that is not configured."""
         return self._devices[sample.device].process(sample)
+
+    def compute(self, sample: Sample) -> Sample:
+        """See `DevicePipeline.compute`."""
+        return self._devices[sample.device].compute(sample)

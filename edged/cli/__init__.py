@@ -1,0 +1,83 @@
+"""The command line. One small file per group of commands, imported only when the command is used.
+
+Exit codes, the same for every command: 0 it worked; 1 it ran but found something wrong (a device that does not answer,
+a lost reading); 2 the command line or the configuration is wrong; 3 no daemon answers on the control socket;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from edged import __version__
+from edged.errors import ConfigError, EdgedError
+
+EXIT_PROBLEM, EXIT_CONFIG, EXIT_NO_DAEMON = 1, 2, 3
+
+COMMANDS = {
+    "run": ("edged.cli.run", "Run the gateway (what the systemd service does)."),
+    "check": ("edged.cli.check", "Check a configuration and say everything that is wrong with it."),
+    "schema": ("edged.cli.check", "Print the JSON Schema of the configuration, for editors."),
+    "status": ("edged.cli.live", "Show what the running gateway is doing."),
+    "tail": ("edged.cli.live", "Show readings as they come."),
+    "read": ("edged.cli.read", "Poll a device once and show raw registers and decoded values."),
+    "simulate": ("edged.cli.simulate", "Serve the devices of a configuration as simulated ones."),
+    "demo": ("edged.cli.demo", "Show the whole gateway at work, with simulated devices and an outage."),
+}
+"""Command → the module that defines it, and its one-line help, so that `--help` need not import them all."""
+
+
+class NoDaemonError(EdgedError):
+    """Nothing answers on the control socket."""
+
+
+class _Commands(click.Group):
+    """Finds commands by name and imports them on use."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(COMMANDS[name][0]), name)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            import difflib  # noqa: PLC0415  # only a typo pays for it
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            raise click.UsageError(exc.message + (f" Did you mean {near[0]!r}?" if near else ""), ctx) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NoDaemonError as exc:
+            code, text = EXIT_NO_DAEMON, str(exc)
+        except ConfigError as exc:
+            code, text = EXIT_CONFIG, str(exc)
+        except EdgedError as exc:
+            code, text = EXIT_PROBLEM, str(exc)
+        click.echo(f"edged: {text}", err=True)
+        sys.exit(code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edged")
+def main() -> None:
+    """An edge gateway: polls field devices, keeps every reading until the cloud has acknowledged it, forwards it.
+
+    Exit codes: 0 it worked; 1 something is wrong with what was looked at; 2 the command line or the configuration is
+    wrong; 3 no running gateway answers.
+    """

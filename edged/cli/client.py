@@ -1,0 +1,59 @@
+"""Talking to a running daemon over its control socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from edged.cli import NoDaemonError
+from edged.errors import EdgedError
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def call(path: Path, target: str, *, method: str = "GET", timeout: float = 60) -> Any:
+    """The parsed answer to one request. Raises NoDaemonError, EdgedError with the daemon's words."""
+    with closing(_open(path, method, target, timeout)) as connection:
+        response = connection.getresponse()
+        record = json.loads(response.read())
+    if response.status != http.client.OK:
+        raise EdgedError(record.get("error", f"the daemon answered {response.status}"))
+    return record
+
+
+def lines(path: Path, target: str) -> Iterator[bytes]:
+    """The lines of an endless answer. Raises NoDaemonError."""
+    with closing(_open(path, "GET", target, None)) as connection:
+        yield from connection.getresponse()
+
+
+def _open(path: Path, method: str, target: str, timeout: float | None) -> http.client.HTTPConnection:
+    connection = _UnixConnection(path, timeout)
+    try:
+        connection.request(method, target)
+    except PermissionError as exc:
+        raise NoDaemonError(
+            f"you may not open {path}: become a member of the group `edged` (sudo usermod -aG edged $USER), or use sudo"
+        ) from exc
+    except OSError as exc:
+        raise NoDaemonError(
+            f"no edged answers on {path} ({exc.strerror or exc}); is the service running? (systemctl status edged) "
+            "Another socket can be named with --socket"
+        ) from exc
+    return connection

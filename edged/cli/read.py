@@ -1,0 +1,99 @@
+"""`edged read`: one poll of one device, raw and decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import click
+
+from edged import paths
+from edged.cli import EXIT_CONFIG, EXIT_PROBLEM, NoDaemonError, client
+
+if TYPE_CHECKING:
+    from edged.config.model import Config
+
+
+@click.command(short_help="Poll a device once and show raw registers and decoded values.")
+@click.argument("device")
+@click.option("--config", metavar="FILE", help="The configuration that describes it.")
+@click.option("--direct", is_flag=True, help="Open the bus here, even if a gateway is running.")
+@click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
+@click.option("--state", metavar="DIR", help="Folder for caches.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def read(  # noqa: PLR0913  # one parameter an option
+    device: str, config: str | None, direct: bool, socket: str | None, state: str | None, as_json: bool  # noqa: FBT001
+) -> None:
+    """Poll DEVICE once and show raw registers and decoded values.
+
+    Asks the running gateway, which owns the bus; without one (or with --direct) it opens the bus itself, as CONFIG
+    says. Exit code 1 if any value is bad.
+    """
+    from edged.config.compiled import load_compiled  # noqa: PLC0415  # `edged --help` must not pay for it
+
+    results = None
+    if not direct:
+        try:
+            results = client.call(paths.socket_path(socket), f"/v1/read/{quote(device)}", method="POST")
+        except NoDaemonError:
+            if config is None and not paths.config_path().exists():
+                raise
+    loaded: Config | None = None
+    if results is None or config is not None:
+        loaded = load_compiled(paths.config_path(config), paths.state_dir(state) / "cache")
+    if results is None and loaded is not None:
+        results = _read_direct(loaded, device)
+    units = {name: point.unit for name, point in loaded.devices[device].points.items()} if loaded else {}
+    click.echo(json.dumps(results, indent=2) if as_json else "\n".join(render_read(device, results, units)))
+    if any("quality" in sample for result in results for sample in result["samples"]):
+        raise SystemExit(EXIT_PROBLEM)
+
+
+def _read_direct(config: Config, device: str) -> list[dict[str, Any]]:
+    """Open the bus, poll all points once, close it. Raises TransientError, ConfigError."""
+    from edged.adapter import load_adapter  # noqa: PLC0415  # as above
+    from edged.control import poll_record  # noqa: PLC0415
+    from edged.pipeline import DevicePipeline  # noqa: PLC0415
+
+    if device not in config.devices:
+        near = ", ".join(sorted(config.devices)) or "none"
+        click.echo(f"edged: there is no device {device!r}; the configuration has: {near}", err=True)
+        raise SystemExit(EXIT_CONFIG)
+    device_config = config.devices[device]
+    bus_config = config.buses[device_config.bus]
+    pipeline = DevicePipeline(device_config.points)
+
+    async def poll() -> list[dict[str, Any]]:
+        bus = load_adapter(bus_config.adapter).open(device_config.bus, bus_config, config.devices_on(device_config.bus))
+        try:
+            result = await bus.poll(bus.prepare(device, list(device_config.points)), raw=True)
+        finally:
+            await bus.close()
+        return [poll_record(replace(result, samples=[pipeline.compute(sample) for sample in result.samples]))]
+
+    return asyncio.run(poll())
+
+
+def render_read(device: str, results: Iterable[Mapping[str, Any]], units: Mapping[str, str]) -> Iterable[str]:
+    """Raw words, then values, as lines of text."""
+    for result in results:
+        for raw in result["raw"]:
+            yield f"{raw['what']}" + (f": {raw['error']}" if raw["error"] else "")
+            for start in range(0, len(raw["words"]), 8):
+                row = raw["words"][start : start + 8]
+                words = "  ".join(f"{word:04X}" if not isinstance(word, bool) else str(int(word)) for word in row)
+                yield f"  {raw['address'] + start:>5}  {words}"
+        for note in result["notes"]:
+            yield f"note: {note}"
+        yield ""
+        for sample in result["samples"]:
+            width = max(map(len, sample["values"]), default=0)
+            yield f"{device} at {sample['time']}"
+            for point, value in sample["values"].items():
+                quality = sample.get("quality", {}).get(point, "")
+                text = "-" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)
+                yield f"  {point:<{width}}  {text} {units.get(point, '')}".rstrip() + (f"  {quality}" if quality else "")
