@@ -1,0 +1,57 @@
+# Everything a newcomer needs. Each target prepares .venv itself, from requirements.lock; nothing is installed outside
+# of it, except that `make test` asks Debian for a broker (see .ci/debian-packages).
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+unexport PYTHONPATH PYTHONHOME
+
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help demo test lint bench bench-quick docs schema lock clean
+
+help: ## this list
+	@echo "edged: make TARGET [ARGS=...]"
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r target text; do \
+		printf '  %-12s %s\n' "$$target" "$$text"; done
+
+demo: ## the whole road on this machine, with an outage in the middle (ARGS="--for 20s" ends by itself)
+	@.ci/venv demo
+	@$(BIN)/edged demo $(ARGS)
+
+test: ## all tests, with coverage (ARGS="-k planner" picks some)
+	@.ci/venv test
+	@.ci/debian-packages
+	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: ## style, types, import rules, generated files, licences
+	@.ci/venv lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python .ci/generate.py --check
+	$(BIN)/python .ci/licences.py
+
+bench: ## what it costs on this machine, beside the machine's own limits
+	@.ci/venv test
+	@.ci/debian-packages
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-quick: ## the same in under two minutes
+	@.ci/venv test
+	@.ci/debian-packages
+	@$(BIN)/python -m tests.bench --quick $(ARGS)
+
+docs: ## write the generated pages and schemas anew
+	@.ci/venv run
+	@$(BIN)/python .ci/generate.py
+
+schema: docs ## the same
+
+lock: ## refresh requirements.lock (needs the network)
+	@.ci/lock $(ARGS)
+
+clean: ## remove everything that make and the tests have made
+	rm -rf .venv .build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache htmlcov
+	find adapters edged tests -name __pycache__ -type d -prune -exec rm -rf {} +
