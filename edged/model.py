@@ -85,7 +85,7 @@ class Sample:
     """The same moment on the boot's monotonic clock, microseconds."""
     points: tuple[str, ...]
     values: Sequence[Value]
-    quality: Mapping[int, Quality] = field(default=ALL_GOOD)
+    quality: Mapping[int, Quality] = field(default_factory=lambda: ALL_GOOD)
 
     def readings(self) -> Iterator[Reading]:
         """The same values one by one."""
