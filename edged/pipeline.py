@@ -134,9 +134,9 @@ def _compile(shape: _Shape, i: int, config: PointConfig) -> None:
             # 2301 / 10 is 230.1; 2301 * 0.1 is 230.10000000000002.
             shape.quotients.append((i, int(divisor)))
         else:
-            shape.products.append((i, int(config.scale) if config.scale.is_integer() else config.scale))
+            shape.products.append((i, _whole(config.scale)))
     if config.offset:
-        shape.offsets.append((i, int(config.offset) if config.offset.is_integer() else config.offset))
+        shape.offsets.append((i, _whole(config.offset)))
     if config.decimals is not None:
         shape.rounded.append((i, config.decimals))
     if config.range is not None:
@@ -146,6 +146,11 @@ def _compile(shape: _Shape, i: int, config: PointConfig) -> None:
     absolute, fraction = parse_deadband(config.deadband)
     if config.deadband is not None:
         shape.bands.append((i, absolute, fraction))
+
+
+def _whole(number: float) -> float:
+    """`number` as an int if it is whole and exact, so that integers stay integers."""
+    return int(number) if float(number).is_integer() and abs(number) < 2**53 else number
 
 
 def _compute(shape: _Shape, sample: Sample) -> Sample:
@@ -170,6 +175,8 @@ def _compute(shape: _Shape, sample: Sample) -> Sample:
         if (value := values[i]) is not None and not low <= value <= high:  # type: ignore[operator]  # numbers
             values[i] = None
             quality[i] = bad(Reason.RANGE)
+        elif type(value) is int and not -(2**63) <= value < 2**64:
+            values[i] = float(value)  # what is stored and sent as an integer has 64 bits
     return replace(sample, values=values, quality=quality)
 
 

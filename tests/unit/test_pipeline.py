@@ -1,0 +1,204 @@
+"""The pipeline: what is computed, what is left out, and that nothing changes that should not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.config.base import LinearMap, PointConfig
+from edged.config.types import Duration
+from edged.model import ALL_GOOD, Quality, Reason, Sample, Value, bad
+from edged.pipeline import DevicePipeline
+
+SECOND = 1_000_000
+
+
+def one_point(**settings: Any) -> DevicePipeline:
+    return DevicePipeline({"p": PointConfig(**settings)})
+
+
+POINTS = ("p",)
+
+
+def sample(value: Value, *, at: float = 0.0, quality: Quality | None = None, points: tuple[str, ...] = POINTS) -> Sample:
+    mono = round(at * SECOND)
+    return Sample("d", 10**15 + mono, mono, points, (value,), {0: quality} if quality else ALL_GOOD)
+
+
+def through(pipeline: DevicePipeline, *samples: Sample) -> list[Value | str]:
+    """What comes out, one entry a sample: the value, the quality if it is not good, or 'suppressed'."""
+    out: list[Value | str] = []
+    for one in samples:
+        result = pipeline.process(one)
+        if result is None:
+            out.append("suppressed")
+        else:
+            out.append(str(result.quality[0]) if result.quality else result.values[0])
+    return out
+
+
+def test_a_sample_whose_points_need_nothing_passes_untouched() -> None:
+    given_sample = sample(42)
+    assert one_point().process(given_sample) is given_sample
+
+
+@pytest.mark.parametrize(
+    ("settings", "raw", "expected"),
+    [
+        ({"scale": 0.1}, 2301, 230.1),
+        ({"scale": 0.001}, 12345, 12.345),
+        ({"scale": 0.1}, -7, -0.7),
+        ({"scale": -0.1}, 7, -0.7),
+        ({"scale": 10}, 7, 70),
+        ({"scale": 2.5}, 4, 10.0),
+        ({"scale": 0.3}, 10, 3.0),
+        ({"offset": -40}, 50, 10),
+        ({"scale": 0.1, "offset": -40}, 500, 10.0),
+        ({"map": LinearMap(raw=(4, 20), to=(0, 10))}, 4, 0.0),
+        ({"map": LinearMap(raw=(4, 20), to=(0, 10))}, 20, 10.0),
+        ({"map": LinearMap(raw=(0, 27648), to=(-50, 150))}, 13824, 50.0),
+        ({"decimals": 1}, 230.17, 230.2),
+        ({"scale": 0.01, "decimals": 1}, 23017, 230.2),
+        ({"range": (0.0, 10.0)}, 10, 10),
+        ({"range": (0.0, 10.0)}, 11, "bad(range)"),
+        ({"range": (0.0, 10.0), "scale": 0.1}, 100, 10.0),
+        ({"scale": 1e300}, 1e300, "bad(range)"),
+    ],
+)
+def test_computing(settings: dict[str, Any], raw: float, expected: float | str) -> None:
+    assert through(one_point(**settings), sample(raw)) == [expected]
+
+
+def test_an_integer_scaled_by_an_integer_stays_an_integer() -> None:
+    (value,) = through(one_point(scale=10, offset=-1), sample(7))
+    assert value == 69
+    assert isinstance(value, int)
+
+
+@given(st.integers(-(2**31), 2**31), st.sampled_from([0.1, 0.01, 0.001, 0.5, 0.25, 0.2]))
+def test_a_decimal_scale_gives_the_decimal_a_person_expects(raw: int, scale: float) -> None:
+    (value,) = through(one_point(scale=scale), sample(raw))
+    assert value == float(f"{raw * round(scale * 1000)}e-3")
+
+
+def test_a_bad_value_is_not_computed_and_keeps_its_quality() -> None:
+    pipeline = one_point(scale=0.1, offset=1, range=(0.0, 1.0), decimals=1)
+    assert through(pipeline, sample(None, quality=bad(Reason.TIMEOUT))) == ["bad(timeout)"]
+
+
+def test_absolute_deadband_compares_with_the_last_value_sent() -> None:
+    pipeline = one_point(deadband=1.0)
+    values = [10, 10.5, 10.9, 11.0, 10.5, 9.9]
+    out = through(pipeline, *(sample(value, at=i) for i, value in enumerate(values)))
+    assert out == [10, "suppressed", "suppressed", 11.0, "suppressed", 9.9]
+
+
+def test_percent_deadband() -> None:
+    pipeline = one_point(deadband="10%")
+    assert through(pipeline, *(sample(v) for v in (100, 109, 110, 99.5, 98))) == [100, "suppressed", 110, "suppressed", 98]
+
+
+def test_a_deadband_of_zero_reports_on_change() -> None:
+    pipeline = one_point(deadband=0)
+    assert through(pipeline, *(sample(v) for v in (1, 1, 2, 2, 1))) == [1, "suppressed", 2, "suppressed", 1]
+
+
+def test_text_and_truth_values_report_on_change() -> None:
+    pipeline = one_point(deadband=0.5)
+    values: list[Value] = ["on", "on", "off", True, True, False]
+    out = through(pipeline, *(sample(v) for v in values))
+    assert out == ["on", "suppressed", "off", True, "suppressed", False]
+
+
+def test_heartbeat_sends_a_steady_value() -> None:
+    pipeline = one_point(deadband=1.0, heartbeat=Duration(60))
+    out = through(pipeline, *(sample(5, at=at) for at in (0, 30, 59.9, 60, 61, 120)))
+    assert out == [5, "suppressed", "suppressed", 5, "suppressed", 5]
+
+
+def test_the_heartbeat_goes_by_the_monotonic_clock() -> None:
+    pipeline = one_point(deadband=1.0, heartbeat=Duration(60))
+    stepped = Sample("d", 0, 61 * SECOND, POINTS, (5,))  # the wall clock fell back to 1970
+    assert through(pipeline, sample(5), stepped) == [5, 5]
+
+
+def test_a_repeated_failure_is_told_once_and_then_by_heartbeat() -> None:
+    pipeline = one_point(heartbeat=Duration(60))
+    failure = bad(Reason.TIMEOUT)
+    out = through(pipeline, *(sample(None, at=at, quality=failure) for at in (0, 1, 59, 60)))
+    assert out == ["bad(timeout)", "suppressed", "suppressed", "bad(timeout)"]
+
+
+def test_another_reason_is_told_at_once() -> None:
+    pipeline = one_point()
+    out = through(
+        pipeline, sample(None, quality=bad(Reason.TIMEOUT)), sample(None, quality=bad(Reason.UNREACHABLE))
+    )
+    assert out == ["bad(timeout)", "bad(unreachable)"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"deadband": 1.0}])
+def test_the_first_value_after_a_failure_is_told_even_within_the_deadband(settings: dict[str, Any]) -> None:
+    pipeline = one_point(**settings)
+    failure = bad(Reason.TIMEOUT)
+    out = through(
+        pipeline,
+        sample(5), sample(None, quality=failure), sample(None, quality=failure), sample(5),
+        sample(None, quality=failure),
+    )  # fmt: skip
+    assert out == [5, "bad(timeout)", "suppressed", 5, "bad(timeout)"]
+
+
+def test_partial_suppression_keeps_the_others_with_their_quality() -> None:
+    pipeline = DevicePipeline({"a": PointConfig(deadband=1.0), "b": PointConfig(), "c": PointConfig()})
+    points = ("a", "b", "c")
+    first = Sample("d", 1, 1, points, (1, 2, 3))
+    second = Sample("d", 2, 2, points, (1, 2, None), {2: bad(Reason.RANGE)})
+    assert pipeline.process(first) is first
+    out = pipeline.process(second)
+    assert out is not None
+    assert (out.points, list(out.values), dict(out.quality)) == (("b", "c"), [2, None], {1: bad(Reason.RANGE)})
+
+
+def test_equal_subsets_share_their_tuple_of_names() -> None:
+    pipeline = DevicePipeline({"a": PointConfig(deadband=1.0), "b": PointConfig()})
+    points = ("a", "b")
+    results = [pipeline.process(Sample("d", i, i, points, (1, i))) for i in range(3)]
+    assert results[1] is not None
+    assert results[2] is not None
+    assert results[1].points is results[2].points
+
+
+def test_a_look_remembers_nothing() -> None:
+    pipeline = one_point(scale=0.1, deadband=1.0)
+    assert pipeline.compute(sample(100)).values[0] == 10.0
+    assert through(pipeline, sample(100)) == [10.0]
+
+
+values = st.one_of(st.none(), st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False))
+
+
+@given(
+    st.lists(st.lists(values, min_size=3, max_size=3), max_size=20),
+    st.sampled_from([None, 0, 1.5, "5%"]),
+    st.sampled_from([1.0, 0.1, 3.0, 1e10]),
+)
+def test_read_is_stored_plus_suppressed_and_no_value_is_infinite(
+    rows: list[list[Value]], deadband: float | str | None, scale: float
+) -> None:
+    pipeline = DevicePipeline({name: PointConfig(deadband=deadband, scale=scale) for name in "abc"})
+    points = ("a", "b", "c")
+    for at, row in enumerate(rows):
+        quality = {i: bad(Reason.DECODE) for i, value in enumerate(row) if value is None}
+        out = pipeline.process(Sample("d", at, at * SECOND, points, row, quality))
+        if out is None:
+            continue
+        assert set(out.points) <= set(points)
+        assert len(out.values) == len(out.points)
+        for i, value in enumerate(out.values):
+            assert (value is None) == (i in out.quality)
+            assert not isinstance(value, float) or math.isfinite(value)
