@@ -44,6 +44,11 @@ class Hub:
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody watches."""
+        return bool(self._subscriptions)
+
     def publish(self, sample: Sample) -> None:
         """Hand over one sample. Never blocks."""
         for subscription in self._subscriptions:

@@ -48,10 +48,12 @@ def _open(path: Path, method: str, target: str, timeout: float | None) -> http.c
     try:
         connection.request(method, target)
     except PermissionError as exc:
+        connection.close()
         raise NoDaemonError(
             f"you may not open {path}: become a member of the group `edged` (sudo usermod -aG edged $USER), or use sudo"
         ) from exc
     except OSError as exc:
+        connection.close()
         raise NoDaemonError(
             f"no edged answers on {path} ({exc.strerror or exc}); is the service running? (systemctl status edged) "
             "Another socket can be named with --socket"
