@@ -1,0 +1,96 @@
+"""Write the files that are made from the code, or with `--check` only say which of them are out of date."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edged.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[1]
+
+
+def cli_reference() -> str:
+    """docs/reference/cli.md from the commands themselves."""
+    return "\n".join(_cli_lines()) + "\n"
+
+
+def _cli_lines() -> Iterator[str]:
+    top = click.Context(main, info_name="edged")
+    yield "# Commands"
+    yield ""
+    yield "<!-- Made from the code by `make docs`. Change the help texts in edged/cli instead. -->"
+    yield ""
+    yield from _help_lines(main)
+    for name in main.list_commands(top):
+        yield f"- [`edged {name}`](#edged-{name}): {_short_help(top, name)}"
+    for name in main.list_commands(top):
+        command = main.get_command(top, name)
+        assert command is not None  # noqa: S101  # it was listed
+        with click.Context(command, info_name=name, parent=top) as context:
+            yield ""
+            yield f"## edged {name}"
+            yield ""
+            yield "```"
+            yield " ".join(["edged", name, *command.collect_usage_pieces(context)])
+            yield "```"
+            yield ""
+            yield from _help_lines(command)
+            yield from _option_lines(command, context)
+
+
+def _short_help(top: click.Context, name: str) -> str:
+    command = main.get_command(top, name)
+    return command.get_short_help_str(200) if command else ""
+
+
+def _help_lines(command: click.Command) -> Iterator[str]:
+    for paragraph in (command.help or "").replace("\b\n", "").split("\n\n"):
+        yield " ".join(paragraph.split())
+        yield ""
+
+
+def _option_lines(command: click.Command, context: click.Context) -> Iterator[str]:
+    rows = [record for option in command.get_params(context) if (record := option.get_help_record(context))]
+    if rows:
+        yield "| option | |"
+        yield "|---|---|"
+        for names, text in rows:
+            yield f"| `{_cell(names)}` | {_cell(text)} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "docs/reference/cli.md": cli_reference,
+}
+"""File → what it should hold."""
+
+
+def out_of_date() -> list[str]:
+    """The generated files that are not what the code would make now."""
+    return [
+        name
+        for name, make in GENERATED.items()
+        if not (ROOT / name).exists() or (ROOT / name).read_text("utf-8") != make()
+    ]
+
+
+if __name__ == "__main__":
+    stale = out_of_date()
+    if "--check" in sys.argv:
+        for stale_name in stale:
+            print(f"{stale_name} is not what the code says now: run `make docs` and commit it")
+        sys.exit(1 if stale else 0)
+    for stale_name in stale:
+        (ROOT / stale_name).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / stale_name).write_text(GENERATED[stale_name](), "utf-8")
+        print(f"wrote {stale_name}")
