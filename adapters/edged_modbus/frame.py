@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .pdu import InvalidReply
+from .pdu import InvalidReplyError
 
 if TYPE_CHECKING:
     from .pdu import Request
@@ -92,7 +92,7 @@ class RtuReplyParser:
         body = bytes(self._data[start + 1 : start + MAX_FRAME])
         try:
             size = self._request.size_of(body)
-        except InvalidReply:
+        except InvalidReplyError:
             return None
         if size is None or len(body) < size + 2:
             return None

@@ -40,14 +40,14 @@ EXCEPTIONS: Mapping[int, str] = {
 _REASONS = {10: Reason.UNREACHABLE, 11: Reason.TIMEOUT}
 
 
-class InvalidReply(TransientError):
+class InvalidReplyError(TransientError):
     """What came is not a valid reply to the request. `reason` is `protocol`."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, reason=Reason.PROTOCOL)
 
 
-class IllegalRequest(PermanentError):
+class RefusedError(PermanentError):
     """The device will never grant this request: exception 1 (function), 2 (address) or 3 (value, or too many)."""
 
     def __init__(self, function: int, code: int) -> None:
@@ -55,7 +55,7 @@ class IllegalRequest(PermanentError):
         self.code = code
 
 
-class DeviceException(TransientError):
+class DeviceFailureError(TransientError):
     """The device, or a gateway before it, cannot grant the request now: any other exception code."""
 
     def __init__(self, function: int, code: int) -> None:
@@ -68,9 +68,9 @@ def _describe(function: int, code: int) -> str:
     return f"the device answered function {function} with exception {code} ({name})"
 
 
-def exception_for(function: int, code: int) -> IllegalRequest | DeviceException:
+def exception_for(function: int, code: int) -> RefusedError | DeviceFailureError:
     """The error for an exception reply. `function` without the error bit."""
-    return IllegalRequest(function, code) if code in {1, 2, 3} else DeviceException(function, code)
+    return RefusedError(function, code) if code in {1, 2, 3} else DeviceFailureError(function, code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Request(Generic[T]):
     reply_size: int | None
     """Bytes of the normal reply PDU; None where only the reply itself tells."""
     check: Callable[[bytes], T]
-    """Reads a normal reply PDU that has the right function code and size. Raises InvalidReply."""
+    """Reads a normal reply PDU that has the right function code and size. Raises InvalidReplyError."""
 
     @property
     def function(self) -> int:
@@ -89,34 +89,34 @@ class Request(Generic[T]):
         return self.pdu[0]
 
     def parse(self, reply: bytes) -> T:
-        """What the reply PDU says. Raises InvalidReply, IllegalRequest or DeviceException."""
+        """What the reply PDU says. Raises InvalidReplyError, RefusedError or DeviceFailureError."""
         if not reply:
-            raise InvalidReply("the reply is empty")
+            raise InvalidReplyError("the reply is empty")
         if reply[0] == self.function | 0x80:
             if len(reply) != 2:  # noqa: PLR2004  # function and exception code
-                raise InvalidReply(f"an exception reply has 2 bytes, not {len(reply)}")
+                raise InvalidReplyError(f"an exception reply has 2 bytes, not {len(reply)}")
             raise exception_for(self.function, reply[1])
         if reply[0] != self.function:
-            raise InvalidReply(f"the reply is for function {reply[0]}, the request was {self.function}")
+            raise InvalidReplyError(f"the reply is for function {reply[0]}, the request was {self.function}")
         if self.reply_size is not None and len(reply) != self.reply_size:
-            raise InvalidReply(f"the reply has {len(reply)} bytes instead of {self.reply_size}")
+            raise InvalidReplyError(f"the reply has {len(reply)} bytes instead of {self.reply_size}")
         return self.check(reply)
 
     def size_of(self, start: bytes) -> int | None:
         """How long the reply PDU that begins so will be; None if more bytes are needed to tell.
 
-        Raises InvalidReply if no reply to this request begins so.
+        Raises InvalidReplyError if no reply to this request begins so.
         """
         if not start:
             return None
         if start[0] == self.function | 0x80:
             return 2
         if start[0] != self.function:
-            raise InvalidReply(f"the reply is for function {start[0]}, the request was {self.function}")
+            raise InvalidReplyError(f"the reply is for function {start[0]}, the request was {self.function}")
         if self.reply_size is None:
             return _identification_size(start)
         if self.function in _COUNTED and len(start) > 1 and start[1] != self.reply_size - 2:
-            raise InvalidReply(f"the reply announces {start[1]} bytes of data instead of {self.reply_size - 2}")
+            raise InvalidReplyError(f"the reply announces {start[1]} bytes of data instead of {self.reply_size - 2}")
         return self.reply_size
 
 
@@ -241,14 +241,14 @@ def _echoed(pdu: bytes, size: int | None = None) -> Request[None]:
 
     def check(reply: bytes) -> None:
         if reply != expected:
-            raise InvalidReply(f"the device confirmed {reply.hex(' ')} and the request was {expected.hex(' ')}")
+            raise InvalidReplyError(f"the device confirmed {reply.hex(' ')} and the request was {expected.hex(' ')}")
 
     return Request(pdu, len(expected), check)
 
 
 def _check_count(reply: bytes) -> None:
     if reply[1] != len(reply) - 2:
-        raise InvalidReply(f"the reply announces {reply[1]} bytes of data and has {len(reply) - 2}")
+        raise InvalidReplyError(f"the reply announces {reply[1]} bytes of data and has {len(reply) - 2}")
 
 
 def _registers(reply: bytes) -> tuple[int, ...]:
@@ -261,7 +261,7 @@ _IDENTIFICATION_HEAD = 7
 
 def _identification_size(reply: bytes) -> int | None:
     if len(reply) > 1 and reply[1] != 14:  # noqa: PLR2004  # the MEI type of 43/14
-        raise InvalidReply(f"the reply is for interface {reply[1]}, the request was 14")
+        raise InvalidReplyError(f"the reply is for interface {reply[1]}, the request was 14")
     if len(reply) < _IDENTIFICATION_HEAD:
         return None
     size = _IDENTIFICATION_HEAD
@@ -274,9 +274,9 @@ def _identification_size(reply: bytes) -> int | None:
 
 def _identification(reply: bytes, level: int) -> Identification:
     if _identification_size(reply) != len(reply):
-        raise InvalidReply("the identification is cut off or too long")
+        raise InvalidReplyError("the identification is cut off or too long")
     if reply[2] != level:
-        raise InvalidReply(f"the identification is for level {reply[2]}, the request was {level}")
+        raise InvalidReplyError(f"the identification is for level {reply[2]}, the request was {level}")
     objects: dict[int, bytes] = {}
     at = _IDENTIFICATION_HEAD
     while at < len(reply):

@@ -234,56 +234,74 @@ def _exact(table: Table, items: Sequence[tuple[int, int, str]]) -> list[Block]:
 
 
 def _cheapest(
-    table: Table, items: Sequence[tuple[int, int, str]], request: float, per_item: float, cap: int, barriers: list[int]
+    table: Table,
+    items: Sequence[tuple[int, int, str]],
+    request: float,
+    per_item: float,
+    cap: int,
+    barriers: Sequence[int],
 ) -> list[Block]:
-    """Dynamic programming over the points sorted by (start, longest first).
+    """The cheapest blocks for points sorted by start, the longest first.
 
-    A point inside another one rides along for nothing, so only the `outer` ones, whose starts and ends both increase,
-    decide. Some optimum gives each block consecutive ones of them (swap any two that cross), so with best[j] the cost
-    of the first j:  best[j] = min over i of best[i] - start(i)·per_item  + request + end(j)·per_item.  The allowed i
-    form a window that only moves forward, and its minimum comes from a monotonic queue: O(n).
+    A point inside another one rides along for nothing: only the `outer` ones, whose starts and ends both increase,
+    decide where blocks begin.
     """
     outer: list[tuple[int, int]] = []
-    owner: list[int] = []
     for start, end, _ in items:
         if not outer or end > outer[-1][1]:
             outer.append((start, end))
-        owner.append(len(outer) - 1)
+    firsts = _first_of_blocks(outer, request, per_item, cap, barriers)
+    bounds = [*firsts, len(outer)]
+    hulls = [(outer[i][0], outer[j - 1][1]) for i, j in zip(bounds, bounds[1:], strict=False)]
+    members: list[list[str]] = [[] for _ in hulls]
+    starts = [outer[i][0] for i in firsts]
+    block = -1
+    top = -1
+    for start, end, name in items:
+        # the blocks may overlap, so a point inside another one goes where that one went
+        if end > top:
+            top = end
+            block += block + 1 < len(starts) and start == starts[block + 1]
+        members[block].append(name)
+    return [Block(table, start, end - start, tuple(names)) for (start, end), names in zip(hulls, members, strict=True)]
+
+
+def _first_of_blocks(
+    outer: Sequence[tuple[int, int]], request: float, per_item: float, cap: int, barriers: Sequence[int]
+) -> list[int]:
+    """Which of the points begin a block in the cheapest plan; O(n).
+
+    Some optimum gives each block consecutive points (of two that cross, the one that starts later always fits into
+    the later block). So with best[j] the cost of the first j points:
+
+        best[j + 1] = min over i <= j of (best[i] - start(i) * per_item) + request + end(j) * per_item
+
+    The i that the cap and the barriers allow form a window that only moves forward: a monotonic queue has its minimum.
+    Of two plans at the same cost the one with fewer requests wins.
+    """
     best: list[tuple[float, int]] = [(0.0, 0)]
-    previous: list[int] = [0]
+    begin: list[int] = []
     window: deque[tuple[tuple[float, int], int]] = deque()
-    barrier, floor = 0, 0
+    passed, floor = 0, 0
     for j, (start, end) in enumerate(outer):
         key = (best[j][0] - start * per_item, best[j][1])
         while window and window[-1][0] >= key:
             window.pop()
         window.append((key, j))
-        while barrier < len(barriers) and barriers[barrier] < end:
-            floor = barriers[barrier] + 1
-            barrier += 1
+        while passed < len(barriers) and barriers[passed] < end:
+            floor = barriers[passed] + 1
+            passed += 1
         while outer[window[0][1]][0] < max(floor, end - cap):
             window.popleft()
         (cost, requests), i = window[0]
         best.append((cost + request + end * per_item, requests + 1))
-        previous.append(i)
-    cuts: list[int] = []
+        begin.append(i)
+    firsts: list[int] = []
     j = len(outer)
     while j:
-        cuts.append(j := previous[j])
-    first_of = {i: n for n, i in enumerate(reversed(cuts))}
-    members: list[list[str]] = [[] for _ in cuts]
-    extent: list[list[int]] = [[] for _ in cuts]
-    block = -1
-    seen = -1
-    for (start, end, name), own in zip(items, owner, strict=True):
-        if own != seen:
-            seen = own
-            block = first_of.get(own, block)
-            extent[block] += (start, end)
-        members[block].append(name)
-    return [
-        Block(table, ends[0], ends[-1] - ends[0], tuple(names)) for ends, names in zip(extent, members, strict=True)
-    ]
+        j = begin[j - 1]
+        firsts.append(j)
+    return firsts[::-1]
 
 
 def _hull(table: Table, names: Sequence[str], spans: Mapping[str, Span]) -> Block:
