@@ -1,0 +1,82 @@
+"""The real daemon in a process of its own, with a configuration made by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from edged.cli import NoDaemonError, client
+
+
+class Gateway:
+    """`edged run` on a folder. JSON is YAML, so the configuration is written as JSON."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], *, prefix: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.config = folder / "edged.yaml"
+        self.socket = folder / "edged.sock"
+        self.log = folder / "log.txt"
+        self._prefix = prefix
+        self._process: asyncio.subprocess.Process | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(json.dumps(config))
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start the daemon; returns at once."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._prefix, sys.executable, "-m", "edged", "run", str(self.config),
+                "--state", str(self.folder / "state"), "--socket", str(self.socket),
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PYTHONWARNINGS": "error"},
+            )  # fmt: skip
+
+    async def stop(self, number: int = signal.SIGTERM, *, timeout: float = 20) -> int:  # noqa: ASYNC109  # one wait only
+        """End it with a signal; returns its exit code (0 when it already ended well)."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        async with asyncio.timeout(timeout):
+            return await self._process.wait()
+
+    async def status(self) -> dict[str, Any]:
+        """What it says of itself, waiting until it answers."""
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    record: dict[str, Any] = await asyncio.to_thread(client.call, self.socket, "/v1/status")
+                except NoDaemonError:
+                    assert self._process is not None
+                    assert self._process.returncode is None, self.lines()
+                    await asyncio.sleep(0.05)
+                else:
+                    return record
+
+    def lines(self) -> str:
+        """Its log so far."""
+        return self.log.read_text() if self.log.exists() else ""
+
+
+@asynccontextmanager
+async def running(gateway: Gateway) -> AsyncIterator[Gateway]:
+    """Start it, and end it whatever happens."""
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        try:
+            await gateway.stop()
+        except TimeoutError:
+            await gateway.stop(signal.SIGKILL)
+            raise
