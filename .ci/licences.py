@@ -1,7 +1,7 @@
 """Check what is installed with edged: every package is in requirements.lock, and none that edged loads is copyleft.
 
-edged is Apache-2.0 and loads these packages into its own process, so GPL and its relatives are out. Tools that only test
-or check edged are not asked.
+edged is Apache-2.0 and loads these packages into its own process, so GPL and its relatives are out. Tools that only
+test or check edged are not asked.
 """
 
 from __future__ import annotations
