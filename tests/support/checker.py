@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.load_server import expected
+from tests.support.load_server import count, expected, stamp
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Report:
     stamp_errors: list[int] = field(default_factory=list)
     """By how much each sample's time is later than the server's stamp."""
     last: dict[str, int] = field(default_factory=dict)
-    """Device → the highest count seen."""
+    """Device → the number of the last reply seen."""
 
 
 def rows(payload: Mapping[str, Any]) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -45,25 +45,24 @@ def check(payloads: Iterable[Mapping[str, Any]]) -> Report:
         for device, time, values in rows(payload):
             report.samples += 1
             report.bad_readings += sum(value is None for value in values.values())
-            count, stamp = values.get("count"), values.get("stamp")
-            if count is None or stamp is None:
+            if any(values.get(f"r{i}") is None for i in range(6)):
                 continue
+            reply = count(values)
             report.good_readings += sum(value is not None for value in values.values())
-            report.stamp_errors.append(time - stamp)
+            report.stamp_errors.append(time - stamp(values))
             report.wrong += sum(
-                value is not None and value != expected(count, int(point[1:]))
-                for point, value in values.items()
-                if point[0] == "r"
+                value is not None and register > 5 and value != expected(reply, register)
+                for register, value in ((int(point[1:]), value) for point, value in values.items())
             )
             of_device = seen.setdefault(device, set())
-            if count in of_device:
+            if reply in of_device:
                 report.repeated += 1
                 continue
-            of_device.add(count)
+            of_device.add(reply)
             lane = (device, payload["lane"])
-            report.disordered += count < newest.get(lane, 0)
-            newest[lane] = max(newest.get(lane, 0), count)
-    for device, counts in seen.items():
-        report.missing += max(counts) - min(counts) + 1 - len(counts)
-        report.last[device] = max(counts)
+            report.disordered += reply < newest.get(lane, 0)
+            newest[lane] = max(newest.get(lane, 0), reply)
+    for device, replies in seen.items():
+        report.missing += max(replies) - min(replies) + 1 - len(replies)
+        report.last[device] = max(replies)
     return report

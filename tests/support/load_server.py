@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.cc import compiled
 
 REGISTERS = 50
-"""How many a device of `device_yaml` reads: 4 for the time, 2 for the count, and the rest."""
-POINTS = REGISTERS - 4
-"""How many points that makes: the time and the count are one point each."""
+"""How many registers, each one point `r0`, `r1`, …, a device of `points_yaml` has."""
 
 
-def expected(count: int, register: int) -> int:
-    """What a register above 5 holds in the reply number `count`."""
-    return (count * 31 + register) & 0xFFFF
+def stamp(values: Mapping[str, int]) -> int:
+    """When the reply was made, by the server: microseconds since the epoch."""
+    return values["r0"] << 48 | values["r1"] << 32 | values["r2"] << 16 | values["r3"]
+
+
+def count(values: Mapping[str, int]) -> int:
+    """Which reply of this device it was, from 1."""
+    return values["r4"] << 16 | values["r5"]
+
+
+def expected(reply: int, register: int) -> int:
+    """What a register above 5 holds in the reply number `reply`."""
+    return (reply * 31 + register) & 0xFFFF
 
 
 @contextmanager
@@ -37,9 +45,4 @@ def load_server(devices: int, *prefix: str) -> Iterator[list[int]]:
 
 def points_yaml(registers: int = REGISTERS) -> dict[str, dict[str, object]]:
     """The points of a device of the load server, as plain data for a YAML file."""
-    points: dict[str, dict[str, object]] = {
-        "stamp": {"holding": 0, "type": "uint64"},
-        "count": {"holding": 4, "type": "uint32"},
-    }
-    points |= {f"r{register}": {"holding": register} for register in range(6, registers)}
-    return points
+    return {f"r{register}": {"holding": register} for register in range(registers)}

@@ -1,0 +1,54 @@
+"""What a process cost, read from /proc, and where processes run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+CORES = sorted(os.sched_getaffinity(0))
+UNDER_TEST = CORES[0]
+"""The core for what is measured."""
+THE_REST = CORES[-1]
+"""The core for servers, broker and receiver; the same one on a machine with a single core."""
+
+
+def pinned(core: int) -> tuple[str, ...]:
+    """The start of a command that runs on one core only."""
+    return ("taskset", "-c", str(core))
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Totals of a process so far."""
+
+    cpu: float
+    """Seconds, user and system."""
+    written: int
+    """Bytes handed to the disk (write_bytes of /proc/PID/io)."""
+
+    def __sub__(self, earlier: Cost) -> Cost:
+        return Cost(self.cpu - earlier.cpu, self.written - earlier.written)
+
+
+def cost(pid: int) -> Cost:
+    """What `pid` has cost so far, its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return Cost((int(fields[11]) + int(fields[12])) / _TICK, int(io["write_bytes"]))
+
+
+def memory(pid: int) -> tuple[float, float]:
+    """(RSS, PSS) of `pid` in MiB."""
+    sizes = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, _, rest = line.partition(":")
+        sizes[name] = int(rest.split()[0]) / 1024
+    return sizes["Rss"], sizes["Pss"]
+
+
+def threads(pid: int) -> int:
+    """How many threads `pid` has."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
