@@ -1,0 +1,111 @@
+"""A TCP proxy that misbehaves on demand: what a bad network does to a connection, without root and without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from types import TracebackType
+from typing import Self
+
+
+class FaultProxy:
+    """Forwards one local port to an upstream while its context lasts; each fault can be switched at any moment.
+
+    `refuse()` resets what is connected and refuses what comes, as a stopped broker does. `blackhole()` swallows bytes
+    in both directions and says nothing, as a dead modem does. `reset()` cuts what is connected once. `restore()` ends
+    refusing and swallowing. `delay` (seconds each way) and `rate` (bytes a second) make the link slow.
+    """
+
+    def __init__(self, host: str, port: int, *, listen: int = 0) -> None:
+        self.upstream = (host, port)
+        self.port = listen
+        """Where it listens; the real port once the context is entered."""
+        self.delay = 0.0
+        self.rate: float | None = None
+        self.accepted = 0
+        """How many connections it has forwarded."""
+        self._swallow = False
+        self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._listen()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.refuse()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _listen(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Reset every connection and accept none until `restore()`."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Cut every connection with a reset."""
+        for writer in self._open:
+            with contextlib.suppress(OSError):
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    def blackhole(self) -> None:
+        """Swallow everything, also of new connections, until `restore()`. What was swallowed never arrives."""
+        self._swallow = True
+
+    async def restore(self) -> None:
+        """Be a faithful proxy again. Connections that lost bytes are cut, since TCP could not have lost them."""
+        if self._swallow:
+            self._swallow = False
+            self.reset()
+        await self._listen()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._open.add(writer)
+        up: asyncio.StreamWriter | None = None
+        try:
+            answer, up = await asyncio.open_connection(*self.upstream)
+            self._open.add(up)
+            self.accepted += 1
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, up))
+                group.create_task(self._pump(answer, writer))
+        except OSError:
+            pass  # the upstream refuses: so do we
+        except asyncio.CancelledError:
+            pass  # the context ends; asyncio's server would log a cancelled handler as an error
+        finally:
+            for one in (writer, up):
+                if one is not None:
+                    self._open.discard(one)
+                    one.close()
+            self._tasks.discard(task)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                if self.delay or self.rate:
+                    await asyncio.sleep(self.delay + (len(data) / self.rate if self.rate else 0))
+                if not self._swallow:
+                    writer.write(data)
+                    await writer.drain()
+        except ConnectionError:
+            pass  # one side is gone: tell the other
+        writer.close()
