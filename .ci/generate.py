@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edged.cli import main
+from edged.cli import COMMANDS, main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def _cli_lines() -> Iterator[str]:
     yield ""
     yield from _help_lines(main)
     for name in main.list_commands(top):
-        yield f"- [`edged {name}`](#edged-{name}): {_short_help(top, name)}"
+        yield f"- [`edged {name}`](#edged-{name}): {COMMANDS[name][1]}"
     for name in main.list_commands(top):
         command = main.get_command(top, name)
         assert command is not None  # noqa: S101  # it was listed
@@ -43,11 +43,6 @@ def _cli_lines() -> Iterator[str]:
             yield ""
             yield from _help_lines(command)
             yield from _option_lines(command, context)
-
-
-def _short_help(top: click.Context, name: str) -> str:
-    command = main.get_command(top, name)
-    return command.get_short_help_str(200) if command else ""
 
 
 def _help_lines(command: click.Command) -> Iterator[str]:
