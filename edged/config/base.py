@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from edged.config.types import Duration, Name
 
-STRICT: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True, "strict": False}
+STRICT: dict[str, Any] = {"extra": "forbid"}
 """The pydantic configuration of every configuration dataclass: unknown keys are errors."""
 
 
@@ -79,7 +79,7 @@ class PointConfig:
 
 
 def parse_deadband(text: float | str | None) -> tuple[float, float]:
-    """(absolute, fraction of the last value) of a deadband as configured; both 0 if there is none. Raises ValueError."""
+    """(absolute, fraction of the last value) of a deadband as configured; both 0 without one. Raises ValueError."""
     if text is None:
         return 0.0, 0.0
     try:
@@ -88,7 +88,9 @@ def parse_deadband(text: float | str | None) -> tuple[float, float]:
         else:
             absolute, fraction = float(text), 0.0
     except ValueError:
-        raise ValueError(f"{text!r} is not a deadband: write a number such as 0.1, or a percentage such as 1%") from None
+        raise ValueError(
+            f"{text!r} is not a deadband: write a number such as 0.1, or a percentage such as 1%"
+        ) from None
     if not (math.isfinite(absolute + fraction) and absolute >= 0 and fraction >= 0):
         raise ValueError("a deadband cannot be negative or infinite")
     return absolute, fraction
@@ -155,5 +157,3 @@ class ConnectionConfig:
     """The dialect spoken upstream."""
     enabled: bool = True
     """`false` keeps the entry, and its place in the buffer, but connects nowhere."""
-
-

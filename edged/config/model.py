@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import ClassVar, Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from edged.config.base import STRICT, BusConfig, ConnectionConfig, DeviceConfig
 from edged.config.types import Duration, Name, Size
@@ -30,7 +31,9 @@ class SiteConfig:
         try:
             ZoneInfo(self.timezone)
         except (OSError, ValueError, LookupError):
-            raise ValueError(f"{self.timezone!r} is not a time zone; they look like Europe/Berlin") from None
+            near = get_close_matches(self.timezone, available_timezones(), 1)
+            hint = f"did you mean {near[0]}?" if near else "they look like Europe/Berlin"
+            raise ValueError(f"{self.timezone!r} is not a time zone; {hint}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

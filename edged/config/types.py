@@ -28,9 +28,9 @@ def _quantity(text: object, units: dict[str, float] | dict[str, int], what: str,
     if isinstance(text, int | float) and not isinstance(text, bool):
         if text == 0:
             return 0.0
-        raise ValueError(f"{what} needs a unit: write {example.format(text)}")
+        raise ValueError(f"a {what} needs a unit: write {example.format(text)}")
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{what} is written as a number with a unit, such as {example.format(5)}")
+        raise ValueError(f"a {what} is written as a number with a unit, such as {example.format(5)}")
     total, end = 0.0, 0
     text = text.strip()
     while end < len(text):
@@ -59,7 +59,7 @@ class Duration(float):
         for unit, seconds in (("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0)):
             if self >= seconds and (self / seconds).is_integer():
                 return f"{self / seconds:.0f}{unit}"
-        return f"{float(self):g}s" if self >= 1 or self == 0 else f"{self * 1e3:g}ms"
+        return f"{float(self):g}s" if self >= 1 or self == 0.0 else f"{self * 1e3:g}ms"
 
     __repr__ = __str__
 
@@ -104,6 +104,8 @@ class Name(str):
     @classmethod
     def parse(cls, text: object) -> Self:
         """`text` itself. Raises ValueError if it is not a name."""
+        if isinstance(text, int | float):
+            raise ValueError(f'a name is a text: write "{text}" with quotes')  # noqa: TRY004  # pydantic turns only ValueError into a finding
         if not isinstance(text, str) or not re.fullmatch(cls.PATTERN[1:-1], text):
             raise ValueError(
                 f"{text!r} is not a name: up to 64 letters, digits, '-', '_' and '.', beginning with a letter or digit"

@@ -1,0 +1,152 @@
+"""`edged check` and `edged schema`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edged.config.budget import BusLoad
+    from edged.config.load import Loaded
+    from edged.config.problems import Problem
+
+EXIT_STRICT, EXIT_ERRORS = 1, 2
+
+
+@click.command(short_help="Check a configuration and say everything that is wrong with it.")
+@click.argument("config", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when there are warnings.")
+@click.option("--compile", "target", metavar="FILE", hidden=True, help="Write the compiled form; `-` is stdout.")
+def check(config: str | None, as_json: bool, strict: bool, target: str | None) -> None:  # click's way
+    """Check a configuration and say everything that is wrong with it.
+
+    CONFIG is the YAML file; without it $EDGED_CONFIG or /etc/edged/edged.yaml. Nothing is connected to: the load of
+    each bus is predicted from the plan of its reads.
+
+    Exit codes: 0 it can be used; 1 there are warnings and --strict was given; 2 there are errors.
+    """
+    from edged import paths  # `edged --help` must not pay for what a command needs
+
+    path = paths.config_path(config)
+    if target is not None:
+        sys.exit(_compile(path, target))
+    from edged.config.load import load
+
+    loaded = load(path, find_secrets=True)
+    problems, loads = _predicted(loaded)
+    if as_json:
+        click.echo(json.dumps(_as_json(path, loaded, problems, loads), indent=2, ensure_ascii=False))
+    else:
+        _print(path, loaded, problems, loads)
+    failed = any(problem.severity == "error" for problem in problems)
+    sys.exit(EXIT_ERRORS if failed else EXIT_STRICT if strict and problems else 0)
+
+
+@click.command(short_help="Print the JSON Schema of the configuration, for editors.")
+@click.option("--markdown", is_flag=True, help="Print the reference page instead.")
+def schema(markdown: bool) -> None:  # click's way
+    """Print the JSON Schema of the configuration, for editors.
+
+    It covers the adapters and connectors that are installed.
+    """
+    from edged.config.schema import json_schema, reference  # only here
+
+    click.echo(reference() if markdown else json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+def _compile(path: Path, target: str) -> int:
+    """What a cold start of the daemon runs: problems to standard error, the compiled form to `target`."""
+    from edged.config.compiled import compiled, store  # only here
+    from edged.config.load import load
+
+    # A package that prints while it is imported must not end up in the compiled form.
+    with contextlib.redirect_stdout(sys.stderr):
+        loaded = load(path)
+        content = None if loaded.config is None else compiled(loaded.config, loaded.inputs)
+    for problem in loaded.problems:
+        click.echo(problem.render(), err=True)
+    if content is None:
+        return EXIT_ERRORS
+    if target == "-":
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    else:
+        store(Path(target), content)
+    return 0
+
+
+def _predicted(loaded: Loaded) -> tuple[list[Problem], list[BusLoad]]:
+    from edged.config.budget import predict  # only where a configuration is whole
+    from edged.config.load import in_order
+    from edged.config.problems import Report
+
+    if loaded.config is None:
+        return loaded.problems, []
+    report = Report()
+    loads = predict(loaded.config, loaded.nodes, report)
+    return in_order([*loaded.problems, *report.problems], loaded.files), loads
+
+
+def _totals(loaded: Loaded, loads: list[BusLoad]) -> dict[str, float]:
+    config = loaded.config
+    if config is None:
+        return {}
+    return {
+        "buses": len(config.buses),
+        "devices": len(config.devices),
+        "points": sum(len(device.points) for device in config.devices.values()),
+        "connections": len(config.connections),
+        "readings_per_second": round(sum(one.readings for one in loads), 3),
+        "polls_per_second": round(sum(one.polls for one in loads), 3),
+    }
+
+
+def _as_json(path: Path, loaded: Loaded, problems: list[Problem], loads: list[BusLoad]) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "ok": not any(problem.severity == "error" for problem in problems),
+        "problems": [problem.as_dict() for problem in problems],
+        "files": [str(file) for file in loaded.files],
+        "totals": _totals(loaded, loads),
+        "buses": {
+            one.bus: {
+                "devices": one.devices, "points": one.points, "readings_per_second": round(one.readings, 3),
+                "polls_per_second": round(one.polls, 3), "transactions_per_second": round(one.transactions, 3),
+                "seconds_per_round": round(one.round, 6), "load": round(one.load, 4),
+            }
+            for one in loads
+        },
+    }  # fmt: skip
+
+
+def _print(path: Path, loaded: Loaded, problems: list[Problem], loads: list[BusLoad]) -> None:
+    for problem in problems:
+        click.echo(problem.render(), err=True)
+    errors = sum(problem.severity == "error" for problem in problems)
+    warnings = len(problems) - errors
+    counted = ", ".join(_count(number, word) for number, word in ((errors, "error"), (warnings, "warning")) if number)
+    click.echo(f"{path}: {counted or 'no problems'}", err=bool(problems))
+    totals = _totals(loaded, loads)
+    if not totals:
+        return
+    click.echo(
+        f"{_count(totals['buses'], 'bus', 'buses')}, {_count(totals['devices'], 'device')}, "
+        f"{_count(totals['points'], 'point')}, {_count(totals['connections'], 'connection')}; "
+        f"{totals['readings_per_second']:g} readings/s in {totals['polls_per_second']:g} polls/s"
+    )
+    for one in loads:
+        share = f"; {one.round:.3g} s of bus time per round, {one.load:.0%} of it used" if one.load else ""
+        click.echo(
+            f"  {one.bus}: {_count(one.devices, 'device')}, {_count(one.points, 'point')}, "
+            f"{one.transactions:.3g} transactions/s{share}"
+        )
+
+
+def _count(number: float, one: str, many: str = "") -> str:
+    return f"{number:g} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,251 @@
+"""Reads and validates a configuration, and reports everything that is wrong with it at once.
+
+    files → source (tree with positions) → profiles → pydantic, per adapter and connector → lint → Config
+
+Only `edged check`, `edged schema` and a cold start come here; a running daemon uses `edged.config.compiled`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from collections.abc import Mapping as MappingABC
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from edged.adapter import adapter_names, load_adapter
+from edged.config import lint
+from edged.config.base import BusConfig, ConnectionConfig, DeviceConfig
+from edged.config.inputs import Inputs
+from edged.config.model import BufferConfig, Config, ControlConfig, GatewayConfig
+from edged.config.nodes import Mapping, Node, Scalar, is_empty, plain
+from edged.config.problems import Mark, Problem, Report, did_you_mean, quoted, suggest
+from edged.config.profiles import Profiles
+from edged.config.source import Reader, home, read_all
+from edged.config.words import explain
+from edged.errors import ConfigError
+from edged.uplink.connectors import connector_names, load_connector
+
+SINGLE = {"gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig}
+"""The sections that are one thing each."""
+NAMED = ("buses", "devices", "connections")
+"""The sections that are mappings of names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What came of reading a configuration."""
+
+    config: Config | None
+    """None if there is an error among the problems."""
+    problems: list[Problem]
+    files: list[Path]
+    """Everything that was read."""
+    inputs: Inputs
+    """What it depends on."""
+    nodes: lint.Nodes = field(default_factory=dict)
+    """Where its entries are written."""
+
+
+def load(path: Path, *, environ: MappingABC[str, str] | None = None, find_secrets: bool = False) -> Loaded:
+    """Read and validate a configuration. Never raises for what is in it.
+
+    `find_secrets` also tries to find every secret, which only the machine it runs on can do.
+    """
+    reader = Reader(os.environ if environ is None else environ)
+    tree = read_all(path, reader)
+    if reader.broken:
+        return Loaded(None, reader.report.problems, reader.paths, reader.inputs)
+    sections = _Sections(tree, reader, home(path))
+    config = sections.config()
+    lint.check_secrets(config, sections.nodes, reader.report, home(path) if find_secrets else None)
+    lint.check_names(tree, reader.report)
+    lint.check_rates(config, sections.nodes, reader.report)
+    lint.check_links(config, sections.nodes, reader.report)
+    complete = None if reader.report.failed else config
+    return Loaded(complete, in_order(reader.report.problems, reader.paths), reader.paths, reader.inputs, sections.nodes)
+
+
+def in_order(problems: list[Problem], files: list[Path]) -> list[Problem]:
+    """By file in the order they were read, then by line."""
+    order = {str(path): index for index, path in enumerate(files)}
+    last = len(order)
+    return sorted(problems, key=lambda one: (order.get(one.mark.file.name, last), one.mark.line, one.mark.column))
+
+
+@functools.cache
+def type_adapter(target: Any) -> TypeAdapter[Any]:
+    """The validator of a class."""
+    return TypeAdapter(target)
+
+
+def validate(target: Any, node: Node, path: str, report: Report) -> Any:
+    """An instance of `target` made from `node`, or None with the reasons in the report.
+
+    Strict, and through JSON: then pydantic takes lists for tuples, mappings for dataclasses and words for enums, but
+    never a text for a number, a number for a text, or either for true or false.
+    """
+    try:
+        return type_adapter(target).validate_json(json.dumps(plain(node)), strict=True)
+    except ValidationError as exc:
+        for mark, keys, message in explain(exc.errors(include_url=False), node, target):
+            report.error(mark, ".".join([path, *map(str, keys)]), message)
+        return None
+
+
+@dataclass(slots=True)
+class _Sections:
+    """Validates one section after the other; later ones refer to earlier ones."""
+
+    tree: Mapping
+    reader: Reader
+    folder: Path
+    nodes: dict[tuple[str, str], Mapping] = field(default_factory=dict)
+    """(section, name) → the tree of an entry, profile included."""
+    _adapters: dict[str, Any] = field(default_factory=dict)
+    """Bus → adapter, also where the bus itself has mistakes; None where there is no such adapter."""
+
+    def config(self) -> Config:
+        """What is valid of the configuration. What is not is in the report."""
+        report = self.reader.report
+        known = [*SINGLE, *NAMED, "include"]
+        for key, entry in self.tree:
+            if key not in known:
+                report.error(entry.key.mark, key, f"unknown section {quoted(key)}; {did_you_mean(key, known)}")
+        single = {name: self._single(name, target) for name, target in SINGLE.items()}
+        buses = self._each("buses", self._bus)
+        profiles = Profiles(self.reader, self.folder / "profiles")
+        devices = self._each("devices", lambda name, node: self._device(name, node, profiles))
+        return Config(
+            **{name: one for name, one in single.items() if one is not None or name == "gateway"},
+            buses=buses,
+            devices=devices,
+            connections=self._each("connections", self._connection),
+        )
+
+    def _single(self, name: str, target: Any) -> Any:
+        node = self.tree.get(name)
+        if node is None or is_empty(node):
+            if name == "gateway":
+                mark = self.tree.mark if node is None else self.tree.entries[name].key.mark
+                self.reader.report.error(mark, name, "`gateway` is missing: write `gateway: {id: some-name}`")
+            return None
+        self.nodes[name, ""] = node if isinstance(node, Mapping) else Mapping(node.mark)
+        return validate(target, node, name, self.reader.report)
+
+    def _each(self, section: str, make: Callable[[str, Mapping], Any]) -> dict[str, Any]:
+        node, report = self.tree.get(section), self.reader.report
+        if node is None or is_empty(node):
+            return {}
+        if not isinstance(node, Mapping):
+            report.error(node.mark, section, "must be a mapping: a name on each line, its settings below it")
+            return {}
+        made: dict[str, Any] = {}
+        for name, entry in node:
+            path = f"{section}.{name}"
+            if isinstance(entry.value, Mapping):
+                self.nodes[section, name] = entry.value
+                one = make(name, entry.value)
+                if one is not None:
+                    made[name] = one
+            elif is_empty(entry.value):
+                report.error(entry.key.mark, path, "has no settings: write them below it, indented, or remove it")
+            else:
+                report.error(entry.value.mark, path, "must be a mapping of `key: value` lines")
+        return made
+
+    def _word(self, node: Mapping, key: str, path: str, what: str, known: list[str]) -> str | None:
+        """A word that must be one of `known`. Where it is nearly one, that one: more mistakes can be found then."""
+        value = node.get(key)
+        if value is None or is_empty(value):
+            mark = node.mark if value is None else node.entries[key].key.mark
+            near = suggest(key, node.entries) if value is None else None
+            hint = f"; is {quoted(near)} meant to be it?" if near else f"; {what}s: {', '.join(known) or 'none'}"
+            self.reader.report.error(mark, path, f"`{key}` is missing{hint}")
+            return None
+        word = value.text if isinstance(value, Scalar) else ""
+        if word in known and isinstance(value, Scalar) and not value.secret:
+            return word
+        self.reader.report.error(
+            value.mark,
+            f"{path}.{key}",
+            f"there is no {what} {quoted(word)}; {did_you_mean(word, known, what='there are')}",
+        )
+        return suggest(word, known)
+
+    def _bus(self, name: str, node: Mapping) -> BusConfig | None:
+        path = f"buses.{name}"
+        self._adapters[name] = None
+        word = self._word(node, "adapter", path, "adapter", adapter_names())
+        if word is None:
+            return None
+        try:
+            self._adapters[name] = load_adapter(word)
+        except ConfigError as exc:
+            self.reader.report.error(_mark(node, "adapter"), f"{path}.adapter", str(exc))
+            return None
+        bus: BusConfig | None = validate(self._adapters[name].bus_config, node, path, self.reader.report)
+        return bus
+
+    def _connection(self, name: str, node: Mapping) -> ConnectionConfig | None:
+        path = f"connections.{name}"
+        word = self._word(node, "connector", path, "connector", connector_names())
+        if word is None:
+            return None
+        try:
+            target = load_connector(word).connection_config
+        except ConfigError as exc:
+            self.reader.report.error(_mark(node, "connector"), f"{path}.connector", str(exc))
+            return None
+        connection: ConnectionConfig | None = validate(target, node, path, self.reader.report)
+        return connection
+
+    def _device(self, name: str, node: Mapping, profiles: Profiles) -> DeviceConfig | None:
+        path = f"devices.{name}"
+        bus = self._word(node, "bus", path, "bus", list(self._adapters))
+        adapter = self._adapters.get(bus) if bus is not None else self._only_adapter()
+        if adapter is None:
+            return None
+        merged = profiles.apply(node, path, adapter.profiles())
+        if merged is None:
+            return None
+        self.nodes["devices", name] = merged
+        if not _has_points(merged):
+            self.reader.report.error(
+                _name_mark(self.tree, "devices", name),
+                path,
+                "has no points: list some under `points`, or name a `profile`",
+            )
+            return None
+        self._check_point_names(merged, path)
+        device: DeviceConfig | None = validate(adapter.device_config, merged, path, self.reader.report)
+        return device
+
+    def _only_adapter(self) -> Any:
+        """The adapter of a device whose bus is unknown, where there can be only one."""
+        adapters = list(self._adapters.values())
+        return adapters[0] if adapters and all(one is adapters[0] for one in adapters) else None
+
+    def _check_point_names(self, node: Mapping, path: str) -> None:
+        points = node.get("points")
+        if isinstance(points, Mapping):
+            lint.check_written_names(points, f"{path}.points", self.reader.report)
+
+
+def _has_points(node: Mapping) -> bool:
+    points = node.get("points")
+    return points is not None and not (is_empty(points) or (isinstance(points, Mapping) and not points.entries))
+
+
+def _mark(node: Mapping, key: str) -> Mark:
+    return node.entries[key].value.mark
+
+
+def _name_mark(tree: Mapping, section: str, name: str) -> Mark:
+    node = tree.get(section)
+    return node.entries[name].key.mark if isinstance(node, Mapping) else tree.mark

@@ -1,0 +1,153 @@
+"""What is wrong with a configuration, where, and how it is shown to a person."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["error", "warning"]
+
+_SECRET_VALUE = re.compile(
+    r"""(?ix) [\w.-]* (?: pass | pwd | secret | token | credential | api[-_]?key ) [\w.-]* ["']? \s* : \s+
+    (?! !secret\b | [\[{&*] )
+    (?P<value> "(?:[^"\\]|\\.)*" | '[^']*' | [^\s#,}][^#,}]* )""",
+)
+_URL_PASSWORD = re.compile(r"(?<=://)(?P<user>[^\s/:@]*:)(?P<value>[^\s/@]+)(?=@)")
+_WIDTH = 100
+"""How much of a long line is shown around the offending text."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceFile:
+    """A file that was read: its name as a person would write it, and its lines."""
+
+    name: str
+    lines: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A stretch of text in one line of a file. `line` and `column` count from 1; a line of 0 is the file as a whole."""
+
+    file: SourceFile
+    line: int = 0
+    column: int = 0
+    length: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file.name}:{self.line}:{self.column}" if self.line else self.file.name
+
+    @property
+    def text(self) -> str:
+        """The whole line."""
+        return self.file.lines[self.line - 1] if 0 < self.line <= len(self.file.lines) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, for a person or (`as_dict`) for a program."""
+
+    severity: Severity
+    message: str
+    mark: Mark
+    path: str = ""
+    """The keys that lead to it, e.g. `devices.meter-1.unit`."""
+
+    def __str__(self) -> str:
+        """`file:line:column: path: message`, with `warning: ` before the path where it is only that."""
+        parts = [str(self.mark), "warning" if self.severity == "warning" else "", self.path, self.message]
+        return printable(_without_url_password(": ".join(part for part in parts if part)))
+
+    def render(self) -> str:
+        """The same with the offending line and a caret under the text."""
+        return "\n".join([str(self), *_excerpt(self.mark)])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        mark = self.mark
+        return {
+            "severity": self.severity, "file": mark.file.name, "line": mark.line, "column": mark.column,
+            "length": mark.length, "path": self.path, "message": _without_url_password(self.message),
+            "text": masked(mark.text),
+        }  # fmt: skip
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects problems; the same words about the same place are kept once."""
+
+    problems: list[Problem] = field(default_factory=list)
+    _seen: set[tuple[str, str]] = field(default_factory=set)
+
+    def error(self, mark: Mark, path: str, message: str) -> None:
+        """Something that keeps the gateway from starting."""
+        self._add(Problem("error", message, mark, path))
+
+    def warning(self, mark: Mark, path: str, message: str) -> None:
+        """Something that is allowed but probably not meant."""
+        self._add(Problem("warning", message, mark, path))
+
+    def _add(self, problem: Problem) -> None:
+        # A mistake in a profile is found once per device that uses it.
+        key = (str(problem.mark), problem.message)
+        if problem.mark.line == 0 or key not in self._seen:
+            self._seen.add(key)
+            self.problems.append(problem)
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is an error among them."""
+        return any(problem.severity == "error" for problem in self.problems)
+
+
+def printable(text: str) -> str:
+    """`text` without anything that could move the cursor of a terminal or break a log line."""
+    return "".join(char if char.isprintable() else "·" for char in text)
+
+
+def masked(line: str) -> str:
+    """A line of the configuration with the values of passwords and the like replaced by asterisks."""
+    line = _without_url_password(line)
+    return _SECRET_VALUE.sub(lambda hit: hit[0][: hit.start("value") - hit.start()] + "*" * len(hit["value"]), line)
+
+
+def _without_url_password(text: str) -> str:
+    return _URL_PASSWORD.sub(lambda hit: hit["user"] + "*" * len(hit["value"]), text)
+
+
+def _excerpt(mark: Mark) -> list[str]:
+    if not mark.text:
+        return []
+    line, start = printable(masked(mark.text)), mark.column - 1
+    length = max(1, min(mark.length, len(line) - start))
+    if len(line) > _WIDTH:
+        cut = max(0, min(start - _WIDTH // 4, len(line) - _WIDTH))
+        line, start = line[cut : cut + _WIDTH], start - cut
+        length = max(1, min(length, len(line) - start))
+    return [f"{mark.line:>6} | {line}", f"{'':>6} | {' ' * start}{'^' * length}"]
+
+
+def suggest(word: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that was probably meant."""
+    by_key = {one.casefold().replace("_", "-"): one for one in known}
+    near = difflib.get_close_matches(word.casefold().replace("_", "-"), by_key, n=1, cutoff=0.6)
+    return by_key[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str], *, what: str = "known") -> str:
+    """`did you mean X?`, else a list of what there is: the end of a message about a wrong word."""
+    options = list(known)
+    near = suggest(word, options)
+    if near is not None:
+        return f"did you mean `{near}`?"
+    if not options:
+        return f"{what}: none"
+    return f"{what}: {', '.join(options[:20])}{', …' if len(options) > 20 else ''}"  # noqa: PLR2004  # fits a screen
+
+
+def quoted(text: str, limit: int = 40) -> str:
+    """A text a person wrote, shortened, for use inside a message."""
+    return f"`{text if len(text) <= limit else text[: limit - 1] + '…'}`"

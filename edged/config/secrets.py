@@ -1,0 +1,102 @@
+"""Where the text of a secret comes from. The text is never logged, never printed, never cached.
+
+Looked for in this order: systemd's credentials, the file `secrets.env` beside the configuration, the environment
+variable `EDGED_SECRET_<NAME>`. See docs/how-to/secrets.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from edged.config.types import Secret
+from edged.errors import ConfigError
+
+SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+FILE_NAME = "secrets.env"
+
+
+def resolve(secret: Secret, *, base: Path) -> str:
+    """The text of a secret; `base` is the folder of the configuration.
+
+    Raises ConfigError, which names the places that were looked in, when it is nowhere, empty or unreadable.
+    """
+    if not secret.name:
+        return secret.text
+    name = secret.name
+    if not SECRET_NAME.fullmatch(name):
+        raise ConfigError("a secret's name has only letters, digits, `-`, `_` and `.`")
+    for text, place in (
+        (_from_credentials(name), "systemd's credentials"),
+        (_from_file(name, base / FILE_NAME), str(base / FILE_NAME)),
+        (os.environ.get(variable_of(name)), f"${variable_of(name)}"),
+    ):
+        if text is None:
+            continue
+        text = text.rstrip("\r\n")  # noqa: PLW2901  # the same text without what an editor appended
+        if not text:
+            raise ConfigError(f"the secret `{name}` in {place} is empty")
+        return text
+    raise ConfigError(f"there is no secret `{name}`: looked in {', '.join(places(name, base))}")
+
+
+def places(name: str, base: Path) -> list[str]:
+    """Everywhere a secret is looked for, in order, for people."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    first = f"{folder}/{name}" if folder else "systemd's credentials (this process was given none)"
+    return [first, str(base / FILE_NAME), f"the environment variable {variable_of(name)}"]
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a secret."""
+    return "EDGED_SECRET_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def exposed(base: Path) -> str | None:
+    """A warning when the secrets file can be read by everybody on the machine."""
+    path = base / FILE_NAME
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    if not mode & stat.S_IROTH:
+        return None
+    return f"{path} can be read by every user of this machine: chmod o-rwx {path}"
+
+
+def _from_credentials(name: str) -> str | None:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return _read(Path(folder) / name) if folder else None
+
+
+def _from_file(name: str, path: Path) -> str | None:
+    content = _read(path)
+    for number, raw in enumerate((content or "").split("\n"), 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or not SECRET_NAME.fullmatch(key.strip()):
+            raise ConfigError(f"{path}:{number}: this line is not NAME=value")
+        if key.strip() == name:
+            return _unquoted(value.strip())
+    return None
+
+
+def _unquoted(value: str) -> str:
+    # People, and the tools that write such files, quote by habit.
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if quoted else value
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text") from None
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}") from exc

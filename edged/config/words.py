@@ -1,0 +1,223 @@
+"""pydantic's findings in a technician's words, at the place where the mistake was written."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping as MappingABC
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from edged.config.nodes import Mapping, Node, Scalar, core, is_empty, locate
+from edged.config.problems import Mark, did_you_mean, quoted, suggest
+from edged.config.types import Secret
+
+Loc = tuple[str | int, ...]
+
+_KINDS = {
+    "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number of reasonable size", "float_type": "a number", "float_parsing": "a number",
+    "bool_type": "`true` or `false`", "bool_parsing": "`true` or `false`", "string_type": "text",
+    "list_type": "a list such as [a, b]", "tuple_type": "a list such as [a, b]", "set_type": "a list such as [a, b]",
+    "dict_type": "a mapping of `key: value` lines", "mapping_type": "a mapping of `key: value` lines",
+    "dataclass_type": "a mapping of `key: value` lines", "model_type": "a mapping of `key: value` lines",
+    "none_required": "empty",
+}  # fmt: skip
+_BOUNDS = {
+    "greater_than": ("must be above {gt}"), "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}", "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}", "finite_number": "must be a finite number",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "does not have the form {pattern}",
+}  # fmt: skip
+_EXTRA = {"extra_forbidden", "unexpected_keyword_argument"}
+_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "1": "true", "0": "false"}
+_NAMED = re.compile(r"`([^`:]+)(?::[^`]*)?`")
+
+
+def explain(errors: Iterable[Any], node: Node, target: Any) -> Iterator[tuple[Mark, Loc, str]]:
+    """(place, keys that lead to it, message) of each of pydantic's errors about `node`, which should be a `target`."""
+    groups: dict[tuple[Loc, bool], list[Any]] = {}
+    for error in errors:
+        loc = error["loc"]
+        path = _real_path(loc, node, whole=error["type"] in _EXTRA | {"missing"})
+        # What is left over are the branches of a union: all its errors are one mistake.
+        groups.setdefault((path, len(path) != len([step for step in loc if step != "[key]"])), []).append(error)
+    for (path, union), found in groups.items():
+        for error in _most_telling(found) if union else found:
+            others = [one["type"] for one in found] if union else []
+            yield _explain_one(error, path, node, target, others)
+
+
+def _explain_one(error: Any, path: Loc, node: Node, target: Any, others: Sequence[str]) -> tuple[Mark, Loc, str]:
+    kind, key = error["type"], str(path[-1]) if path else ""
+    here = _node_at(node, path)
+    if kind in _EXTRA:
+        known = sorted(_keys_at(target, path[:-1]))
+        return locate(node, path, key=True), path, f"unknown key {quoted(key)}; {did_you_mean(key, known)}"
+    if kind == "missing":
+        if isinstance(path[-1], int):
+            return locate(node, path[:-1]), path[:-1], f"needs {path[-1] + 1} values or more, and has {path[-1]}"
+        return locate(node, path[:-1], key=True), path[:-1], f"`{key}` is missing{_instead(node, path)}"
+    if error["loc"] and error["loc"][-1] == "[key]":
+        return locate(node, path, key=True), path, _key_message(error, key)
+    if kind in {"value_error", "assertion_error"}:
+        message = str(error["ctx"]["error"]) if "error" in error.get("ctx", {}) else error["msg"]
+        culprit = _culprit(message, here)
+        if culprit is not None:
+            return locate(node, (*path, culprit)), (*path, culprit), message
+        return locate(node, path, key=isinstance(here, Mapping)), path, message
+    return locate(node, path), path, _about_value(error, here, target, path, others)
+
+
+def _key_message(error: Any, key: str) -> str:
+    if "int" in error["type"]:
+        return f"the key {quoted(key)} must be a whole number"
+    return str(error.get("ctx", {}).get("error", error["msg"]))
+
+
+def _instead(node: Node, path: Loc) -> str:
+    """Whether one of the keys that are there was meant to be the missing one."""
+    there = _node_at(node, path[:-1])
+    near = suggest(str(path[-1]), there.entries) if isinstance(there, Mapping) else None
+    return f"; is {quoted(near)} meant to be it?" if near else ""
+
+
+def _about_value(error: Any, here: Node | None, target: Any, path: Loc, others: Sequence[str]) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if isinstance(here, Scalar) and here.secret:
+        return "a secret cannot be used here; write the value itself"
+    if is_empty(here) and kind != "none_required":
+        return "has no value: write one, or remove the key"
+    written = _written(here, target, path)
+    if kind in {"literal_error", "enum"}:
+        return _choice(here, context.get("expected", ""), written)
+    if kind in _KINDS:
+        wanted = " or ".join(dict.fromkeys(_KINDS[one] for one in (others or [kind]) if one in _KINDS))
+        return f"must be {wanted}{written}{_advice(kind, here)}"
+    if kind in {"too_short", "too_long"}:
+        bound, count = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+        return f"must have {bound} {context.get(count)} values, and has {context.get('actual_length')}"
+    if kind in _BOUNDS:
+        return _BOUNDS[kind].format(**context) + written
+    return f"{error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _choice(here: Node | None, expected: str, written: str) -> str:
+    options = re.findall(r"'([^']*)'", expected) or [expected]
+    text = here.text if isinstance(here, Scalar) else ""
+    return f"must be one of {', '.join(options)}{written}" + (
+        f"; did you mean `{near}`?" if (near := suggest(text, options)) else ""
+    )
+
+
+def _advice(kind: str, here: Node | None) -> str:
+    if not isinstance(here, Scalar):
+        return ""
+    value = core(here.text)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "string_type":
+        return f': write "{here.text}" with quotes'
+    if kind.startswith("bool"):
+        meant = _BOOLEANS.get(here.text.lower()) or (str(value).lower() if isinstance(value, bool) else None)
+        return f": write {meant} without quotes" if meant else ""
+    if kind == "int_from_float" or (kind.startswith("int") and isinstance(value, float) and value.is_integer()):
+        return f": write {value:.0f}" if isinstance(value, float) and value.is_integer() else ""
+    if number and isinstance(here.value, str):
+        return f": write {here.text} without quotes"
+    if here.text.count(",") == 1 and isinstance(core(here.text.replace(",", ".")), float):
+        return f": write {here.text.replace(',', '.')}"
+    return ""
+
+
+def _written(here: Node | None, target: Any, path: Loc) -> str:
+    """What is there instead, unless that could be a password."""
+    if isinstance(here, Mapping):
+        return ", not a mapping"
+    if not isinstance(here, Scalar):
+        return ", not a list"
+    if any(hint is Secret for hint in _hints_at(target, path)):
+        return ""
+    return f", not {quoted(here.text)}" if not here.quoted else f', not "{quoted(here.text)[1:-1]}"'
+
+
+def _culprit(message: str, here: Node | None) -> str | None:
+    """The key that a message about a whole mapping names, or whose value it begins with."""
+    if not isinstance(here, Mapping):
+        return None
+    named = (name for name in _NAMED.findall(message) if name in here.entries)
+    shown = (
+        name
+        for name, entry in here
+        if isinstance(entry.value, Scalar) and entry.value.text and message.startswith(repr(entry.value.text))
+    )
+    return next(named, None) or next(shown, None)
+
+
+def _most_telling(errors: Sequence[Any]) -> list[Any]:
+    """Of the errors of a union's branches, those of the branch that came furthest: our own words, else the first."""
+    own = [error for error in errors if error["type"] in {"value_error", "literal_error", "enum"}]
+    return (own or list(errors))[:1]
+
+
+def _real_path(loc: Loc, node: Node, *, whole: bool) -> Loc:
+    """`loc` without the names of union branches, which are not written anywhere."""
+    path: list[str | int] = []
+    here: Node | None = node
+    for index, step in enumerate(loc):
+        if step == "[key]":
+            continue
+        below = _child(here, step)
+        if below is None and not (whole and index == len(loc) - 1):
+            continue
+        path.append(step)
+        here = below
+    return tuple(path)
+
+
+def _child(node: Node | None, step: str | int) -> Node | None:
+    if isinstance(node, Mapping):
+        return node.get(str(step))
+    items = getattr(node, "items", None)
+    return items[step] if items is not None and isinstance(step, int) and step < len(items) else None
+
+
+def _node_at(node: Node | None, path: Loc) -> Node | None:
+    for step in path:
+        node = _child(node, step)
+    return node
+
+
+def _keys_at(target: Any, path: Loc) -> set[str]:
+    return {
+        field.name for hint in _hints_at(target, path) if is_dataclass(hint) for field in fields(hint) if field.init
+    }
+
+
+def _hints_at(target: Any, path: Loc) -> list[Any]:
+    """The types that a value at this path may have."""
+    hints = _branches(target)
+    for step in path:
+        below: list[Any] = []
+        for hint in hints:
+            origin, args = typing.get_origin(hint), typing.get_args(hint)
+            if is_dataclass(hint) and isinstance(hint, type):
+                below += [found for name, found in typing.get_type_hints(hint).items() if name == step]
+            elif origin in {dict, MappingABC}:
+                below.append(args[1])
+            elif origin in {tuple, list} and args:
+                below.append(args[0])
+        hints = [branch for hint in below for branch in _branches(hint)]
+    return hints
+
+
+def _branches(hint: Any) -> list[Any]:
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _branches(typing.get_args(hint)[0])
+    if origin in {typing.Union, types.UnionType}:
+        return [branch for one in typing.get_args(hint) for branch in _branches(one)]
+    return [hint]
