@@ -1,0 +1,84 @@
+"""Modbus over a network: the adapters `modbus-tcp`, `modbus-tls`, `modbus-udp` and `modbus-rtu-over-tcp`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edged.adapter import Bus, BusConfig, DeviceConfig, Simulator
+
+from .config import ModbusDevice, ModbusRtuOverTcpBus, ModbusTcpBus, ModbusTlsBus, ModbusUdpBus
+from .link import Link
+from .planner import Costs, line_costs, network_costs
+
+__all__ = ["RTU_OVER_TCP", "TCP", "TLS", "UDP"]
+
+_USUAL_BAUDRATE = 19_200
+"""What the planner reckons with when nobody says how fast the line behind a serial server is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapter:
+    """One way to carry Modbus (see `edged.adapter.Adapter`)."""
+
+    bus_config: type[BusConfig]
+    links: Callable[[Any], Sequence[Link]]
+    costs: Callable[[Any], Costs]
+    device_config: type[DeviceConfig] = ModbusDevice
+
+    def profiles(self) -> Path | None:
+        return Path(__file__).parent / "profiles"
+
+    def open(self, name: str, config: Any, devices: Mapping[str, Any]) -> Bus:
+        from .bus import ModbusBus  # noqa: PLC0415  # checking a configuration should not cost loading pymodbus
+
+        timed = getattr(config, "baudrate", None) is not None
+        return ModbusBus(name, devices, self.links(config), self.costs(config), timed=timed)
+
+    def simulate(
+        self, buses: Mapping[str, tuple[Any, Mapping[str, Any]]], *, host: str = "127.0.0.1", seed: int = 0
+    ) -> AbstractAsyncContextManager[Simulator]:
+        from .simulator import simulate  # noqa: PLC0415  # `edged run` never needs it
+
+        return simulate(buses, host=host, seed=seed)
+
+
+def _tcp_links(config: ModbusTcpBus) -> Sequence[Link]:
+    from .tcp import tcp_links  # noqa: PLC0415  # pymodbus costs 3.5 MiB
+
+    return tcp_links(config)
+
+
+def _tls_links(config: ModbusTlsBus) -> Sequence[Link]:
+    from .tcp import tls_links  # noqa: PLC0415  # pymodbus costs 3.5 MiB
+
+    return tls_links(config)
+
+
+def _udp_links(config: ModbusUdpBus) -> Sequence[Link]:
+    from .tcp import udp_links  # noqa: PLC0415  # pymodbus costs 3.5 MiB
+
+    return udp_links(config)
+
+
+def _rtu_over_tcp_links(config: ModbusRtuOverTcpBus) -> Sequence[Link]:
+    from .rtu import rtu_over_tcp_links  # noqa: PLC0415  # the same
+
+    return rtu_over_tcp_links(config)
+
+
+def _by_network(_config: object) -> Costs:
+    return network_costs()
+
+
+def _by_line(config: ModbusRtuOverTcpBus) -> Costs:
+    return line_costs(config.baudrate or _USUAL_BAUDRATE)
+
+
+TCP = _Adapter(ModbusTcpBus, _tcp_links, _by_network)
+TLS = _Adapter(ModbusTlsBus, _tls_links, _by_network)
+UDP = _Adapter(ModbusUdpBus, _udp_links, _by_network)
+RTU_OVER_TCP = _Adapter(ModbusRtuOverTcpBus, _rtu_over_tcp_links, _by_line)

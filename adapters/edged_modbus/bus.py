@@ -1,0 +1,218 @@
+"""A Modbus bus: plans, polls, writes, and identifies devices, whatever the link."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TypeVar, cast
+
+from edged.adapter import ConfigError, Job, PermanentError, Plan, PlanRequest, PollResult, TransientError, Value
+
+from . import pdu
+from .config import ModbusDevice
+from .job import ModbusJob
+from .link import Link
+from .pdu import DeviceFailureError, RefusedError, Request
+from .planner import Costs
+from .point import ModbusPoint
+from .poll import Poll
+from .write import merged_words, raw_value, requests_for, requests_for_words
+
+T = TypeVar("T")
+
+_UNKNOWN_FUNCTION = 1
+_BUSY = 6
+_BUSY_PAUSE = 0.1
+"""Seconds to leave a device alone that says it is busy."""
+_SHAPES = 4096
+"""How many shapes of samples are remembered."""
+_IDENTITY = (
+    "VendorName", "ProductCode", "MajorMinorRevision", "VendorUrl", "ProductName", "ModelName", "UserApplicationName",
+)  # fmt: skip
+_LEVELS = (1, 2, 3)
+_PAGES = 64
+"""Most requests for one level of identification; a device could go on for ever."""
+
+
+class ModbusBus:
+    """See `edged.adapter.Bus`."""
+
+    def __init__(
+        self, name: str, devices: Mapping[str, ModbusDevice], links: Sequence[Link], costs: Costs, *, timed: bool
+    ) -> None:
+        self.concurrency = len(links)
+        self._name = name
+        self._devices = devices
+        self._links = tuple(links)
+        self._idle = list(links)
+        self._free = asyncio.Semaphore(len(links))
+        self._costs = costs
+        self._timed = timed
+        """Whether requests occupy a shared medium, and the costs are known seconds on it."""
+        self._interned: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._jobs: dict[str, list[ModbusJob]] = {}
+        self._rest_until: dict[str, float] = {}
+        """Until when a device is to be left alone."""
+        self._unsupported: dict[str, set[int]] = {}
+        """Function codes for writing that a device turned out not to know."""
+
+    @property
+    def foreign(self) -> int:
+        """Frames that were no reply to the request under way, ever."""
+        return sum(link.foreign for link in self._links)
+
+    def prepare(self, device: str, points: Sequence[str]) -> ModbusJob:
+        """See `edged.adapter.Bus`."""
+        config = self._devices.get(device)
+        if config is None:
+            raise ConfigError(f"{self._name} has no device {device!r}")
+        if unknown := [point for point in points if point not in config.points]:
+            raise ConfigError(f"{device} has no point {unknown[0]!r}")
+        job = ModbusJob(device, config, points, self._costs, self.intern)
+        self._jobs.setdefault(device, []).append(job)
+        return job
+
+    def plan(self, job: Job) -> Plan:
+        """See `edged.adapter.Bus`."""
+        mine = cast("ModbusJob", job)
+        spans = [reader.block.span for reader in mine.readers]
+        if not self._timed:
+            return Plan([PlanRequest(str(span), 0.0) for span in spans])
+        return Plan([PlanRequest(str(span), self._costs.of(span) + mine.config.pause) for span in spans])
+
+    async def poll(self, job: Job, *, probe: bool = False, raw: bool = False) -> PollResult:
+        """See `edged.adapter.Bus`."""
+        async with self._link() as link:
+            poll = Poll(self, link, cast("ModbusJob", job), raw=raw)
+            return await (poll.probe() if probe else poll.run())
+
+    async def write(self, device: str, point: str, value: Value) -> None:
+        """See `edged.adapter.Bus`. A request that was not answered is not repeated: it may have been carried out."""
+        config = self._devices.get(device)
+        place = cast("Mapping[str, ModbusPoint]", config.points).get(point) if config is not None else None
+        if config is None or place is None:
+            raise PermanentError(f"there is no point {device}/{point}", reason="unknown")
+        try:
+            raw = raw_value(place, value)
+            requests = requests_for(place, raw)
+            async with self._link() as link:
+                refused = await self._first_known(link, device, config, requests)
+                if refused and place.partial:
+                    # The device cannot mask: read the register, change the bits, write it back.
+                    read: Request[Sequence[int]] = pdu.read_registers(place.table, place.start, place.count)  # type: ignore[assignment]  # a tuple
+                    words = merged_words(place, raw, await self.ask(link, device, config, read))
+                    requests = requests_for_words(place.start, words)
+                    refused = await self._first_known(link, device, config, requests)
+            if refused is not None:
+                raise refused
+        except PermanentError as exc:
+            raise PermanentError(f"{device}/{point} ({place.span}): {exc}", reason=exc.reason) from exc
+        except TransientError as exc:
+            raise TransientError(f"{device}/{point} ({place.span}): {exc}", reason=exc.reason) from exc
+
+    async def identify(self, device: str) -> dict[str, str]:
+        """What the device says about itself (function 43/14), by the object names of the specification.
+
+        Raises TransientError, or PermanentError if it says nothing.
+        """
+        config = self._devices.get(device)
+        if config is None:
+            raise ConfigError(f"{self._name} has no device {device!r}")
+        objects: dict[int, bytes] = {}
+        async with self._link() as link:
+            for level in _LEVELS:
+                try:
+                    await self._identify_level(link, device, config, level, objects)
+                except RefusedError as exc:
+                    if not objects:
+                        raise PermanentError(f"{device} does not identify itself: {exc}", reason=exc.reason) from exc
+        return {_object_name(number): _text(data) for number, data in sorted(objects.items())}
+
+    async def close(self) -> None:
+        """See `edged.adapter.Bus`."""
+        for link in self._links:
+            await link.close()
+
+    # -- for polls ----------------------------------------------------------------------------------------------------
+
+    def intern(self, points: tuple[str, ...]) -> tuple[str, ...]:
+        """The one tuple for samples of this shape."""
+        if len(self._interned) >= _SHAPES:
+            self._interned.clear()
+        return self._interned.setdefault(points, points)
+
+    def others(self, job: ModbusJob) -> list[ModbusJob]:
+        """The other jobs of its device that have anything to read."""
+        return [other for other in self._jobs[job.device] if other is not job and other.readers]
+
+    async def ask(self, link: Link, device: str, config: ModbusDevice, request: Request[T]) -> T:
+        """One exchange, when the device may be asked again. Raises what `Link.exchange` does."""
+        await self._rest(device)
+        pause: float = config.pause
+        try:
+            return await link.exchange(config.unit, request, config.timeout)
+        except DeviceFailureError as exc:
+            if exc.code == _BUSY:
+                pause = max(pause, _BUSY_PAUSE)
+            raise
+        finally:
+            if pause:
+                self._rest_until[device] = time.monotonic() + pause
+
+    async def _rest(self, device: str) -> None:
+        if self._rest_until and (seconds := self._rest_until.get(device, 0.0) - time.monotonic()) > 0:
+            await asyncio.sleep(seconds)
+
+    @contextlib.asynccontextmanager
+    async def _link(self) -> AsyncIterator[Link]:
+        """A link that nobody else uses meanwhile; the one used last comes first."""
+        await self._free.acquire()
+        link = self._idle.pop()
+        try:
+            yield link
+        finally:
+            self._idle.append(link)
+            self._free.release()
+
+    async def _first_known(
+        self, link: Link, device: str, config: ModbusDevice, requests: Sequence[Request[None]]
+    ) -> RefusedError | None:
+        """Send the first of these requests that the device knows. Returns why, if it knows none of them."""
+        unsupported = self._unsupported.setdefault(device, set())
+        refused: RefusedError | None = None
+        for request in requests:
+            if request.function in unsupported:
+                refused = RefusedError(request.function, _UNKNOWN_FUNCTION)
+                continue
+            try:
+                await self.ask(link, device, config, request)
+            except RefusedError as exc:
+                if exc.code != _UNKNOWN_FUNCTION:
+                    raise
+                unsupported.add(request.function)
+                refused = exc
+            else:
+                return None
+        return refused
+
+    async def _identify_level(
+        self, link: Link, device: str, config: ModbusDevice, level: int, objects: dict[int, bytes]
+    ) -> None:
+        first = 0
+        for _ in range(_PAGES):
+            request = pdu.read_identification(level, first)
+            page = await self.ask(link, device, config, request)
+            objects.update(page.objects)
+            if page.next_object is None or page.next_object <= first:
+                return
+            first = page.next_object
+
+
+def _object_name(number: int) -> str:
+    return _IDENTITY[number] if number < len(_IDENTITY) else f"object {number}"
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace").rstrip("\0 ")

@@ -1,0 +1,73 @@
+"""From an engineering value to the requests that write it.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from edged.adapter import PermanentError, Reason, Value
+
+from . import pdu
+from .encode import encode_value, mask_for
+from .pdu import Request
+from .point import INTEGERS, ModbusPoint
+
+_UNSCALED = frozenset({"int8l", "int8h", "uint8l", "uint8h"}) | INTEGERS
+
+
+def raw_value(point: ModbusPoint, value: Value) -> Value:
+    """The value before scaling: the inverse of `scale`, `offset` or `map`, and a whole number where the type is one.
+
+    Raises PermanentError `not-writable` or `range`.
+    """
+    if not point.writable:
+        raise PermanentError("it is not writable: set `writable: true` if it may be written", reason="not-writable")
+    if point.enum or point.flags or isinstance(value, str | bool) or value is None:
+        return value
+    if not math.isfinite(value):
+        raise PermanentError(f"{value} is not a finite number", reason=Reason.RANGE)
+    if point.range is not None and not point.range[0] <= value <= point.range[1]:
+        low, high = point.range
+        raise PermanentError(f"{value:g} is outside its range, {low:g} to {high:g}", reason=Reason.RANGE)
+    raw: float = value
+    if point.map is not None:
+        (raw_low, raw_high), (low, high) = point.map.raw, point.map.to
+        if low == high:
+            raise PermanentError("its `map` gives every raw value the same meaning", reason="not-writable")
+        raw = raw_low + (value - low) * (raw_high - raw_low) / (high - low)
+    elif (point.scale, point.offset) != (1.0, 0.0):
+        raw = (value - point.offset) / point.scale
+    whole = point.data_type in _UNSCALED or point.data_type.startswith("bcd")
+    return round(raw) if whole and raw is not value else raw
+
+
+def requests_for(point: ModbusPoint, raw: Value) -> list[Request[None]]:
+    """The requests that would write it, best first; devices do not know all of them.
+
+    A part of a register has only the one that masks (function 22). Raises PermanentError `range` if the point cannot
+    have this value.
+    """
+    try:
+        if point.partial:
+            return [pdu.mask_write(point.start, *mask_for(point, raw))]
+        data = encode_value(point, raw)
+    except ValueError as exc:
+        raise PermanentError(str(exc), reason=Reason.RANGE) from exc
+    if point.table.is_bits:
+        bits = [bool(bit) for bit in data]
+        return [pdu.write_coil(point.start, bits[0]), pdu.write_coils(point.start, bits)]
+    return requests_for_words(point.start, data)
+
+
+def requests_for_words(start: int, words: Sequence[int]) -> list[Request[None]]:
+    """The same for whole registers."""
+    many = pdu.write_registers(start, words)
+    return [pdu.write_register(start, words[0]), many] if len(words) == 1 else [many]
+
+
+def merged_words(point: ModbusPoint, raw: Value, current: Sequence[int]) -> Sequence[int]:
+    """The registers of a point that is a part of them, with the other bits as they are in `current`."""
+    return encode_value(point, raw, current)
