@@ -1,0 +1,269 @@
+"""The book of the log: what came in, what each connection got of it, and what was given up. Pure.
+
+It is saved in the same transaction as the rows it speaks of, so that after any crash it adds up:
+
+    read = stored + suppressed + rejected
+    stored_for = delivered + pending + expired + evicted + dead        for each connection
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+
+from edged.buffer.cursor import CursorState, Intervals, Span
+
+GivenUp = Literal["expired", "evicted", "corrupt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """What a connection learnt of the samples first..last."""
+
+    connection: str
+    first: int
+    last: int
+    readings: int
+    lane: str
+    outcome: Literal["delivered", "dead"]
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the pipeline saw."""
+
+    read: int = 0
+    suppressed: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+
+    def add(self, other: Totals) -> None:
+        """Add what `other` counted."""
+        self.read += other.read
+        self.suppressed += other.suppressed
+        self.rejected.update(other.rejected)
+
+    def copy(self) -> Totals:
+        """An independent copy."""
+        return Totals(self.read, self.suppressed, self.rejected.copy())
+
+
+@dataclass(slots=True)
+class Account:
+    """One connection: its cursor, and what became of the readings stored since it began."""
+
+    cursor: Intervals
+    lanes: dict[str, int] = field(default_factory=dict)
+    stored_for: int = 0
+    delivered: int = 0
+    expired: int = 0
+    evicted: int = 0
+    corrupt: int = 0
+    """The part of `evicted` that the disk lost, not we."""
+    dead: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Readings that wait for this connection."""
+        return self.stored_for - self.delivered - self.expired - self.evicted - self.dead
+
+    def state(self) -> CursorState:
+        """The cursor as it is now."""
+        return CursorState(self.cursor.low, self.cursor.islands, dict(self.lanes))
+
+    def settle(self, settle: Settle, readings: int) -> None:
+        """Book a settle of which `readings` are new. The caller has put the range into the cursor."""
+        self.lanes[settle.lane] = max(self.lanes.get(settle.lane, 0), settle.last)
+        if settle.outcome == "delivered":
+            self.delivered += readings
+        else:
+            self.dead += readings
+
+    def give_up(self, span: Span, readings: int, why: GivenUp) -> None:
+        """Book the unsettled rest of a row that leaves the log."""
+        self.cursor.add(*span)
+        if why == "expired":
+            self.expired += readings
+        else:
+            self.evicted += readings
+        if why == "corrupt":
+            self.corrupt += readings
+
+    def copy(self) -> Account:
+        """An independent copy."""
+        return Account(
+            Intervals(self.cursor.low, self.cursor.islands), dict(self.lanes), self.stored_for, self.delivered,
+            self.expired, self.evicted, self.corrupt, self.dead,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The whole book, as of one commit."""
+
+    head: int = 0
+    """The last seq given; 0 if none."""
+    stored: int = 0
+    rows: int = 0
+    kept: int = 0
+    """Readings in the rows that are still there."""
+    totals: Totals = field(default_factory=Totals)
+    accounts: dict[str, Account] = field(default_factory=dict)
+
+    def copy(self) -> Ledger:
+        """An independent copy, to go back to when a transaction fails."""
+        accounts = {name: account.copy() for name, account in self.accounts.items()}
+        return Ledger(self.head, self.stored, self.rows, self.kept, self.totals.copy(), accounts)
+
+    def append(self, samples: int, readings: int) -> int:
+        """Book a new row; returns the seq of its first sample."""
+        first = self.head + 1
+        self.head += samples
+        self.stored += readings
+        self.rows += 1
+        self.kept += readings
+        for account in self.accounts.values():
+            account.stored_for += readings
+        return first
+
+    def open_account(self, name: str, gaps: Iterable[Span]) -> None:
+        """Begin a connection at the oldest row. `gaps` are the ranges up to head of which no row is left."""
+        self.accounts[name] = Account(Intervals(0, gaps), stored_for=self.kept)
+
+    def dump(self, waiting: int = 0) -> bytes:
+        """As JSON. `waiting` readings are read already, but only a later transaction will store them."""
+        accounts = {
+            name: {
+                "low": account.cursor.low,
+                "islands": account.cursor.islands,
+                "lanes": account.lanes,
+                "stored_for": account.stored_for,
+                "delivered": account.delivered,
+                "expired": account.expired,
+                "evicted": account.evicted,
+                "corrupt": account.corrupt,
+                "dead": account.dead,
+            }
+            for name, account in self.accounts.items()
+        }
+        return orjson.dumps(
+            {
+                "stored": self.stored,
+                "rows": self.rows,
+                "kept": self.kept,
+                "read": self.totals.read - waiting,
+                "suppressed": self.totals.suppressed,
+                "rejected": dict(self.totals.rejected),
+                "connections": accounts,
+            }
+        )
+
+    @classmethod
+    def parse(cls, head: int, text: bytes) -> Ledger:
+        """What `dump` wrote. Raises ValueError if it is something else."""
+        try:
+            book = orjson.loads(text)
+            totals = Totals(book["read"], book["suppressed"], Counter(book["rejected"]))
+            accounts = {name: _account(entry) for name, entry in book["connections"].items()}
+            return cls(head, book["stored"], book["rows"], book["kept"], totals, accounts)
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ValueError(f"the counters are not readable: {exc!r}") from exc
+
+
+def _account(entry: Mapping[str, Any]) -> Account:
+    islands: Iterable[Span] = map(tuple, entry["islands"])
+    numbers = ("stored_for", "delivered", "expired", "evicted", "corrupt", "dead")
+    return Account(
+        Intervals(entry["low"], islands), dict(entry["lanes"]), **{name: int(entry[name]) for name in numbers}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStats:
+    """One connection's counters, in readings, as of the last commit."""
+
+    stored_for: int = 0
+    """Stored since the connection began."""
+    delivered: int = 0
+    pending: int = 0
+    expired: int = 0
+    evicted: int = 0
+    corrupt: int = 0
+    """The part of `evicted` that the disk lost."""
+    dead: int = 0
+    low: int = 0
+    islands: int = 0
+
+    @classmethod
+    def of(cls, account: Account) -> ConnectionStats:
+        """The counters of an account."""
+        return cls(
+            account.stored_for, account.delivered, account.pending, account.expired, account.evicted,
+            account.corrupt, account.dead, account.cursor.low, len(account.cursor),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BufferStats:
+    """The state of the buffer, for people and machines. `dataclasses.asdict` of it is JSON.
+
+    read = stored + suppressed + rejected + waiting, provided that the pipeline counts a sample's readings in the same
+    step in which it puts the sample.
+    """
+
+    epoch: str
+    head: int
+    read: int
+    stored: int
+    suppressed: int
+    rejected: int
+    rejected_by: dict[str, int]
+    """The same by reason: those of the pipeline, and `inbox_full`, `buffer_full`, `too_large`, `unencodable`."""
+    waiting: int
+    """Readings put but not yet durable."""
+    rows: int
+    readings: int
+    """Readings in the file, delivered ones included until their row is deleted."""
+    file_bytes: int
+    wal_bytes: int
+    used_bytes: int
+    """The part of the file that is in use; the rest is free for new rows."""
+    alarm: Literal["", "full", "failing"]
+    """`full`: readings are being given up or refused. `failing`: the disk refuses; readings wait in memory."""
+    detail: str
+    """One line for people about the alarm."""
+    commits: int
+    commit_seconds: float
+    """How long the last commit took."""
+    connections: dict[str, ConnectionStats]
+    removed: dict[str, ConnectionStats]
+    """Connections that are no longer configured, as they were at start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What waits for one connection."""
+
+    readings: int
+    samples: int
+    oldest_age: float
+    """Seconds since the oldest waiting sample was taken; 0 if none waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What counting the rows anew yielded."""
+
+    problems: tuple[str, ...]
+    """One line for each number that does not add up; empty if all do."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything adds up."""
+        return not self.problems

@@ -1,0 +1,60 @@
+"""The file beside the buffer that keeps a second daemon out, and bears witness to how far the log had got."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from pathlib import Path
+
+from edged.errors import ConfigError
+
+_LINE = re.compile(rb"pid (\d+) epoch ([0-9a-f]+) head (\d+)\n")
+
+
+class Lock:
+    """`buffer.db.lock`, held while the process lives.
+
+    After each commit it notes epoch and head, without waiting for the disk. If the buffer later knows less than its
+    witness, then its journal was lost or an old copy was put in its place, and its sequence numbers must not be
+    used again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock. Raises ConfigError if another process has it, or if the directory cannot be written."""
+        self.path = path.with_name(path.name + ".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as exc:
+            raise ConfigError(
+                f"the buffer cannot be written at {path}: {exc.strerror}; check `buffer: path` and the directory's owner"
+            ) from exc
+        found = _LINE.match(os.pread(self._fd, 200, 0))
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            os.close(self._fd)
+            owner = f"process {int(found[1])}" if found else "another process"
+            raise ConfigError(
+                f"the buffer {path} is in use by {owner}; stop it, or set another `buffer: path`"
+            ) from exc
+        self.witness: tuple[str, int] | None = (found[2].decode(), int(found[3])) if found else None
+        """(epoch, head) as the last process left them."""
+        os.ftruncate(self._fd, 0)
+        if self.witness:
+            self.note(*self.witness)
+        else:
+            self.note("0", 0)
+
+    def note(self, epoch: str, head: int) -> None:
+        """Remember how far the log has got. A full disk is no reason to fail: the note is a second safety."""
+        line = f"pid {os.getpid()} epoch {epoch} head {head}\n".encode()
+        try:
+            os.pwrite(self._fd, line, 0)
+        except OSError:
+            self.witness = None
+
+    def release(self) -> None:
+        """Let another process have the buffer. The file stays, for what it notes."""
+        os.close(self._fd)

@@ -1,0 +1,487 @@
+"""The store-and-forward buffer as the event loop sees it.
+
+Everything here runs in the loop's thread and never waits for the disk, except where it is awaited. Samples and settles
+collect in memory; at each flush they go together to the writer thread, one job at a time. What a stats or cursor call
+shows as durable is what the writer has committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from edged.buffer.batch import Batch
+from edged.buffer.counters import (
+    Account, BufferStats, ConnectionStats, Ledger, Pending, Settle, Totals, Verification,
+)  # fmt: skip
+from edged.buffer.cursor import CursorState, Span
+from edged.buffer.reader import Reader
+from edged.buffer.writer import Done, Job, Writer
+from edged.clock import wall_us
+from edged.config.model import BufferConfig
+from edged.config.types import Size
+from edged.errors import ConfigError, TransientError
+from edged.model import Sample
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STOP_SECONDS = 10.0
+RETRY_FIRST, RETRY_LONGEST = 0.1, 10.0
+"""Pauses, in seconds, between tries to write to a disk that refuses; they double."""
+_NEVER = 2**62
+_last = attrgetter("last")
+_A_PERSON_MUST_ACT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+
+
+class Buffer:
+    """Keeps samples until every connection has settled them, or a limit acts. One per process and file."""
+
+    def __init__(self, path: Path, config: BufferConfig, connections: Sequence[str], *, boot: str) -> None:
+        self.epoch = ""
+        """An opaque name for this file's life: seq starts a new story when it changes. Empty before `start`."""
+        self.head = 0
+        """The seq of the last committed sample; 0 if there is none."""
+        self._config = config
+        self._writer = Writer(path, config, connections, boot)
+        self._reader = Reader(path)
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="buffer-write")
+        self._read_thread: ThreadPoolExecutor | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._wake = asyncio.Event()
+        self._advanced = asyncio.Event()
+        self._stopping = False
+        self._ledger = Ledger()
+        self._cursors: dict[str, Account] = {}
+        self._inbox: list[Sample] = []
+        self._fresh = self._held = 0
+        self._room = -1
+        self._early = 0
+        self._totals, self._flying = Totals(), Totals()
+        self._settles: list[Settle] = []
+        self._undurable: Counter[str] = Counter()
+        self._damaged: list[Span] = []
+        self._suspect = ""
+        self._waiters: list[asyncio.Future[int]] = []
+        self._tail: list[Batch] = []
+        self._tail_readings = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = False
+        self._epoch_time = 0.0
+        self._retry = 0.0
+        self._refusing = False
+        self._alarm: Literal["", "full", "failing"] = ""
+        self._detail = ""
+
+    # life
+
+    async def start(self) -> None:
+        """Open, create or repair the file.
+
+        Raises ConfigError (directory not writable, in use by another process, written by a newer edged) and
+        TransientError (disk full or failing). Damage is no error: what can be read is saved, the rest is set aside.
+        """
+        self._loop = asyncio.get_running_loop()
+        path = self._writer.path
+        try:
+            await self._write(self._writer.open)
+        except sqlite3.Error as exc:
+            self._write_thread.shutdown(wait=False)
+            if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _A_PERSON_MUST_ACT:
+                raise ConfigError(
+                    f"the buffer {path} cannot be written ({exc}); check its owner and permissions"
+                ) from exc
+            raise TransientError(f"the buffer {path} cannot be opened: {exc}", reason="disk") from exc
+        except OSError as exc:
+            self._write_thread.shutdown(wait=False)
+            raise TransientError(f"the buffer {path} cannot be opened: {exc.strerror}", reason="disk") from exc
+        except BaseException:
+            self._write_thread.shutdown(wait=False)
+            raise
+        self._ledger = self._writer.ledger
+        self.epoch, self.head = self._writer.epoch, self._ledger.head
+        self._cursors = {name: account.copy() for name, account in self._ledger.accounts.items()}
+        self._room = self._config.inbox_readings
+        self._epoch_time = self._loop.time()
+        self._task = asyncio.create_task(self._flush_forever(), name="buffer-flush")
+
+    async def stop(self) -> None:
+        """Flush what is there, save the cursors and close. Ends within seconds even if the disk does not answer."""
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        self._stopping, self._due, self._room = True, True, -1
+        self._wake.set()
+        await asyncio.wait({task}, timeout=STOP_SECONDS)
+        if not task.done():
+            task.cancel()
+        waiting = self._fresh + self._held
+        if waiting:
+            log.error("%d readings could not be written to the buffer before the end: %s", waiting, self._detail)
+        if self._timer:
+            self._timer.cancel()
+        if self._read_thread:
+            await asyncio.wait(
+                {self._loop.run_in_executor(self._read_thread, self._reader.close)}, timeout=STOP_SECONDS
+            )
+            self._read_thread.shutdown(wait=False)
+        closing = self._loop.run_in_executor(self._write_thread, self._writer.close)
+        await asyncio.wait({closing}, timeout=STOP_SECONDS)
+        self._write_thread.shutdown(wait=False)
+        if closing.done():
+            try:
+                closing.result()
+            except sqlite3.Error as exc:
+                log.error("the buffer could not be closed properly: %s", exc)  # noqa: TRY400  # one line for people
+
+    async def failed(self) -> None:
+        """Wait until the buffer has stopped; raises what stopped it, if it was not `stop`."""
+        if self._task is not None:
+            task = self._task
+            await asyncio.wait({task})
+            task.result()
+
+    # in
+
+    def put(self, sample: Sample) -> bool:
+        """Take a sample, to be durable with the next flush. False if there is no room: then it is counted as rejected."""
+        fresh = self._fresh + len(sample.values)
+        if fresh > self._room:
+            return self._refuse(len(sample.values))
+        self._fresh = fresh
+        self._inbox.append(sample)
+        if fresh >= self._early:
+            self._hurry()
+        return True
+
+    def count(self, *, read: int = 0, suppressed: int = 0, rejected: int = 0, reason: str = "") -> None:
+        """Count what the pipeline saw, in readings.
+
+        Call it in the same step as `put`, with no await between them: then read = stored + suppressed + rejected holds
+        in every commit.
+        """
+        totals = self._totals
+        totals.read += read
+        totals.suppressed += suppressed
+        if rejected:
+            totals.rejected[reason] += rejected
+        if self._timer is None:
+            self._arm()
+
+    async def flush(self) -> int:
+        """Make everything put and settled so far durable; returns head. Waits as long as the disk refuses.
+
+        Raises TransientError if the buffer stops before that.
+        """
+        if self._task is None or self._task.done():
+            raise TransientError("the buffer has stopped", reason="stopped")
+        if not (self._fresh or self._held or self._settles or self._undurable.total() or self._dirty()):
+            return self.head
+        waiter: asyncio.Future[int] = self._loop.create_future()
+        self._waiters.append(waiter)
+        self._due = True
+        self._wake.set()
+        return await waiter
+
+    # out
+
+    async def wait_beyond(self, seq: int) -> int:
+        """Wait until there are committed samples beyond `seq`; returns head."""
+        while self.head <= seq:
+            await self._advanced.wait()
+        return self.head
+
+    async def read(self, after: int, *, through: int | None = None, max_readings: int = 10_000) -> list[Batch]:
+        """Committed batches that end beyond `after` and begin at or before `through`, ascending.
+
+        At least one if there is one, then up to `max_readings`. The first may begin before `after`. A damaged batch is
+        skipped: its samples are settled for all connections and counted as evicted. Raises TransientError if the disk
+        cannot be read now.
+        """
+        if after >= self.head:
+            return []
+        if self._tail and after + 1 >= self._tail[0].first:
+            return self._from_tail(after, through, max_readings)
+        while True:
+            batches, damaged = await self._read(self._reader.batches, after, through, max_readings)
+            for span in damaged:
+                self._lose(span)
+            if batches or not damaged:
+                return batches
+            after = damaged[-1][1]
+
+    def cursor(self, connection: str) -> CursorState:
+        """How far the connection has got, settles not yet durable included. Raises KeyError."""
+        return self._cursors[connection].state()
+
+    def settle(
+        self, connection: str, first: int, last: int, readings: int, *, lane: str,
+        outcome: Literal["delivered", "dead"], reason: str = "", detail: str = "",
+    ) -> None:  # fmt: skip
+        """The samples first..last, `readings` readings together, need no more sending. Durable with the next commit.
+
+        Settling what is settled already changes nothing. Raises KeyError (no such connection) and ValueError.
+        """
+        if last > self.head:
+            raise ValueError(f"{first}..{last} cannot be settled: the last sample is {self.head}")
+        account = self._cursors[connection]
+        account.cursor.add(first, last)
+        account.lanes[lane] = max(account.lanes.get(lane, 0), last)
+        self._settles.append(Settle(connection, first, last, readings, lane, outcome, reason, detail))
+        self._undurable[connection] += 1
+        if self._timer is None:
+            self._arm()
+
+    def durable(self, connection: str) -> int:
+        """How many settles of the connection a crash would forget. (After it, their messages are sent again.)"""
+        return self._undurable[connection]
+
+    def request_commit(self) -> None:
+        """Make settles durable soon rather than with the next flush. Calls are grouped while a commit is under way."""
+        if self._settles and not self._retry:
+            self._wake.set()
+
+    # questions
+
+    async def pending(self, connection: str) -> Pending:
+        """What waits for the connection, as of the last commit. Raises KeyError, TransientError."""
+        account = self._ledger.accounts[connection]
+        low = account.cursor.low
+        samples = self._ledger.head - low - account.cursor.settled_beyond()
+        if samples <= 0:
+            return Pending(account.pending, 0, 0.0)
+        if self._tail and low + 1 >= self._tail[0].first:
+            batch = self._from_tail(low, None, 1)[0]
+            oldest = batch.samples[max(0, low + 1 - batch.first)].time
+        else:
+            oldest = await self._read(self._reader.earliest, low)
+        return Pending(account.pending, samples, max(0, wall_us() - oldest) / 1e6 if oldest else 0.0)
+
+    async def verify(self) -> Verification:
+        """Count all rows anew and compare with the counters. It holds up writing for as long as that takes."""
+        return await self._write(self._writer.verify)
+
+    def stats(self) -> BufferStats:
+        """The state of the buffer. Counters of connections are as of the last commit."""
+        ledger, store = self._ledger, self._writer.store
+        totals = ledger.totals.copy()
+        for uncommitted in (self._flying, self._totals):
+            totals.add(uncommitted)
+        return BufferStats(
+            epoch=self.epoch,
+            head=self.head,
+            read=totals.read,
+            stored=ledger.stored,
+            suppressed=totals.suppressed,
+            rejected=totals.rejected.total(),
+            rejected_by=dict(totals.rejected),
+            waiting=self._fresh + self._held,
+            rows=ledger.rows,
+            readings=ledger.kept,
+            file_bytes=store.file_bytes(),
+            wal_bytes=store.wal_bytes(),
+            used_bytes=self._writer.used_bytes,
+            alarm=self._alarm,
+            detail=self._detail,
+            commits=self._writer.commits,
+            commit_seconds=self._writer.commit_seconds,
+            connections=_stats(ledger.accounts),
+            removed=_stats(self._writer.removed),
+        )
+
+    # flushing
+
+    def _refuse(self, readings: int) -> bool:
+        full = self._alarm == "full" and self._config.when_full == "drop-newest"
+        self.count(rejected=readings, reason="buffer_full" if full else "inbox_full")
+        if not full and not self._refusing and not self._stopping:
+            self._refusing = True
+            log.warning(
+                "the buffer's disk is too slow or fails: %d readings wait, new ones are refused",
+                self._fresh + self._held,
+            )
+        return False
+
+    def _hurry(self) -> None:
+        if self._timer is None:
+            self._arm()
+        if self._fresh >= self._config.flush_readings and not self._retry:
+            self._due, self._early = True, _NEVER
+            self._wake.set()
+        else:
+            self._early = _NEVER if self._retry else self._config.flush_readings
+
+    def _arm(self) -> None:
+        """Have the next flush happen on the grid of flush times, or when a failing disk is due for another try."""
+        now, every = self._loop.time(), float(self._config.flush)
+        at = now + self._retry if self._retry else now + every - (now - self._epoch_time) % every
+        self._timer = self._loop.call_at(at, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._timer, self._due = None, True
+        self._wake.set()
+
+    def _dirty(self) -> bool:
+        return bool(
+            self._totals.read or self._totals.suppressed or self._totals.rejected or self._damaged or self._suspect
+        )
+
+    async def _flush_forever(self) -> None:
+        try:
+            while not self._stopping or self._fresh:
+                await self._wake.wait()
+                self._wake.clear()
+                waiting = len(self._waiters)
+                done = await self._write(self._writer.commit, self._take())
+                self._apply(done)
+                if not done.error:
+                    self._release(self._waiters[:waiting], None)
+                    del self._waiters[:waiting]
+        finally:
+            self._release(self._waiters, TransientError("the buffer has stopped", reason="stopped"))
+
+    def _release(self, waiters: list[asyncio.Future[int]], error: TransientError | None) -> None:
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if error:
+                waiter.set_exception(error)
+            else:
+                waiter.set_result(self.head)
+
+    def _take(self) -> Job:
+        """What goes to the writer now: settles always, samples and counts only when a flush is due."""
+        job = Job(settles=self._settles, damaged=self._damaged, suspect=self._suspect, retain=self._stopping)
+        self._settles, self._damaged, self._suspect = [], [], ""
+        if self._due:
+            self._due = False
+            job.samples, job.totals = self._inbox, self._totals
+            self._held += self._fresh
+            self._flying.add(self._totals)
+            self._inbox, self._totals, self._fresh, self._early = [], Totals(), 0, 0
+            self._room = -1 if self._stopping else self._room_left()
+            if self._timer:
+                self._timer.cancel()
+                self._timer = None
+        return job
+
+    def _room_left(self) -> int:
+        if self._alarm == "full" and self._config.when_full == "drop-newest":
+            return -1
+        return self._config.inbox_readings - self._held
+
+    def _apply(self, done: Done) -> None:
+        """Take over what the writer has committed."""
+        self._held -= done.stored + done.refused
+        self._ledger = done.ledger
+        if done.counted:
+            self._flying = Totals()
+        self._undurable.subtract(done.settled)
+        self._reader.generation = done.generation
+        for name, spans in done.given_up.items():
+            for span in spans:
+                self._cursors[name].cursor.add(*span)
+        self._keep_tail(done.batches)
+        self._retry = min(max(self._retry * 2, RETRY_FIRST), RETRY_LONGEST) if done.error else 0.0
+        self._raise_alarm(done)
+        if not self._stopping:
+            self._room = self._room_left()
+        if self._refusing and self._fresh + self._held < self._config.inbox_readings // 2:
+            self._refusing = False
+            log.info("the buffer accepts readings again")
+        if self._timer is None and (done.error or self._fresh or self._settles or self._dirty()):
+            self._arm()
+        if done.ledger.head > self.head:
+            self.head = done.ledger.head
+            self._advanced.set()
+            self._advanced = asyncio.Event()
+
+    def _keep_tail(self, batches: list[Batch]) -> None:
+        """Keep recent batches for the connections that keep up, as long as one of them needs them."""
+        tail = self._tail
+        tail += batches
+        self._tail_readings += sum(batch.readings for batch in batches)
+        low = min((account.cursor.low for account in self._cursors.values()), default=_NEVER)
+        gone = 0
+        for batch in tail:
+            if batch.last > low and self._tail_readings <= 2 * self._config.flush_readings:
+                break
+            self._tail_readings -= batch.readings
+            gone += 1
+        del tail[:gone]
+
+    def _from_tail(self, after: int, through: int | None, max_readings: int) -> list[Batch]:
+        batches: list[Batch] = []
+        readings = 0
+        for batch in self._tail[bisect_right(self._tail, after, key=_last) :]:
+            if (through is not None and batch.first > through) or (
+                batches and readings + batch.readings > max_readings
+            ):
+                break
+            batches.append(batch)
+            readings += batch.readings
+        return batches
+
+    def _lose(self, span: Span) -> None:
+        """A row could not be read back. Nobody shall wait for it; the writer books the loss."""
+        for account in self._cursors.values():
+            account.cursor.add(*span)
+        self._damaged.append(span)
+        if self._timer is None:
+            self._arm()
+
+    def _raise_alarm(self, done: Done) -> None:
+        """Say once when a limit or the disk begins to act, and once when it ends."""
+        alarm: Literal["", "full", "failing"] = "failing" if done.error else "full" if done.full else ""
+        if alarm:
+            self._detail = done.error or self._why_full(done.full)
+        if alarm == self._alarm:
+            return
+        if alarm == "failing":
+            limit = self._config.inbox_readings
+            log.warning(
+                "the buffer cannot be written (%s): up to %d readings wait in memory; trying again", done.error, limit
+            )
+        elif alarm == "full":
+            log.warning("%s", self._detail)
+        else:
+            log.info("the buffer is %s again", "writable" if self._alarm == "failing" else "below its limit")
+            self._detail = ""
+        self._alarm = alarm
+
+    def _why_full(self, limit: str) -> str:
+        oldest = self._config.when_full == "drop-oldest"
+        what = "the oldest readings are dropped" if oldest else "new readings are refused"
+        if limit == "disk":
+            return f"the disk has less than {Size(self._config.min_free)} bytes left (buffer: min_free): {what}"
+        return f"the buffer has reached {self._config.max_bytes} bytes (buffer: max_bytes): {what}"
+
+    # threads
+
+    async def _write(self, function: Callable[..., T], *args: object) -> T:
+        return await self._loop.run_in_executor(self._write_thread, function, *args)
+
+    async def _read(self, function: Callable[..., T], *args: object) -> T:
+        if self._read_thread is None:
+            self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="buffer-read")
+        try:
+            return await self._loop.run_in_executor(self._read_thread, function, *args)
+        except sqlite3.DatabaseError as exc:
+            if self._reader.is_damage(exc):
+                self._suspect = str(exc)
+                if self._timer is None:
+                    self._arm()
+            raise TransientError(f"the buffer cannot be read now: {exc}", reason="disk") from exc
+
+
+def _stats(accounts: Mapping[str, Account]) -> dict[str, ConnectionStats]:
+    return {name: ConnectionStats.of(account) for name, account in accounts.items()}

@@ -1,0 +1,58 @@
+"""What the reader thread does: fetch and decode what is no longer in memory. Synchronous, one thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from edged.buffer.batch import Batch
+from edged.buffer.cursor import Span
+from edged.buffer.store import decode_row, is_corrupt, open_reader, read_rows
+
+
+class Reader:
+    """A connection of its own, opened when first needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        self._opened = 0
+        self.generation = 0
+        """Set by the event loop: rises when the file was replaced, so that it must be opened anew."""
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._opened != self.generation:
+            self.close()
+        if self._db is None:
+            self._opened = self.generation
+            self._db = open_reader(self._path)
+        return self._db
+
+    def batches(self, after: int, through: int | None, max_readings: int) -> tuple[list[Batch], list[Span]]:
+        """(sound batches beyond `after`, damaged ranges among them). Raises sqlite3.Error."""
+        batches: list[Batch] = []
+        damaged: list[Span] = []
+        for row in read_rows(self._connect(), after, through=through, max_readings=max_readings):
+            batch = decode_row(row)
+            if batch is not None:
+                batches.append(batch)
+            else:
+                damaged.append((row[1], row[0]))
+        return batches, damaged
+
+    def earliest(self, after: int) -> int:
+        """The time of the oldest sample in the first row beyond `after`; 0 if there is none. Raises sqlite3.Error."""
+        query = "SELECT earliest FROM log WHERE seq > ? ORDER BY seq LIMIT 1"
+        row = self._connect().execute(query, (after,)).fetchone()
+        return int(row[0]) if row else 0
+
+    @staticmethod
+    def is_damage(error: sqlite3.Error) -> bool:
+        """Whether the file is damaged, as opposed to not readable at the moment."""
+        return is_corrupt(error)
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None

@@ -1,0 +1,326 @@
+"""Opening the file whatever state it is in: create, check, quarantine and salvage. Never refuses for damage."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.buffer.counters import Ledger, Totals
+from edged.buffer.cursor import Intervals
+from edged.buffer.lock import Lock
+from edged.buffer.store import APPLICATION, FORMAT, Store, StoredRow, decode_row, is_corrupt, open_reader
+from edged.errors import ConfigError
+
+log = logging.getLogger(__name__)
+_MAGIC = b"SQLite format 3\x00"
+_PLAUSIBLE_FORMAT = 1000
+"""A version beyond this was not written by a newer edged, but by a broken disk."""
+_KEEP_QUARANTINED = 2
+_OWN_TABLES = {"log", "state"}
+
+
+class DamagedError(Exception):
+    """The file is not what we wrote; the message says why."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """A buffer file that is ready for work."""
+
+    store: Store
+    epoch: str
+    ledger: Ledger
+
+
+def new_epoch() -> str:
+    """An opaque name for one life of a file."""
+    return secrets.token_hex(8)
+
+
+def open_buffer(path: Path, max_bytes: int, lock: Lock) -> Opened:
+    """Open, create or repair the file. Raises ConfigError (newer format, foreign file) and sqlite3.Error (disk)."""
+    try:
+        opened = _open(path, max_bytes)
+    except DamagedError as exc:
+        return rebuild(path, max_bytes, str(exc), None, lock.witness)
+    _recognise(opened, lock)
+    return opened
+
+
+def _open(path: Path, max_bytes: int) -> Opened:
+    fresh = _check_header(path)
+    store = Store(path, max_bytes)
+    try:
+        store.prepare()
+        tables = _tables(store.db)
+        _check_format(path, store, tables)
+        if not tables:
+            fresh = True
+            store.create(new_epoch())
+        epoch, inode, ledger = store.load()
+        _check_size(store, ledger)
+    except sqlite3.Error as exc:
+        store.close()
+        if is_corrupt(exc) or (not fresh and isinstance(exc, sqlite3.OperationalError) and "no such" in str(exc)):
+            raise DamagedError(str(exc)) from exc
+        raise
+    except ValueError as exc:
+        store.close()
+        raise DamagedError(str(exc)) from exc
+    except (ConfigError, DamagedError):
+        store.close()
+        raise
+    if inode != path.stat().st_ino:
+        epoch = ""
+    return Opened(store, epoch, ledger)
+
+
+def _check_header(path: Path) -> bool:
+    """Whether there is no file yet."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        magic = b""
+    except OSError as exc:
+        raise ConfigError(f"the buffer {path} cannot be read: {exc.strerror}; check its owner and permissions") from exc
+    if magic and magic != _MAGIC:
+        raise DamagedError("file is not a database")
+    if not magic:
+        _set_aside_journal(path, _stamp(path))
+        finished = path.with_name(path.name + ".new")
+        if not path.exists() and finished.exists():
+            finished.replace(path)  # a crash in the middle of `_replace`: only there can the old file be away
+            return False
+    return not magic
+
+
+def _tables(db: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def _check_format(path: Path, store: Store, tables: set[str]) -> None:
+    application, version = store.pragma("application_id"), store.pragma("user_version")
+    if tables and not tables >= _OWN_TABLES and application != APPLICATION:
+        raise ConfigError(f"{path} is the database of another program; set another `buffer: path`")
+    if tables and (application != APPLICATION or not 0 < version < _PLAUSIBLE_FORMAT):
+        raise DamagedError(f"its header says application {application:#x}, format {version}")
+    if version > FORMAT:
+        raise ConfigError(
+            f"the buffer {path} was written by a newer edged (format {version}; this one knows {FORMAT}): "
+            "update edged, or move the file away to begin an empty one"
+        )
+
+
+def _check_size(store: Store, ledger: Ledger) -> None:
+    last = store.last_row()
+    if last > ledger.head:
+        raise DamagedError(f"its last row is {last}, but its head {ledger.head}")
+    if store.checkpoint() and store.pragma("page_count") * store.page > store.file_bytes():
+        raise DamagedError("the file is shorter than it should be")
+
+
+def _recognise(opened: Opened, lock: Lock) -> None:
+    """Begin a new epoch if this is a copy, or older than what its witness saw: its seqs may be in use already."""
+    epoch, ledger = opened.epoch, opened.ledger
+    if epoch and lock.witness is None:
+        return
+    why = ""
+    seen_epoch, seen_head = lock.witness or ("", 0)
+    if not epoch:
+        why = "the file was copied or restored"
+    elif seen_epoch not in {epoch, "0"}:
+        why = "another file was put in its place"
+    elif seen_epoch == epoch and seen_head > ledger.head:
+        why = (
+            f"it ends at seq {ledger.head}, but had reached {seen_head}: its journal was lost, or an old copy restored"
+        )
+        for account in ledger.accounts.values():
+            account.cursor.add(ledger.head + 1, seen_head)
+        ledger.head = seen_head
+    if not why:
+        return
+    opened.epoch = new_epoch()
+    for account in ledger.accounts.values():
+        account.lanes.clear()
+    with opened.store.transaction():
+        opened.store.begin_epoch(opened.epoch)
+        opened.store.save(ledger)
+    log.warning("buffer %s begins the new epoch %s: %s", opened.store.path, opened.epoch, why)
+
+
+def rebuild(
+    path: Path, max_bytes: int, why: str, known: Opened | None, witness: tuple[str, int] | None = None
+) -> Opened:
+    """Replace a damaged file by a new one that holds what can be read of it, and keep the damaged one aside.
+
+    `known` is what the writer knows, when it was at work: then epoch and numbers go on. Otherwise a new epoch begins.
+    Its ledger is changed. Raises sqlite3.Error and OSError when the disk does not allow it now: then try again.
+    """
+    new = path.with_name(path.name + ".new")
+    for leftover in (new, *_journals(new)):
+        leftover.unlink(missing_ok=True)
+    epoch = known.epoch if known else new_epoch()
+    store = Store(new, max_bytes)
+    try:
+        store.prepare()
+        store.create(epoch)
+        source = known.store.db if known and not known.store.closed else None
+        old_ledger, rows, lost = _salvage(path, store, source)
+        ledger = _settle_books(store, known.ledger if known else old_ledger, witness, fresh=known is None)
+        with store.transaction():
+            store.save(ledger)
+        store.checkpoint()
+    finally:
+        store.close()
+    aside = _replace(path, new)
+    log.error(
+        "buffer %s was damaged (%s): %d rows saved, %s; the damaged file is kept as %s; epoch %s",
+        path, why, rows, lost, aside.name, epoch,
+    )  # fmt: skip
+    if known:
+        known.store.close()
+    opened = _open(path, max_bytes)
+    opened.epoch = epoch
+    return opened
+
+
+def _salvage(path: Path, store: Store, source: sqlite3.Connection | None) -> tuple[Ledger | None, int, str]:
+    """Copy all rows that can be read; returns (the old ledger if readable, rows copied, what was lost)."""
+    ledger: Ledger | None = None
+    copied = 0
+    damage = ""
+    try:
+        with nullcontext(source) if source else closing(open_reader(path)) as db:
+            with suppress(sqlite3.Error, ValueError):
+                head, text = db.execute("SELECT head, ledger FROM state WHERE id = 1").fetchone() or (0, b"")
+                ledger = Ledger.parse(head, text)
+            rows = _readable(db)
+            while group := _group(rows, store.max_transaction):
+                if store.used_pages() + sum(store.pages_for(len(row[8])) for row in group) > store.max_pages - 64:
+                    damage = "the rest did not fit"
+                    break
+                with store.transaction():
+                    for row in group:
+                        store.insert(row)
+                copied += len(group)
+    except sqlite3.Error as exc:
+        damage = str(exc)
+    if ledger is None:
+        return None, copied, f"its counters could not be read{damage and '; ' + damage}"
+    return ledger, copied, damage or f"{max(0, ledger.rows - copied)} rows lost"
+
+
+def _readable(db: sqlite3.Connection) -> Iterator[StoredRow]:
+    """All sound rows: forward up to the damage, then backward from the end down to it."""
+    reached = 0
+    for query in ("SELECT * FROM log ORDER BY seq", "SELECT * FROM log WHERE seq > ? ORDER BY seq DESC"):
+        complete = False
+        with suppress(sqlite3.DatabaseError, TypeError):
+            for row in db.execute(query, (reached,) if "?" in query else ()):
+                if decode_row(row) is not None:
+                    yield row
+                if "?" not in query:
+                    reached = row[0]
+            complete = True
+        if complete:
+            return
+
+
+def _group(rows: Iterator[StoredRow], size: int) -> list[StoredRow]:
+    group: list[StoredRow] = []
+    for row in rows:
+        group.append(row)
+        size -= len(row[8]) + 200
+        if size <= 0:
+            break
+    return group
+
+
+def _settle_books(store: Store, ledger: Ledger | None, witness: tuple[str, int] | None, *, fresh: bool) -> Ledger:
+    """Make the counters agree with the rows that are left: what is missing was lost to damage."""
+    rows = list(store.heads())
+    kept = sum(row.readings for row in rows)
+    if ledger is None:
+        ledger = Ledger(stored=kept, totals=Totals(read=kept))
+    ledger.rows, ledger.kept = len(rows), kept
+    ledger.head = max(ledger.head, store.last_row(), witness[1] if witness else 0)
+    for account in ledger.accounts.values():
+        if fresh:
+            account.lanes.clear()
+        for gap in store.gaps(account.cursor.low, ledger.head):
+            account.cursor.add(*gap)
+        lost = account.pending - unsettled(store, account.cursor)
+        account.stored_for += max(0, -lost)
+        account.evicted += max(0, lost)
+        account.corrupt += max(0, lost)
+    return ledger
+
+
+def unsettled(store: Store, cursor: Intervals) -> int:
+    """Readings in the rows that the cursor has not settled, counted one by one."""
+    partly = []
+    total = 0
+    for row in store.heads(cursor.low):
+        missing = cursor.missing(row.first, row.seq)
+        if missing == [row.span]:
+            total += row.readings
+        else:
+            partly.extend(missing)
+    return total + store.count_readings(partly)
+
+
+def _journals(path: Path) -> tuple[Path, Path]:
+    return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+
+
+def _stamp(path: Path) -> Path:
+    """A free name for a damaged file."""
+    base = f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    aside, n = path.with_name(base), 1
+    while aside.exists() or _journals(aside)[0].exists():
+        aside, n = path.with_name(f"{base}-{n}"), n + 1
+    return aside
+
+
+def _set_aside_journal(path: Path, aside: Path) -> None:
+    """A journal must never be applied to a file it does not belong to."""
+    journal, index = _journals(path)
+    if journal.exists():
+        journal.rename(_journals(aside)[0])
+    index.unlink(missing_ok=True)
+
+
+def _replace(path: Path, new: Path) -> Path:
+    """Put the new file in the place of the old one, which stays under another name."""
+    aside = _stamp(path)
+    if path.exists():
+        path.rename(aside)
+    _set_aside_journal(path, aside)
+    new.replace(path)
+    for leftover in _journals(new):
+        leftover.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+    quarantined = sorted(
+        (file for file in path.parent.glob(f"{path.name}.corrupt-*") if not file.name.endswith(("-wal", "-shm"))),
+        key=lambda file: file.stat().st_mtime,
+    )
+    for file in quarantined[:-_KEEP_QUARANTINED]:
+        for part in (file, *_journals(file)):
+            part.unlink(missing_ok=True)
+    return aside
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,303 @@
+"""The SQLite file, synchronously and from one thread: pages, rows and transactions, but no policy."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.buffer.batch import Batch
+from edged.buffer.codec import decode_batch
+from edged.buffer.counters import Ledger, Settle
+from edged.buffer.cursor import Span
+
+FORMAT = 1
+"""The version of the file's layout, in SQLite's user_version."""
+APPLICATION = 0x65646764
+"""`edgd` in SQLite's application_id."""
+PAGE = 1024
+"""Bytes. A commit of few readings writes two or three pages; small ones keep that cheap on flash."""
+_FRAME_HEADER = 24
+_SHM_BLOCK = 32_768
+_SHM_FRAMES = 4_000
+BUSY_SECONDS = 2.0
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_COLUMNS = "seq, first, readings, earliest, latest, boot, skew, crc, data"
+
+StoredRow = tuple[int, int, int, int, int, str, int, int, bytes]
+"""A row of the log, as `_COLUMNS`."""
+
+
+def is_corrupt(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file is damaged, as opposed to a disk that is full, slow or read-only."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _CORRUPT
+
+
+@dataclass(frozen=True, slots=True)
+class RowHead:
+    """What accounting needs of a row, without its data."""
+
+    seq: int
+    first: int
+    readings: int
+    latest: int
+    boot: str
+    skew: int
+    size: int
+
+    @property
+    def span(self) -> Span:
+        """Its range of sequence numbers."""
+        return self.first, self.seq
+
+
+def row_crc(row: Sequence[object]) -> int:
+    """The checksum of a row: of its numbers as decimal text with commas, then its data."""
+    seq, first, readings, earliest, latest, boot, skew, _crc, data = row
+    head = f"{seq},{first},{readings},{earliest},{latest},{boot},{skew}".encode()
+    return zlib.crc32(data, zlib.crc32(head))  # type: ignore[arg-type]  # bytes, by the table's STRICT schema
+
+
+def decode_row(row: StoredRow) -> Batch | None:
+    """The batch of a row, or None if the row is damaged."""
+    try:
+        if row_crc(row) != row[7]:
+            return None
+        batch = decode_batch(row[8], row[1], row[5], row[2])
+    except (ValueError, TypeError):
+        return None
+    return batch if batch.last == row[0] else None
+
+
+def read_rows(
+    connection: sqlite3.Connection, after: int, *, through: int | None = None, max_readings: int = 2**62
+) -> list[StoredRow]:
+    """The rows that end beyond `after` and begin at or before `through`: one at least, if there is one."""
+    rows: list[StoredRow] = []
+    readings = 0
+    cursor = connection.execute(f"SELECT {_COLUMNS} FROM log WHERE seq > ? ORDER BY seq", (after,))  # noqa: S608  # a constant
+    try:
+        for row in cursor:
+            if through is not None and row[1] > through:
+                break
+            if rows and readings + row[2] > max_readings:
+                break
+            rows.append(row)
+            readings += row[2]
+    finally:
+        cursor.close()
+    return rows
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A second connection that only reads. It ends each read at once, so that it never holds back a checkpoint."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+    )
+    connection.execute("PRAGMA cache_size = -256")
+    return connection
+
+
+class Store:
+    """An open file. Whatever fails raises sqlite3.Error; the transaction is rolled back."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.path = path
+        self._wal = path.with_name(path.name + "-wal")
+        self.wal_budget = min(max(max_bytes // 8, 128 * 1024), 4 * 2**20)
+        self._max_bytes = max_bytes
+        self.page = PAGE
+        self.max_pages = 0
+        """The hard limit of the database file."""
+        self.max_transaction = self.wal_budget // 4
+        """How many bytes of rows one transaction should hold, so that the journal stays within its budget."""
+        self.closed = False
+        self.db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+
+    def prepare(self) -> None:
+        """Set the connection up. The first access to the file: raises sqlite3.DatabaseError if it is not a database."""
+        self.db.execute(f"PRAGMA page_size = {PAGE}")
+        self.page = self.pragma("page_size")
+        frames = self.wal_budget // (self.page + _FRAME_HEADER)
+        shm = _SHM_BLOCK * (1 + frames // _SHM_FRAMES)
+        self.max_pages = (self._max_bytes - self.wal_budget - shm) // self.page
+        for pragma in (
+            "auto_vacuum = NONE",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "secure_delete = OFF",
+            "cache_size = -1024",
+            "temp_store = MEMORY",
+            f"wal_autocheckpoint = {frames // 2}",
+            f"journal_size_limit = {self.wal_budget}",
+            f"max_page_count = {self.max_pages}",
+        ):
+            self.db.execute(f"PRAGMA {pragma}").fetchall()
+
+    def create(self, epoch: str) -> None:
+        """Make the tables in an empty file."""
+        schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+        with self.transaction():
+            for statement in _statements(schema):
+                self.db.execute(statement)
+            self.db.execute(f"PRAGMA application_id = {APPLICATION}")
+            self.db.execute(f"PRAGMA user_version = {FORMAT}")
+            self.db.execute(
+                "INSERT INTO state VALUES (1, ?, ?, 0, ?)", (epoch, self.path.stat().st_ino, Ledger().dump())
+            )
+
+    def close(self) -> None:
+        """Close it; the last one to close moves the journal into the database."""
+        self.closed = True
+        self.db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, durable when left."""
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.db.execute("COMMIT")
+        except BaseException:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            raise
+
+    def pragma(self, name: str) -> int:
+        """A number SQLite knows."""
+        return int(self.db.execute(f"PRAGMA {name}").fetchone()[0])
+
+    # state
+
+    def load(self) -> tuple[str, int, Ledger]:
+        """(epoch, inode, ledger). Raises ValueError if they are not readable."""
+        row = self.db.execute("SELECT epoch, inode, head, ledger FROM state WHERE id = 1").fetchone()
+        if row is None:
+            raise ValueError("the row of the state is missing")
+        return row[0], row[1], Ledger.parse(row[2], row[3])
+
+    def save(self, ledger: Ledger, waiting: int = 0) -> None:
+        """Write the ledger, within a transaction."""
+        self.db.execute("UPDATE state SET head = ?, ledger = ? WHERE id = 1", (ledger.head, ledger.dump(waiting)))
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Give the file a new life, within a transaction."""
+        self.db.execute("UPDATE state SET epoch = ?, inode = ? WHERE id = 1", (epoch, self.path.stat().st_ino))
+
+    # rows
+
+    def insert(self, row: StoredRow) -> None:
+        """Append one row, within a transaction."""
+        self.db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def heads(self, after: int = 0) -> Iterator[RowHead]:
+        """The rows beyond `after` in order, without their data. Exhaust or close it before writing."""
+        columns = "seq, first, readings, latest, boot, skew, length(data)"
+        cursor = self.db.execute(f"SELECT {columns} FROM log WHERE seq > ? ORDER BY seq", (after,))  # noqa: S608  # a constant
+        try:
+            for row in cursor:
+                yield RowHead(*row)
+        finally:
+            cursor.close()
+
+    def last_row(self) -> int:
+        """The seq of the last row; 0 if there is none."""
+        return int(self.db.execute("SELECT coalesce(max(seq), 0) FROM log").fetchone()[0])
+
+    def delete(self, first: int, last: int) -> tuple[int, int]:
+        """Delete the rows that lie within first..last, in a transaction; returns (rows, readings)."""
+        deleted = self.db.execute(
+            "DELETE FROM log WHERE seq BETWEEN ? AND ? AND first >= ? RETURNING readings", (first, last, first)
+        ).fetchall()
+        return len(deleted), sum(readings for (readings,) in deleted)
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """The readable batches that hold some of first..last."""
+        for row in read_rows(self.db, first - 1, through=last):
+            batch = decode_row(row)
+            if batch is not None:
+                yield batch
+
+    def count_readings(self, spans: Sequence[Span]) -> int:
+        """How many readings the samples of these ranges hold."""
+        return sum(
+            len(sample.values)
+            for first, last in spans
+            for batch in self.batches(first, last)
+            for sample in batch.samples[max(0, first - batch.first) : last - batch.first + 1]
+        )
+
+    def gaps(self, after: int, head: int) -> list[Span]:
+        """The ranges within after+1..head of which no row is left."""
+        missing: list[Span] = []
+        for row in self.heads(after):
+            if row.first > after + 1:
+                missing.append((after + 1, row.first - 1))
+            after = max(after, row.seq)
+        if head > after:
+            missing.append((after + 1, head))
+        return missing
+
+    # dead letters
+
+    def bury(self, settle: Settle, readings: int, time: int, boot: str, data: bytes, keep: int) -> None:
+        """Keep what was refused, the newest `keep` of them."""
+        added = self.db.execute(
+            "INSERT INTO dead_letters (connection, first, last, readings, time, reason, detail, boot, data)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (settle.connection, settle.first, settle.last, readings, time, settle.reason, settle.detail, boot, data),
+        )
+        self.db.execute("DELETE FROM dead_letters WHERE id <= ?", ((added.lastrowid or 0) - keep,))
+
+    def drop_dead_letters(self, count: int) -> int:
+        """Delete the oldest ones; returns how many."""
+        query = "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters ORDER BY id LIMIT ?)"
+        return self.db.execute(query, (count,)).rowcount
+
+    # space
+
+    def pages_for(self, size: int) -> int:
+        """How many pages a row of this many bytes of data needs at most."""
+        return 2 + size // (self.page - 4)
+
+    def used_pages(self) -> int:
+        """Pages in use, uncommitted changes included."""
+        return self.pragma("page_count") - self.pragma("freelist_count")
+
+    def wal_bytes(self) -> int:
+        """The size of the journal."""
+        return _size(self._wal)
+
+    def file_bytes(self) -> int:
+        """The size of the database file."""
+        return _size(self.path)
+
+    def checkpoint(self) -> bool:
+        """Move the journal into the database and empty it; False if another reader prevents that."""
+        busy, _, _ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
+    def free_disk(self) -> int:
+        """Bytes that the file system has left for us."""
+        status = os.statvfs(self.path.parent)
+        return status.f_bavail * status.f_frsize
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
