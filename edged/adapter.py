@@ -78,9 +78,14 @@ class Job(Protocol):
     """Some points of one device that are read together, prepared once and polled often."""
 
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """The device's name."""
+        ...
+
     @property
-    def points(self) -> tuple[str, ...]: ...
+    def points(self) -> tuple[str, ...]:
+        """The points' names."""
+        ...
 
 
 class Bus(Protocol):
@@ -154,7 +159,7 @@ class Adapter(Protocol):
     def simulate(
         self, buses: Mapping[str, tuple[Any, Mapping[str, Any]]], *, host: str = "127.0.0.1", seed: int = 0
     ) -> AbstractAsyncContextManager[Simulator]:
-        """Serve the devices of these buses (name → config, devices) on real sockets. Raises ConfigError if it cannot."""
+        """Serve the devices of these buses (name → config, devices) on real sockets. Raises ConfigError."""
         ...
 
 

@@ -195,7 +195,9 @@ def _listen(path: Path) -> socket.socket:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 probe.settimeout(1)
                 if probe.connect_ex(str(path)) == 0:
-                    raise ConfigError(f"another edged already answers on {path}; stop it, or give this one its own socket")
+                    raise ConfigError(
+                        f"another edged already answers on {path}; stop it, or give this one its own socket"
+                    )
             path.unlink()
         listener.bind(str(path))
         path.chmod(0o660)

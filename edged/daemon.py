@@ -3,8 +3,8 @@
     adapters → pollers → pipeline → buffer → forwarders → connectors
                              └→ hub → control socket
 
-Stopping goes from the source downstream: pollers end, what they read becomes durable, forwarders get a moment to deliver
-it, the buffer closes last.
+Stopping goes from the source downstream: pollers end, what they read becomes durable, forwarders get a moment to
+deliver it, the buffer closes last.
 """
 
 from __future__ import annotations
@@ -146,9 +146,7 @@ class Daemon:
                     for name, connection in self._config.connections.items()
                     if connection.enabled
                 ]
-                pollers = [
-                    self._spawn(group, f"bus {name}", poller.run) for name, poller in self._pollers.items()
-                ]
+                pollers = [self._spawn(group, f"bus {name}", poller.run) for name, poller in self._pollers.items()]
                 self._announce()
                 await self._stop.wait()
                 notify("STOPPING=1", "STATUS=stopping")
@@ -164,10 +162,11 @@ class Daemon:
     def _announce(self) -> None:
         config = self._config
         points = sum(len(device.points) for device in config.devices.values())
+        upstream = ", ".join(name for name, one in config.connections.items() if one.enabled)
         log.info(
             "edged %s: gateway %s polls %d points of %d devices on %d buses and forwards to %s; epoch %s, seq %d",
             __version__, config.gateway.id, points, len(config.devices), len(self._pollers),
-            ", ".join(name for name, one in config.connections.items() if one.enabled) or "nobody", self._buffer.epoch, self._buffer.head,
+            upstream or "nobody", self._buffer.epoch, self._buffer.head,
         )  # fmt: skip
         notify("READY=1", f"STATUS=polling {points} points")
 
@@ -194,7 +193,7 @@ class Daemon:
                 detail = "ended unexpectedly"
             except ConfigError as exc:
                 detail = str(exc)
-                log.error("%s: %s", name, exc)  # noqa: TRY400  # what is wrong is in the message; no traceback for people
+                log.error("%s: %s", name, exc)  # noqa: TRY400  # the message says it all; people get no traceback
             except Exception as exc:
                 detail = f"{type(exc).__name__}: {exc}"
                 log.exception("%s failed; this is a bug in edged, please report it", name)

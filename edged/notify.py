@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -11,8 +12,6 @@ def notify(*lines: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        try:
-            sender.sendto("\n".join(lines).encode(), "\0" + address[1:] if address[0] == "@" else address)
-        except OSError:
-            pass  # systemd is gone or refuses: nothing that this process could do about it
+    # systemd may be gone or refuse: nothing that this process could do about it
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto("\n".join(lines).encode(), "\0" + address[1:] if address[0] == "@" else address)

@@ -97,10 +97,10 @@ class DevicePipeline:
             if i in quality:
                 continue
             last, value = self._sent.get(shape.points[i]), values[i]
-            if last is not None and last.quality is None and _within(value, last.value, absolute, fraction):
-                if mono - last.mono < shape.heartbeats[i]:
-                    drop.add(i)
-                    continue
+            recent = last is not None and last.quality is None and mono - last.mono < shape.heartbeats[i]
+            if last is not None and recent and _within(value, last.value, absolute, fraction):
+                drop.add(i)
+                continue
             self._sent[shape.points[i]] = _Sent(mono, value, None)
         for i, why in quality.items():
             name = shape.points[i]

@@ -299,7 +299,9 @@ class BusPoller:
         if not device.down:
             device.with_link = self._health == "down"
             if not device.with_link:
-                log.warning("%s: %s does not answer: %s; it is tried again from time to time", self._name, device.name, exc)
+                log.warning(
+                    "%s: %s does not answer: %s; it is tried again from time to time", self._name, device.name, exc
+                )
             device.health, device.since, device.down_at = "down", wall_us(), self._now()
         device.pause = min(max(2 * device.pause, self._config.retry_min), self._config.retry_max)
         self._emit_bad(device, exc.reason)
@@ -347,7 +349,9 @@ class BusPoller:
         for job in device.jobs:
             points = job.job.points
             self._emit(
-                Sample(device.name, wall, mono, points, (None,) * len(points), dict.fromkeys(range(len(points)), quality))
+                Sample(
+                    device.name, wall, mono, points, (None,) * len(points), dict.fromkeys(range(len(points)), quality)
+                )
             )
 
     # -- what people see -----------------------------------------------------------------------------------------

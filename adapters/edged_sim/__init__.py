@@ -110,7 +110,7 @@ class _Bus:
         """One request."""
         return Plan([PlanRequest(f"{len(job.points)} waveforms", float(self._config.latency))])
 
-    async def poll(self, job: _Job, *, probe: bool = False, raw: bool = False) -> PollResult:  # noqa: ARG002
+    async def poll(self, job: _Job, *, probe: bool = False, raw: bool = False) -> PollResult:  # noqa: ARG002  # as announced
         """The waveforms' values of now, or what was written."""
         if self._config.latency:
             await asyncio.sleep(self._config.latency)
@@ -152,7 +152,7 @@ class _Adapter:
         buses: Mapping[str, tuple[SimBus, Mapping[str, SimDevice]]],
         *,
         host: str = "127.0.0.1",  # noqa: ARG002  # the signature is the protocol's
-        seed: int = 0,  # noqa: ARG002
+        seed: int = 0,  # noqa: ARG002  # likewise
     ) -> AbstractAsyncContextManager[Simulator]:
         """There is nothing to simulate."""
         return _refuse(", ".join(buses))

@@ -1,4 +1,4 @@
-"""A bus without a wire, for tests of the scheduler and of adapters' users: devices that answer, are slow, or are silent."""
+"""A bus without a wire, for tests of the scheduler: devices that answer, are slow, or are silent."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FakeBus:
         """Nothing is known of a fake's cost."""
         return Plan()
 
-    async def poll(self, job: FakeJob, *, probe: bool = False, raw: bool = False) -> PollResult:  # noqa: ARG002
+    async def poll(self, job: FakeJob, *, probe: bool = False, raw: bool = False) -> PollResult:  # noqa: ARG002  # likewise
         """One sample with the device's value for every point. Raises TransientError as the device was told to."""
         device = self.devices[job.device]
         device.polls.append(asyncio.get_running_loop().time())

@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on demand: what a bad network does to a connection, without root and without a network."""
+"""A TCP proxy that misbehaves on demand: what a bad network does to a connection, without one and without root."""
 
 from __future__ import annotations
 
@@ -75,9 +75,8 @@ class FaultProxy:
         await self._listen()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+        if task := asyncio.current_task():
+            self._tasks.add(task)
         self._open.add(writer)
         up: asyncio.StreamWriter | None = None
         try:
@@ -96,7 +95,8 @@ class FaultProxy:
                 if one is not None:
                     self._open.discard(one)
                     one.close()
-            self._tasks.discard(task)
+            if task:
+                self._tasks.discard(task)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from tests.support.mosquitto import Mosquitto
 
 from tests.bench import measure
 from tests.support.checker import Report, check
 from tests.support.gateway import Gateway, running
 from tests.support.load_server import REGISTERS, load_server, points_yaml
-from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import subscribed
 
 _PORTS = 20
@@ -59,7 +59,7 @@ def percentile(values: Iterable[float], share: float) -> float:
 async def load(units: int, seconds: float, *, flush: str = "1s") -> dict[str, Any]:
     """Run the daemon under load for `seconds` after it settled; what arrived and what it cost."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))  # noqa: S108  # a real disk
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))  # a real disk
         ports = stack.enter_context(load_server(_PORTS, *measure.pinned(measure.THE_REST)))
         broker = stack.enter_context(Mosquitto(folder / "broker"))
         subscriber = stack.enter_context(subscribed(broker.port, "edged/bench/data"))

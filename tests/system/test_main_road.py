@@ -17,13 +17,13 @@ from typing import Any
 
 import orjson
 import pytest
-
 from edged.testing.audit import Audit
+from tests.support.mosquitto import Mosquitto
+
 from edged.testing.proxy import FaultProxy
 from tests.support.checker import Report, check
 from tests.support.gateway import Gateway, running
 from tests.support.load_server import REGISTERS, load_server, points_yaml
-from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber, subscribed
 
 pytestmark = pytest.mark.mosquitto
@@ -39,7 +39,9 @@ def config(ports: Iterable[int], broker: int, **connection: Any) -> dict[str, An
     ports = list(ports)
     return {
         "gateway": {"id": "plant-7", "site": {"tenant": "fabrikam"}},
-        "buses": {f"b{i}": {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": port} for i, port in enumerate(ports)},
+        "buses": {
+            f"b{i}": {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": port} for i, port in enumerate(ports)
+        },
         "devices": {
             f"d{i}": {"bus": f"b{i}", "unit": 1, "every": "1s", "points": points_yaml()} for i in range(len(ports))
         },
@@ -112,17 +114,20 @@ async def test_every_reading_arrives_once_right_and_in_order(tmp_path: Path) -> 
 
 
 async def _broker_stopped(folder: Path) -> None:
-    with load_server(DEVICES) as ports, Mosquitto(folder, persistence=True) as broker:
-        with subscribed(broker.port, "edged/+/data") as sub:
-            gateway = Gateway(folder / "gateway", config(ports, broker.port))
-            async with running(gateway):
-                await until_seen(sub, 2)
-                broker.stop()
-                await asyncio.sleep(OUTAGE)
-                broker.start()
-                await until_delivered(gateway)
-                await gateway.stop()
-            await asyncio.sleep(1)
+    with (
+        load_server(DEVICES) as ports,
+        Mosquitto(folder, persistence=True) as broker,
+        subscribed(broker.port, "edged/+/data") as sub,
+    ):
+        gateway = Gateway(folder / "gateway", config(ports, broker.port))
+        async with running(gateway):
+            await until_seen(sub, 2)
+            broker.stop()
+            await asyncio.sleep(OUTAGE)
+            broker.start()
+            await until_delivered(gateway)
+            await gateway.stop()
+        await asyncio.sleep(1)
     report, audit = judge(sub)
     assert (report.wrong, report.missing, report.disordered, report.bad_readings) == (0, 0, 0, 0), gateway.lines()
     assert not audit.missing

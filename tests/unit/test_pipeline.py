@@ -24,7 +24,9 @@ def one_point(**settings: Any) -> DevicePipeline:
 POINTS = ("p",)
 
 
-def sample(value: Value, *, at: float = 0.0, quality: Quality | None = None, points: tuple[str, ...] = POINTS) -> Sample:
+def sample(
+    value: Value, *, at: float = 0.0, quality: Quality | None = None, points: tuple[str, ...] = POINTS
+) -> Sample:
     mono = round(at * SECOND)
     return Sample("d", 10**15 + mono, mono, points, (value,), {0: quality} if quality else ALL_GOOD)
 
@@ -99,7 +101,13 @@ def test_absolute_deadband_compares_with_the_last_value_sent() -> None:
 
 def test_percent_deadband() -> None:
     pipeline = one_point(deadband="10%")
-    assert through(pipeline, *(sample(v) for v in (100, 109, 110, 99.5, 98))) == [100, "suppressed", 110, "suppressed", 98]
+    assert through(pipeline, *(sample(v) for v in (100, 109, 110, 99.5, 98))) == [
+        100,
+        "suppressed",
+        110,
+        "suppressed",
+        98,
+    ]
 
 
 def test_a_deadband_of_zero_reports_on_change() -> None:
@@ -135,9 +143,7 @@ def test_a_repeated_failure_is_told_once_and_then_by_heartbeat() -> None:
 
 def test_another_reason_is_told_at_once() -> None:
     pipeline = one_point()
-    out = through(
-        pipeline, sample(None, quality=bad(Reason.TIMEOUT)), sample(None, quality=bad(Reason.UNREACHABLE))
-    )
+    out = through(pipeline, sample(None, quality=bad(Reason.TIMEOUT)), sample(None, quality=bad(Reason.UNREACHABLE)))
     assert out == ["bad(timeout)", "bad(unreachable)"]
 
 
