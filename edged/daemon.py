@@ -257,9 +257,9 @@ def run_coroutine(coroutine: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(coroutine)
     except BaseExceptionGroup as group:
-        mine = group.subgroup(EdgedError)
-        while isinstance(mine, BaseExceptionGroup):
-            mine = mine.exceptions[0]
-        if mine is not None:
-            raise mine from group
-        raise
+        first: BaseException | None = group.subgroup(EdgedError)
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        if first is None:
+            raise
+        raise first from group

@@ -7,11 +7,12 @@ a point that needs nothing costs nothing, and a sample whose points all need not
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from edged.config.base import DeviceConfig, PointConfig, parse_deadband
+from edged.config.types import Name
 from edged.model import Quality, Reason, Sample, Value, bad
 
 _LARGEST = sys.float_info.max
@@ -49,8 +50,8 @@ class _Sent:
 class DevicePipeline:
     """The pipeline of one device. Remembers only what deadbands and repeated failures need."""
 
-    def __init__(self, points: Mapping[str, PointConfig]) -> None:
-        self._config = points
+    def __init__(self, points: Mapping[str, PointConfig] | Mapping[Name, PointConfig]) -> None:
+        self._config: dict[str, PointConfig] = {str(name): config for name, config in points.items()}
         self._shapes: dict[int, _Shape] = {}
         self._sent: dict[str, _Sent] = {}
         self._failing: set[str] = set()
@@ -161,7 +162,7 @@ def _compute(shape: _Shape, sample: Sample) -> Sample:
             values[i] = (value - low) * to_span / span + to_low  # type: ignore[operator]  # only numbers are mapped
     for i, factor in shape.products:
         if (value := values[i]) is not None:
-            values[i] = value * factor  # type: ignore[operator,assignment]  # only numbers are scaled
+            values[i] = value * factor  # type: ignore[operator]  # only numbers are scaled
     for i, divisor in shape.quotients:
         if (value := values[i]) is not None:
             values[i] = value / divisor  # type: ignore[operator]  # only numbers are scaled
@@ -191,7 +192,7 @@ def _within(value: Value, last: Value, absolute: float, fraction: float) -> bool
 
 def _without(shape: _Shape, sample: Sample, drop: set[int]) -> Sample | None:
     """`sample` less the points in `drop`; equal subsets share one tuple of names."""
-    keep: Sequence[int] = tuple(i for i in range(len(shape.points)) if i not in drop)
+    keep = tuple(i for i in range(len(shape.points)) if i not in drop)
     if not keep:
         return None
     names = shape.subsets.get(keep)

@@ -51,11 +51,13 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as exc:
-            import difflib  # noqa: PLC0415  # only a typo pays for it
+            import difflib  # only a typo pays for it
 
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
             raise click.UsageError(exc.message + (f" Did you mean {near[0]!r}?" if near else ""), ctx) from None

@@ -22,7 +22,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
 @click.command(short_help="Show what the running gateway is doing.")
 @_SOCKET
 @_JSON
-def status(socket: str | None, as_json: bool) -> None:  # noqa: FBT001  # click passes flags so
+def status(socket: str | None, as_json: bool) -> None:  # click passes flags so
     """Show what the running gateway is doing: buses, devices, buffer, connections."""
     record = client.call(socket_path(socket), "/v1/status")
     click.echo(json.dumps(record, indent=2) if as_json else render_status(record))
@@ -33,7 +33,7 @@ def status(socket: str | None, as_json: bool) -> None:  # noqa: FBT001  # click 
 @click.option("--count", "-n", type=click.IntRange(1), help="Stop after so many samples.")
 @_SOCKET
 @_JSON
-def tail(what: tuple[str, ...], count: int | None, socket: str | None, as_json: bool) -> None:  # noqa: FBT001  # click
+def tail(what: tuple[str, ...], count: int | None, socket: str | None, as_json: bool) -> None:  # click
     """Show readings as they come, until Ctrl-C.
 
     Without an argument all devices; else only those named, `meter-1`, or only one point of one, `meter-1/voltage`.
@@ -110,8 +110,10 @@ def _fields(record: Mapping[str, Any], indent: str = "") -> Iterable[str]:
             yield f"{indent}{name.replace('_', ' ')}:"
             yield from _fields(value, indent + "  ")
         elif value not in ("", None):
-            yield f"{indent}{name.replace('_', ' ')}: {value:,}" if isinstance(value, int) else (
-                f"{indent}{name.replace('_', ' ')}: {value}"
+            yield (
+                f"{indent}{name.replace('_', ' ')}: {value:,}"
+                if isinstance(value, int)
+                else (f"{indent}{name.replace('_', ' ')}: {value}")
             )
 
 

@@ -25,17 +25,22 @@ if TYPE_CHECKING:
 @click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
 @click.option("--state", metavar="DIR", help="Folder for caches.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def read(  # noqa: PLR0913  # one parameter an option
-    device: str, config: str | None, direct: bool, socket: str | None, state: str | None, as_json: bool  # noqa: FBT001
+def read(  # one parameter an option
+    device: str,
+    config: str | None,
+    direct: bool,
+    socket: str | None,
+    state: str | None,
+    as_json: bool,
 ) -> None:
     """Poll DEVICE once and show raw registers and decoded values.
 
     Asks the running gateway, which owns the bus; without one (or with --direct) it opens the bus itself, as CONFIG
     says. Exit code 1 if any value is bad.
     """
-    from edged.config.compiled import load_compiled  # noqa: PLC0415  # `edged --help` must not pay for it
+    from edged.config.compiled import load_compiled  # `edged --help` must not pay for it
 
-    results = None
+    results: list[dict[str, Any]] | None = None
     if not direct:
         try:
             results = client.call(paths.socket_path(socket), f"/v1/read/{quote(device)}", method="POST")
@@ -45,9 +50,10 @@ def read(  # noqa: PLR0913  # one parameter an option
     loaded: Config | None = None
     if results is None or config is not None:
         loaded = load_compiled(paths.config_path(config), paths.state_dir(state) / "cache")
-    if results is None and loaded is not None:
-        results = _read_direct(loaded, device)
-    units = {name: point.unit for name, point in loaded.devices[device].points.items()} if loaded else {}
+    if results is None:
+        results = _read_direct(loaded, device) if loaded else []
+    known = loaded.devices.get(device) if loaded else None
+    units = {str(name): point.unit for name, point in known.points.items()} if known else {}
     click.echo(json.dumps(results, indent=2) if as_json else "\n".join(render_read(device, results, units)))
     if any("quality" in sample for result in results for sample in result["samples"]):
         raise SystemExit(EXIT_PROBLEM)
@@ -55,9 +61,9 @@ def read(  # noqa: PLR0913  # one parameter an option
 
 def _read_direct(config: Config, device: str) -> list[dict[str, Any]]:
     """Open the bus, poll all points once, close it. Raises TransientError, ConfigError."""
-    from edged.adapter import load_adapter  # noqa: PLC0415  # as above
-    from edged.control import poll_record  # noqa: PLC0415
-    from edged.pipeline import DevicePipeline  # noqa: PLC0415
+    from edged.adapter import load_adapter  # as above
+    from edged.control import poll_record
+    from edged.pipeline import DevicePipeline
 
     if device not in config.devices:
         near = ", ".join(sorted(config.devices)) or "none"
@@ -96,4 +102,6 @@ def render_read(device: str, results: Iterable[Mapping[str, Any]], units: Mappin
             for point, value in sample["values"].items():
                 quality = sample.get("quality", {}).get(point, "")
                 text = "-" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)
-                yield f"  {point:<{width}}  {text} {units.get(point, '')}".rstrip() + (f"  {quality}" if quality else "")
+                yield f"  {point:<{width}}  {text} {units.get(point, '')}".rstrip() + (
+                    f"  {quality}" if quality else ""
+                )

@@ -18,9 +18,9 @@ def run(config: str | None, state: str | None, socket: str | None, log_level: st
     CONFIG is the YAML file; without it $EDGED_CONFIG or /etc/edged/edged.yaml. Ends in good order on SIGTERM or Ctrl-C:
     what was read is made durable first.
     """
-    from edged import logs, paths  # noqa: PLC0415  # `edged --help` must not pay for the daemon
-    from edged.config.compiled import load_compiled  # noqa: PLC0415
-    from edged.daemon import Places, run_daemon  # noqa: PLC0415
+    from edged import logs, paths  # `edged --help` must not pay for the daemon
+    from edged.config.compiled import load_compiled
+    from edged.daemon import Places, run_daemon
 
     logs.set_up(log_level)
     file = paths.config_path(config)

@@ -25,16 +25,21 @@ if TYPE_CHECKING:
 @click.option("--for", "duration", metavar="TIME", help="Stop by itself after this time, such as 20s.")
 @click.option("--state", metavar="DIR", help="Folder for caches.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def simulate(  # noqa: PLR0913  # one parameter an option
-    config: str | None, host: str, seed: int, duration: str | None, state: str | None, as_json: bool  # noqa: FBT001
+def simulate(  # one parameter an option
+    config: str | None,
+    host: str,
+    seed: int,
+    duration: str | None,
+    state: str | None,
+    as_json: bool,
 ) -> None:
     """Serve the devices of CONFIG as simulated ones, with waveforms, on real sockets.
 
     Buses whose host is a loopback address are served exactly there, so that `edged run` with the same file polls the
     simulation. The others are served on --host, at their own port if it is free.
     """
-    from edged.config.compiled import load_compiled  # noqa: PLC0415  # `edged --help` must not pay for it
-    from edged.config.types import Duration  # noqa: PLC0415
+    from edged.config.compiled import load_compiled  # `edged --help` must not pay for it
+    from edged.config.types import Duration
 
     try:
         seconds = None if duration is None else float(Duration.parse(duration))
@@ -46,7 +51,7 @@ def simulate(  # noqa: PLR0913  # one parameter an option
 
 async def start_simulators(stack: AsyncExitStack, config: Config, host: str, seed: int) -> list[Simulator]:
     """Simulate every enabled bus until the stack closes. Raises ConfigError when an adapter cannot."""
-    from edged.adapter import load_adapter  # noqa: PLC0415  # as above
+    from edged.adapter import load_adapter  # as above
 
     buses: dict[str, dict[str, tuple[Any, Any]]] = {}
     for name, bus in config.buses.items():
