@@ -105,12 +105,14 @@ def _integer(value: Value, low: int, high: int) -> int:
 
 
 def _encoded_float(point: ModbusPoint, value: Value) -> bytes:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a finite number")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a number")  # noqa: TRY004  # the promised error
     try:
-        return struct.pack(">" + CODES[point.data_type], value)
-    except (OverflowError, struct.error):
-        raise ValueError(f"{value!r} is too large for {point.data_type}") from None
+        if math.isfinite(value):
+            return struct.pack(">" + CODES[point.data_type], float(value))
+    except OverflowError:
+        raise ValueError(f"{value} is too large for {point.data_type}") from None
+    raise ValueError(f"{value} is not a finite number")
 
 
 def _encoded_text(point: ModbusPoint, value: Value) -> bytes:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 MAX_REGISTERS = 125
 """Most registers of one read (Modbus Application Protocol V1.1b3, 6.3 and 6.4)."""
@@ -252,7 +253,7 @@ def _cheapest(
             outer.append((start, end))
     firsts = _first_of_blocks(outer, request, per_item, cap, barriers)
     bounds = [*firsts, len(outer)]
-    hulls = [(outer[i][0], outer[j - 1][1]) for i, j in zip(bounds, bounds[1:], strict=False)]
+    hulls = [(outer[i][0], outer[j - 1][1]) for i, j in pairwise(bounds)]
     members: list[list[str]] = [[] for _ in hulls]
     starts = [outer[i][0] for i in firsts]
     block = -1
