@@ -94,9 +94,10 @@ class Daemon:
             for device, device_config in devices.items():
                 groups: dict[float, list[str]] = {}
                 for point, point_config in device_config.points.items():
-                    groups.setdefault(point_config.every or device_config.every, []).append(point)
+                    # Plain text from here on: the fast encoders refuse subclasses of str as keys.
+                    groups.setdefault(point_config.every or device_config.every, []).append(str(point))
                 for every, points in groups.items():
-                    assignments.append(Assignment(device, points, every, index * _GOLDEN % 1.0))
+                    assignments.append(Assignment(str(device), points, every, index * _GOLDEN % 1.0))
                     index += 1
             open_bus = partial(load_adapter(bus_config.adapter).open, name, bus_config, devices)
             yield name, BusPoller(name, open_bus, bus_config, assignments, self._take)

@@ -80,41 +80,60 @@ def render_status(record: Mapping[str, Any]) -> str:
     up = _ago(record["started"], record["time"])
     parts = [f"gateway {record['gateway']}, edged {record['version']}, pid {record['pid']}, up {up}"]
     for bus in record["buses"]:
-        parts.append("")
-        parts.append(
-            f"bus {bus['bus']} ({bus['adapter']}): {bus['health']}, busy {100 * bus['load']:.0f} %, "
-            f"{bus['transactions']:,} transactions, {bus['overruns']:,} overruns"
-            + (f"; {bus['last_error']}" if bus["last_error"] else "")
-        )
-        parts.extend(
-            f"  {device['device']}: {device['health']}, {device['polls']:,} polls, {device['failures']:,} failures, "
-            f"{1000 * device['seconds']:.1f} ms a poll" + (f"; {device['last_error']}" if device["last_error"] else "")
-            for device in bus["devices"]
-        )
-    parts.append("")
-    parts.append("buffer")
-    parts.extend(f"  {line}" for line in _fields(record["buffer"]))
+        parts += ["", *_bus_lines(bus)]
+    parts += ["", *_buffer_lines(record["buffer"])]
     for name, connection in record["connections"].items():
-        parts.append("")
-        parts.append(f"connection {name}")
-        parts.extend(f"  {line}" for line in _fields(connection))
-    for name, fault in record["faults"].items():
-        parts.append("")
-        parts.append(f"{name} was started again {fault['restarts']} times, last {fault['time']}: {fault['detail']}")
+        parts += ["", *_connection_lines(name, connection, record["buffer"]["connections"].get(name, {}))]
+    parts += [
+        f"\n{name} was started again {fault['restarts']} times, last {fault['time']}: {fault['detail']}"
+        for name, fault in record["faults"].items()
+    ]
     return "\n".join(parts)
 
 
-def _fields(record: Mapping[str, Any], indent: str = "") -> Iterable[str]:
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            yield f"{indent}{name.replace('_', ' ')}:"
-            yield from _fields(value, indent + "  ")
-        elif value not in ("", None):
-            yield (
-                f"{indent}{name.replace('_', ' ')}: {value:,}"
-                if isinstance(value, int)
-                else (f"{indent}{name.replace('_', ' ')}: {value}")
-            )
+def _bus_lines(bus: Mapping[str, Any]) -> Iterable[str]:
+    yield (
+        f"bus {bus['bus']} ({bus['adapter']}): {bus['health']}, busy {100 * bus['load']:.0f} %, "
+        f"{bus['transactions']:,} transactions, {bus['overruns']:,} overruns{_because(bus)}"
+    )
+    for device in bus["devices"]:
+        yield (
+            f"  {device['device']}: {device['health']}, {device['polls']:,} polls, {device['failures']:,} failures, "
+            f"{1000 * device['seconds']:.1f} ms a poll{_because(device)}"
+        )
+
+
+def _because(record: Mapping[str, Any]) -> str:
+    return f"; {record['last_error']}" if record["last_error"] else ""
+
+
+def _buffer_lines(buffer: Mapping[str, Any]) -> Iterable[str]:
+    size = (buffer["file_bytes"] + buffer["wal_bytes"]) / 2**20
+    yield f"buffer: {buffer['readings']:,} readings in {size:.1f} MiB, epoch {buffer['epoch']}, seq {buffer['head']:,}"
+    yield (
+        f"  read {buffer['read']:,} = stored {buffer['stored']:,} + suppressed {buffer['suppressed']:,} "
+        f"+ rejected {buffer['rejected']:,} (+ {buffer['waiting']:,} about to be stored)"
+    )
+    for reason, count in buffer["rejected_by"].items():
+        yield f"  rejected, {reason.replace('_', ' ')}: {count:,}"
+    if buffer["alarm"]:
+        yield f"  ALARM, {buffer['alarm']}: {buffer['detail']}"
+
+
+def _connection_lines(name: str, connection: Mapping[str, Any], counts: Mapping[str, Any]) -> Iterable[str]:
+    state = "connected" if connection["connected"] else "NOT connected"
+    yield f"connection {name}: {state} since {connection['since']}: {connection['detail']}"
+    if counts:
+        yield (
+            f"  stored {counts['stored_for']:,} = delivered {counts['delivered']:,} + pending {counts['pending']:,} "
+            f"+ expired {counts['expired']:,} + evicted {counts['evicted']:,} + dead letters {counts['dead']:,}"
+        )
+    yield (
+        f"  messages: {connection['in_flight']} of {connection['window']} in flight, {connection['delivered']:,} "
+        f"delivered, {connection['retried']:,} sent again, {connection['rejected']:,} refused"
+    )
+    if connection["last_rejection"]:
+        yield f"  last refusal: {connection['last_rejection']}"
 
 
 def _ago(since: str, now: str) -> str:

@@ -72,7 +72,7 @@ def assert_counters_add_up(status: Mapping[str, Any]) -> None:
     assert buffer["read"] == buffer["stored"] + buffer["suppressed"] + buffer["rejected"]
     for connection in buffer["connections"].values():
         settled = connection["delivered"] + connection["expired"] + connection["evicted"] + connection["dead"]
-        assert connection["stored"] == settled + connection["pending"]
+        assert connection["stored_for"] == settled + connection["pending"]
 
 
 async def until_seen(subscriber: Subscriber, messages: int = 1) -> None:
