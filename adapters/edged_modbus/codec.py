@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from edged.adapter import ALL_GOOD, Quality, Reason, Value, bad
 
@@ -21,7 +22,7 @@ from .point import ModbusPoint, field_width, signed_invalid
 
 __all__ = ["Decoder", "compile_decoder", "encode_value", "mask_for"]
 
-_Convert = Callable[[object], Value]
+_Convert = Callable[[Any], Value]
 _BAD_DECODE = bad(Reason.DECODE)
 
 
@@ -52,7 +53,6 @@ class Decoder:
         if block.table.is_bits:
             self._arrange = getter([point.start - block.start for point in points], block.count)
             return
-        self._pack = struct.Struct(f">{block.count}H").pack
         layout = Layout(block, points)
         self._arrange = layout.words
         self._pack = struct.Struct(f">{layout.packed}H").pack
@@ -90,9 +90,9 @@ class Decoder:
         values = tuple(bits if self._arrange is None else self._arrange(bits))
         return self._convert(values, ()) if self._post else (values, ALL_GOOD)
 
-    def _convert(self, raw: Sequence[object], floats: Sequence[int]) -> tuple[Sequence[Value], Mapping[int, Quality]]:
+    def _convert(self, raw: Sequence[Any], floats: Sequence[int]) -> tuple[Sequence[Value], Mapping[int, Quality]]:
         """The slow path: a float may not be finite, or some values need a conversion."""
-        values: list[Value] = list(raw)  # type: ignore[arg-type]  # what is no Value yet gets converted below
+        values: list[Value] = list(raw)
         quality: dict[int, Quality] = {}
         for i in floats:
             if not math.isfinite(values[i]):  # type: ignore[arg-type]  # these are the floats
@@ -120,7 +120,7 @@ def _converter(point: ModbusPoint) -> _Convert | None:
     elif point.bits is not None:
         steps.append(_bits_picker(point))
     if point.enum:
-        steps.append(point.enum.get)  # type: ignore[arg-type]  # the step before it yields an int
+        steps.append(point.enum.get)
     elif point.flags:
         steps.append(_flag_lister(point))
     return _chain(steps)
@@ -130,46 +130,46 @@ def _chain(steps: Sequence[_Convert]) -> _Convert | None:
     if len(steps) < 2:  # noqa: PLR2004  # nothing to chain
         return steps[0] if steps else None
 
-    def convert(raw: object) -> Value:
-        value: object = raw
+    def convert(raw: Any) -> Value:
+        value: Value = raw
         for step in steps:
             value = step(value)
             if value is None:
                 return None
-        return value  # type: ignore[return-value]  # a step's result
+        return value
 
     return convert
 
 
 def _invalid_filter(point: ModbusPoint) -> _Convert:
     none = signed_invalid(point)
-    return lambda raw: None if raw in none else raw  # type: ignore[return-value]  # an int
+    return lambda raw: None if raw in none else raw
 
 
 def _bit_picker(bit: int, *, as_bool: bool) -> _Convert:
     if as_bool:
-        return lambda raw: bool(raw >> bit & 1)  # type: ignore[operator]  # an int
-    return lambda raw: raw >> bit & 1  # type: ignore[operator]  # an int
+        return lambda raw: bool(raw >> bit & 1)
+    return lambda raw: raw >> bit & 1
 
 
 def _bits_picker(point: ModbusPoint) -> _Convert:
     low, width = (point.bits or (0, 0))[0], field_width(point)
     mask = (1 << width) - 1
     if point.data_type.startswith("int"):
-        return lambda raw: _signed(raw >> low & mask, width)  # type: ignore[operator]  # an int
-    return lambda raw: raw >> low & mask  # type: ignore[operator]  # an int
+        return lambda raw: _signed(raw >> low & mask, width)
+    return lambda raw: raw >> low & mask
 
 
 def _flag_lister(point: ModbusPoint) -> _Convert:
     flags = sorted((1 << bit, text) for bit, text in point.flags.items())
-    return lambda raw: ",".join([text for mask, text in flags if raw & mask])  # type: ignore[operator]  # an int
+    return lambda raw: ",".join([text for mask, text in flags if raw & mask])
 
 
 def _signed(raw: int, width: int) -> int:
     return raw - (1 << width) if raw >= 1 << width - 1 else raw
 
 
-def _from_bcd(raw: object) -> int | None:
+def _from_bcd(raw: int) -> int | None:
     try:
         return int(f"{raw:x}")
     except ValueError:
@@ -181,10 +181,8 @@ def _text_converter(point: ModbusPoint) -> _Convert:
     encoding = ENCODINGS.get(point.encoding, point.encoding)
     trim = point.trim
 
-    def convert(raw: object) -> str | None:
-        data: bytes = raw  # type: ignore[assignment]  # struct's `s`
-        if swap:
-            data = swapped(data)
+    def convert(raw: bytes) -> str | None:
+        data = swapped(raw) if swap else raw
         try:
             return trimmed(data, encoding, trim)
         except UnicodeDecodeError:

@@ -63,6 +63,11 @@ class ModbusDevice(DeviceConfig):
             raise ValueError(f"`max_coils` must lie between 1 and {MAX_BITS}, the limit of the protocol")
         for text in self.avoid:
             Span.parse(text)
+        for name, point in self.points.items():
+            if not point.table.is_bits and point.count > self.max_registers:
+                raise ValueError(
+                    f"point {name!r} takes {point.count} registers, and `max_registers` allows {self.max_registers}"
+                )
         if self.order is not None:
             object.__setattr__(self, "points", {name: self._ordered(point) for name, point in self.points.items()})
 

@@ -282,4 +282,4 @@ def _identification(reply: bytes, level: int) -> Identification:
     while at < len(reply):
         objects[reply[at]] = reply[at + 2 : at + 2 + reply[at + 1]]
         at += 2 + reply[at + 1]
-    return Identification(objects, reply[5] if reply[4] == 0xFF else None)  # noqa: PLR2004  # "more follows"
+    return Identification(objects, reply[5] if reply[4] == 0xFF else None)  # noqa: PLR2004  # says that more follows

@@ -173,6 +173,7 @@ def test_the_order_of_a_device_is_that_of_its_long_values() -> None:
         ({"avoid": ["holding"]}, "write `holding 40-49`"),
         ({"avoid": ["input 9-4"]}, "the lower one first"),
         ({"every": 0}, "longer than 0"),
+        ({"max_registers": 1, "points": {"a": {"holding": 1, "type": "int32"}}}, "'a' takes 2 registers"),
         ({"max_register": 10}, "max_register"),
         ({"points": {"a": {"holding": 1, "register": 2}}}, "register"),
     ],
