@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.testing import CliRunner
 
 from edged.cli import COMMANDS, main
 
@@ -52,7 +53,8 @@ def _help_lines(command: click.Command) -> Iterator[str]:
 
 
 def _option_lines(command: click.Command, context: click.Context) -> Iterator[str]:
-    rows = [record for option in command.get_params(context) if (record := option.get_help_record(context))]
+    options = [option for option in command.get_params(context) if isinstance(option, click.Option)]
+    rows = [record for option in options if "--help" not in option.opts and (record := option.get_help_record(context))]
     if rows:
         yield "| option | |"
         yield "|---|---|"
@@ -64,8 +66,18 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def _printed(*arguments: str) -> str:
+    """What `edged` prints."""
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    if result.exit_code:
+        sys.exit(f"`edged {' '.join(arguments)}` failed: {result.output}")
+    return result.stdout
+
+
 GENERATED: dict[str, Callable[[], str]] = {
+    "config/edged.schema.json": lambda: _printed("schema"),
     "docs/reference/cli.md": cli_reference,
+    "docs/reference/configuration.md": lambda: _printed("schema", "--markdown"),
 }
 """File → what it should hold."""
 

@@ -138,7 +138,7 @@ def test_every_command_has_help(name: str) -> None:
     assert command.help
     assert command.get_short_help_str(200) == COMMANDS[name][1]
     for option in command.params:
-        assert isinstance(option, click.Argument) or getattr(option, "help", ""), f"{option.opts} has no help"
+        assert not isinstance(option, click.Option) or option.help, f"{option.opts} has no help"
 
 
 def test_generated_files_are_current() -> None:
