@@ -100,7 +100,7 @@ def test_every_exception_to_a_rule_names_the_rule_and_its_reason(path: Path) -> 
         exceptions = list(EXCEPTION.finditer(comment))
         if exceptions:
             assert all(found["code"] for found in exceptions), f"{path}:{line}: which rule?"
-            assert re.search(r"#\s*\w", comment[exceptions[-1].end() :]), f"{path}:{line}: why?"
+            assert re.search(r"#\s*\S", comment[exceptions[-1].end() :]), f"{path}:{line}: why?"
 
 
 def catches_everything(handler: ast.ExceptHandler) -> bool:
