@@ -16,7 +16,7 @@ import click
 from edged import __version__
 from edged.errors import ConfigError, EdgedError
 
-EXIT_PROBLEM, EXIT_CONFIG, EXIT_NO_DAEMON = 1, 2, 3
+EXIT_PROBLEM, EXIT_CONFIG, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 COMMANDS = {
     "run": ("edged.cli.run", "Run the gateway (what the systemd service does)."),
@@ -65,6 +65,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
         except NoDaemonError as exc:
             code, text = EXIT_NO_DAEMON, str(exc)
         except ConfigError as exc:

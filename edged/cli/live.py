@@ -40,12 +40,15 @@ def tail(what: tuple[str, ...], count: int | None, socket: str | None, as_json: 
     """
     wanted = [tuple(part.partition("/")[::2]) for part in what]
     query = urlencode([("device", device) for device, _ in wanted])
-    for number, line in enumerate(client.lines(socket_path(socket), f"/v1/tail?{query}"), 1):
+    shown = 0
+    for line in client.lines(socket_path(socket), f"/v1/tail?{query}"):
         record = _only(json.loads(line), wanted)
-        if record is not None:
-            click.echo(json.dumps(record) if as_json else render_sample(record))
-            sys.stdout.flush()
-        if count is not None and number >= count:
+        if record is None:
+            continue
+        click.echo(json.dumps(record) if as_json else render_sample(record))
+        sys.stdout.flush()
+        shown += 1
+        if shown == count:
             return
 
 
