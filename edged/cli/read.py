@@ -33,7 +33,7 @@ def read(  # one parameter an option
     state: str | None,
     as_json: bool,
 ) -> None:
-    """Poll DEVICE once and show raw registers and decoded values.
+    """Poll a device once and show raw registers and decoded values.
 
     Asks the running gateway, which owns the bus; without one (or with --direct) it opens the bus itself, as CONFIG
     says. Exit code 1 if any value is bad.
