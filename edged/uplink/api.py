@@ -45,6 +45,28 @@ class Outcome:
 
 
 DELIVERED = Outcome(Verdict.DELIVERED)
+CLOSED = "closed"
+"""The reason of a RETRY where the receiver ended the session while the message was under way: perhaps because of it."""
+SILENT = "silent"
+"""The reason of a RETRY where the session was given up because nothing came any more."""
+OFFLINE = "offline"
+"""The reason of a RETRY where there was no session, or we closed it."""
+ENDED = frozenset({CLOSED, SILENT, OFFLINE})
+"""These reasons mean that the session is over; any other RETRY is the receiver's answer within it."""
+TOO_LARGE = "too_large"
+"""The reason of a REJECTED message that a smaller one may escape."""
+NO_SUBSCRIBER = "no_subscriber"
+"""The reason given with DELIVERED when the receiver said that nobody listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """How hard a connection may be driven."""
+
+    historical_share: float = 0.5
+    """The largest share of the window that the historical lane may use; the live lane has the rest."""
+    retry_max: float = 30.0
+    """The longest pause before the next attempt to connect, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +130,23 @@ class Link(Protocol):
         """How many messages may be in flight in this session (after CONNACK, what the broker allows)."""
         ...
 
-    async def connect(self) -> str:
+    @property
+    def pacing(self) -> Pacing:
+        """How the forwarder is to drive it."""
+        ...
+
+    async def connect(self, epoch: str) -> str:
         """Open a session; returns one line for people, e.g. `MQTT 5, session resumed`.
+
+        `epoch` is the buffer's, for a message that announces the gateway.
 
         Raises TransientError (try again later) or PermanentError/ConfigError (a person must act; it is still retried,
         slowly, because brokers get repaired too).
         """
+        ...
+
+    def fits(self, message: Message) -> bool:
+        """Whether the session takes a message of this size, as far as is known before sending it."""
         ...
 
     async def send(self, message: Message) -> Outcome:
@@ -149,6 +182,10 @@ class Connector(Protocol):
 
     connection_config: type[ConnectionConfig]
 
-    def encoder(self, config: Any, context: ConnectionContext) -> Encoder: ...
+    def encoder(self, config: Any, context: ConnectionContext) -> Encoder:
+        """The encoder of one connection; `config` is an instance of `connection_config`. Raises ConfigError."""
+        ...
 
-    def link(self, config: Any, context: ConnectionContext) -> Link: ...
+    def link(self, config: Any, context: ConnectionContext) -> Link:
+        """The link of one connection. Opens nothing yet. Raises ConfigError."""
+        ...

@@ -1,0 +1,93 @@
+"""The lanes of one connection: what each has to send, in which order, and which message precedes which. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from edged.buffer.cursor import Intervals
+from edged.uplink.api import Chunk, Lane
+
+_REMEMBERED = 4096
+
+
+class Chain:
+    """The messages of one lane, acknowledged or in flight, by `seq`: it knows which one precedes another."""
+
+    def __init__(self, last: int = 0) -> None:
+        """`last` is the seq of the last message of earlier runs; 0 if there was none."""
+        self._seqs = [last] if last else []
+
+    @property
+    def last(self) -> int:
+        """The seq of the latest message; 0 if there is none."""
+        return self._seqs[-1] if self._seqs else 0
+
+    def before(self, first: int) -> int:
+        """The seq of the message that precedes one beginning with `first`; 0 if none is known."""
+        i = bisect_left(self._seqs, first)
+        return self._seqs[i - 1] if i else 0
+
+    def add(self, seq: int) -> None:
+        """A message was sent."""
+        if seq > self.last:
+            self._seqs.append(seq)
+        elif seq not in self._seqs:
+            insort(self._seqs, seq)
+        if len(self._seqs) > 2 * _REMEMBERED:
+            del self._seqs[:_REMEMBERED]
+
+    def drop(self, seq: int) -> None:
+        """The receiver did not take it after all."""
+        i = bisect_left(self._seqs, seq)
+        if i < len(self._seqs) and self._seqs[i] == seq:
+            del self._seqs[i]
+
+
+@dataclass(slots=True)
+class Route:
+    """What one lane sends in one session: everything unsettled in (after, through], in order."""
+
+    lane: Lane
+    after: int
+    through: int | None = None
+    """None: without end."""
+    settled: Intervals = field(default_factory=Intervals)
+    """What was settled when the session began."""
+
+    def unsettled(self, chunk: Chunk) -> Iterator[Chunk]:
+        """The parts of a chunk that this lane has to send."""
+        last = chunk.last if self.through is None else min(chunk.last, self.through)
+        if chunk.first > self.after and last == chunk.last and chunk.first > self.settled.low and not len(self.settled):
+            yield chunk
+            return
+        for first, end in self.settled.missing(max(chunk.first, self.after + 1), last):
+            yield part(chunk, first, end)
+
+
+def part(chunk: Chunk, first: int, last: int) -> Chunk:
+    """The samples first..last of a chunk."""
+    if (first, last) == (chunk.first, chunk.last):
+        return chunk
+    samples = chunk.samples[first - chunk.first : last - chunk.first + 1]
+    return Chunk(first, samples, sum(len(sample.points) for sample in samples))
+
+
+def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
+    """A chunk of several samples as two."""
+    middle = chunk.first + len(chunk.samples) // 2
+    return part(chunk, chunk.first, middle - 1), part(chunk, middle, chunk.last)
+
+
+def plan(settled: Intervals, head: int, fresh: Sequence[int]) -> list[Route]:
+    """Who sends what in a new session.
+
+    `fresh` are the positions p, each the end of something settled, for which the sample p + 1 is fresh. The live lane
+    begins at the first of them, or at `head`; the historical lane has everything before, if that is anything.
+    """
+    begin = min([*fresh, head])
+    routes = [Route(Lane.LIVE, begin, None, settled)]
+    if settled.missing(1, begin):
+        routes.append(Route(Lane.HISTORICAL, settled.low, begin, settled))
+    return routes
