@@ -71,6 +71,8 @@ class _Reply(ModbusPDU):
     def decode(self, data: bytes) -> None:
         self.body = data
 
+    __str__ = object.__repr__  # pymodbus formats each reply for its debug log, logged or not
+
 
 _REPLIES = [type(f"_Reply{code}", (_Reply,), {"function_code": code}) for code in _FUNCTIONS]
 
