@@ -10,7 +10,6 @@ from edged.adapter import Bus, load_adapter
 from edged.config.base import DeviceConfig
 from edged.config.lint import Nodes
 from edged.config.model import Config
-from edged.config.nodes import locate
 from edged.config.problems import Mark, Report
 from edged.config.types import Duration
 from edged.errors import ConfigError
@@ -51,7 +50,7 @@ async def _predict(config: Config, nodes: Nodes, report: Report) -> list[BusLoad
         devices = config.devices_on(name)
         if not (settings.enabled and devices):
             continue
-        mark, path = _name_mark(nodes, name), f"buses.{name}"
+        mark, path = nodes["buses", name].key.mark, f"buses.{name}"
         try:
             bus = load_adapter(settings.adapter).open(name, settings, devices)
         except ConfigError as exc:
@@ -64,10 +63,6 @@ async def _predict(config: Config, nodes: Nodes, report: Report) -> list[BusLoad
         loads.append(one)
         _judge(one, mark, path, report)
     return loads
-
-
-def _name_mark(nodes: Nodes, name: str) -> Mark:
-    return locate(nodes["buses", name], ("adapter",), key=True)
 
 
 def groups(device: DeviceConfig) -> dict[float, list[str]]:
@@ -88,7 +83,7 @@ def _load_of(name: str, bus: Bus, devices: dict[str, DeviceConfig], nodes: Nodes
             try:
                 requests = bus.plan(bus.prepare(device, points)).requests
             except ConfigError as exc:
-                report.error(locate(nodes["devices", device], ("points",)), f"devices.{device}", str(exc))
+                report.error(nodes["devices", device].key.mark, f"devices.{device}", str(exc))
                 continue
             seconds = sum(request.seconds for request in requests) / max(bus.concurrency, 1)
             transactions += len(requests) / every

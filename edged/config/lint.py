@@ -12,13 +12,13 @@ from typing import Any
 from edged.config import secrets
 from edged.config.base import BusConfig, DeviceConfig
 from edged.config.model import Config
-from edged.config.nodes import Mapping, Node, locate
+from edged.config.nodes import Entry, Mapping, Node, Scalar, find, locate
 from edged.config.problems import Mark, Report, SourceFile, quoted
 from edged.config.types import Duration, Name, Secret
 from edged.errors import ConfigError
 
-Nodes = MappingABC[tuple[str, str], Mapping]
-"""(section, name) → where the entry is written, its profile included."""
+Nodes = MappingABC[tuple[str, str], Entry]
+"""(section, name) → the key and the tree of an entry, its profile included."""
 
 MIN_EVERY = 0.01
 """Seconds. No field device answers more often, and the readings of one poll may lie this far apart."""
@@ -61,7 +61,7 @@ def check_written_names(node: Mapping, path: str, report: Report) -> None:
 def check_rates(config: Config, nodes: Nodes, report: Report) -> None:
     """Periods that nothing can keep."""
     for name, device in config.devices.items():
-        node, path = nodes["devices", name], f"devices.{name}"
+        node, path = nodes["devices", name].value, f"devices.{name}"
         _check_every(device.every, node, (), path, report)
         for point, settings in device.points.items():
             keys = ("points", str(point))
@@ -85,18 +85,18 @@ def _check_every(every: Duration, node: Node, keys: tuple[str, ...], path: str, 
 
 def check_links(config: Config, nodes: Nodes, report: Report) -> None:
     """Buses and the devices on them."""
-    mentioned = {_text(node, "bus") for (section, _), node in nodes.items() if section == "devices"}
+    mentioned = {_text(entry.value, "bus") for (section, _), entry in nodes.items() if section == "devices"}
     known = {name for section, name in nodes if section == "buses"}
     ends: dict[str, str] = {}
     for name, bus in config.buses.items():
-        node, path = nodes["buses", name], f"buses.{name}"
+        entry, path = nodes["buses", name], f"buses.{name}"
         if name not in mentioned and mentioned <= known:  # else the bus may be the one that was meant
-            report.warning(node.mark, path, "no device uses this bus")
+            report.warning(entry.key.mark, path, "no device uses this bus")
         end = endpoint(bus) if bus.enabled else None
         if end is not None and end in ends:
             key = "host" if hasattr(bus, "host") else "port"
             report.error(
-                locate(node, (key,)), f"{path}.{key}",
+                locate(entry.value, (key,)), f"{path}.{key}",
                 f"{end.partition(' ')[2]} is already the bus {quoted(ends[end])}: put all its devices on one bus, so "
                 "that they share the connection",
             )  # fmt: skip
@@ -108,7 +108,7 @@ def check_links(config: Config, nodes: Nodes, report: Report) -> None:
 def _check_devices(config: Config, nodes: Nodes, report: Report) -> None:
     stations: dict[tuple[str, str], str] = {}
     for name, device in config.devices.items():
-        node, path = nodes["devices", name], f"devices.{name}"
+        node, path = nodes["devices", name].value, f"devices.{name}"
         bus = config.buses.get(device.bus)
         if device.enabled and bus is not None and not bus.enabled:
             report.warning(
@@ -142,8 +142,11 @@ def check_secrets(config: Config, nodes: Nodes, report: Report, base: Path | Non
     """Secrets written into the YAML and, where `base` says where to look, secrets that are nowhere."""
     used = False
     for section, name, keys, secret in _secrets(config):
-        node = nodes[section, name]
+        node = nodes[section, name].value
         mark, path = locate(node, keys), ".".join([section, name, *keys])
+        written = find(node, keys)
+        if isinstance(written, Scalar) and written.faulty:
+            continue
         if not secret.name:
             report.warning(
                 mark, path,
@@ -182,8 +185,8 @@ def _secrets_in(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
             yield from _secrets_in(one, (*keys, str(key)))
 
 
-def _text(node: Mapping, key: str) -> str:
-    return str(getattr(node.get(key), "text", ""))
+def _text(node: Node, key: str) -> str:
+    return str(getattr(node.get(key), "text", "")) if isinstance(node, Mapping) else ""
 
 
 def _place(there: Mark, here: Mark) -> str:

@@ -23,8 +23,8 @@ from edged.config import lint
 from edged.config.base import BusConfig, ConnectionConfig, DeviceConfig
 from edged.config.inputs import Inputs
 from edged.config.model import BufferConfig, Config, ControlConfig, GatewayConfig
-from edged.config.nodes import Mapping, Node, Scalar, is_empty, plain
-from edged.config.problems import Mark, Problem, Report, did_you_mean, quoted, suggest
+from edged.config.nodes import Entry, Mapping, Scalar, is_empty, locate, plain
+from edged.config.problems import Problem, Report, did_you_mean, quoted, suggest
 from edged.config.profiles import Profiles
 from edged.config.source import Reader, home, read_all
 from edged.config.words import explain
@@ -84,16 +84,16 @@ def type_adapter(target: Any) -> TypeAdapter[Any]:
     return TypeAdapter(target)
 
 
-def validate(target: Any, node: Node, path: str, report: Report) -> Any:
-    """An instance of `target` made from `node`, or None with the reasons in the report.
+def validate(target: Any, entry: Entry, path: str, report: Report) -> Any:
+    """An instance of `target` made from the value of `entry`, or None with the reasons in the report.
 
     Strict, and through JSON: then pydantic takes lists for tuples, mappings for dataclasses and words for enums, but
     never a text for a number, a number for a text, or either for true or false.
     """
     try:
-        return type_adapter(target).validate_json(json.dumps(plain(node)), strict=True)
+        return type_adapter(target).validate_json(json.dumps(plain(entry.value)), strict=True)
     except ValidationError as exc:
-        for mark, keys, message in explain(exc.errors(include_url=False), node, target):
+        for mark, keys, message in explain(exc.errors(include_url=False), entry.value, target, entry.key.mark):
             report.error(mark, ".".join([path, *map(str, keys)]), message)
         return None
 
@@ -105,8 +105,8 @@ class _Sections:
     tree: Mapping
     reader: Reader
     folder: Path
-    nodes: dict[tuple[str, str], Mapping] = field(default_factory=dict)
-    """(section, name) → the tree of an entry, profile included."""
+    nodes: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    """(section, name) → its key and its tree, profile included."""
     _adapters: dict[str, Any] = field(default_factory=dict)
     """Bus → adapter, also where the bus itself has mistakes; None where there is no such adapter."""
 
@@ -120,7 +120,7 @@ class _Sections:
         single = {name: self._single(name, target) for name, target in SINGLE.items()}
         buses = self._each("buses", self._bus)
         profiles = Profiles(self.reader, self.folder / "profiles")
-        devices = self._each("devices", lambda name, node: self._device(name, node, profiles))
+        devices = self._each("devices", lambda name, entry: self._device(name, entry, profiles))
         return Config(
             **{name: one for name, one in single.items() if one is not None or name == "gateway"},
             buses=buses,
@@ -135,10 +135,9 @@ class _Sections:
                 mark = self.tree.mark if node is None else self.tree.entries[name].key.mark
                 self.reader.report.error(mark, name, "`gateway` is missing: write `gateway: {id: some-name}`")
             return None
-        self.nodes[name, ""] = node if isinstance(node, Mapping) else Mapping(node.mark)
-        return validate(target, node, name, self.reader.report)
+        return validate(target, self.tree.entries[name], name, self.reader.report)
 
-    def _each(self, section: str, make: Callable[[str, Mapping], Any]) -> dict[str, Any]:
+    def _each(self, section: str, make: Callable[[str, Entry], Any]) -> dict[str, Any]:
         node, report = self.tree.get(section), self.reader.report
         if node is None or is_empty(node):
             return {}
@@ -149,8 +148,8 @@ class _Sections:
         for name, entry in node:
             path = f"{section}.{name}"
             if isinstance(entry.value, Mapping):
-                self.nodes[section, name] = entry.value
-                one = make(name, entry.value)
+                self.nodes[section, name] = entry
+                one = make(name, entry)
                 if one is not None:
                     made[name] = one
             elif is_empty(entry.value):
@@ -159,93 +158,77 @@ class _Sections:
                 report.error(entry.value.mark, path, "must be a mapping of `key: value` lines")
         return made
 
-    def _word(self, node: Mapping, key: str, path: str, what: str, known: list[str]) -> str | None:
+    def _word(self, entry: Entry, key: str, path: str, what: str, known: list[str]) -> str | None:
         """A word that must be one of `known`. Where it is nearly one, that one: more mistakes can be found then."""
-        value = node.get(key)
+        node = entry.value
+        value = node.get(key) if isinstance(node, Mapping) else None
         if value is None or is_empty(value):
-            mark = node.mark if value is None else node.entries[key].key.mark
-            near = suggest(key, node.entries) if value is None else None
-            hint = f"; is {quoted(near)} meant to be it?" if near else f"; {what}s: {', '.join(known) or 'none'}"
-            self.reader.report.error(mark, path, f"`{key}` is missing{hint}")
+            near = suggest(key, node.entries) if isinstance(node, Mapping) and value is None else None
+            hint = f"is {quoted(near)} meant to be it?" if near else f"there are: {', '.join(known) or 'none'}"
+            self.reader.report.error(entry.key.mark, path, f"`{key}` is missing; {hint}")
             return None
         word = value.text if isinstance(value, Scalar) else ""
         if word in known and isinstance(value, Scalar) and not value.secret:
             return word
-        self.reader.report.error(
-            value.mark,
-            f"{path}.{key}",
-            f"there is no {what} {quoted(word)}; {did_you_mean(word, known, what='there are')}",
-        )
+        if not (isinstance(value, Scalar) and value.faulty):
+            hint = did_you_mean(word, known, what="there are")
+            self.reader.report.error(value.mark, f"{path}.{key}", f"there is no {what} {quoted(word)}; {hint}")
         return suggest(word, known)
 
-    def _bus(self, name: str, node: Mapping) -> BusConfig | None:
+    def _bus(self, name: str, entry: Entry) -> BusConfig | None:
         path = f"buses.{name}"
         self._adapters[name] = None
-        word = self._word(node, "adapter", path, "adapter", adapter_names())
+        word = self._word(entry, "adapter", path, "adapter", adapter_names())
         if word is None:
             return None
         try:
             self._adapters[name] = load_adapter(word)
         except ConfigError as exc:
-            self.reader.report.error(_mark(node, "adapter"), f"{path}.adapter", str(exc))
+            self.reader.report.error(locate(entry.value, ("adapter",)), f"{path}.adapter", str(exc))
             return None
-        bus: BusConfig | None = validate(self._adapters[name].bus_config, node, path, self.reader.report)
+        bus: BusConfig | None = validate(self._adapters[name].bus_config, entry, path, self.reader.report)
         return bus
 
-    def _connection(self, name: str, node: Mapping) -> ConnectionConfig | None:
+    def _connection(self, name: str, entry: Entry) -> ConnectionConfig | None:
         path = f"connections.{name}"
-        word = self._word(node, "connector", path, "connector", connector_names())
+        word = self._word(entry, "connector", path, "connector", connector_names())
         if word is None:
             return None
         try:
             target = load_connector(word).connection_config
         except ConfigError as exc:
-            self.reader.report.error(_mark(node, "connector"), f"{path}.connector", str(exc))
+            self.reader.report.error(locate(entry.value, ("connector",)), f"{path}.connector", str(exc))
             return None
-        connection: ConnectionConfig | None = validate(target, node, path, self.reader.report)
+        connection: ConnectionConfig | None = validate(target, entry, path, self.reader.report)
         return connection
 
-    def _device(self, name: str, node: Mapping, profiles: Profiles) -> DeviceConfig | None:
-        path = f"devices.{name}"
-        bus = self._word(node, "bus", path, "bus", list(self._adapters))
+    def _device(self, name: str, entry: Entry, profiles: Profiles) -> DeviceConfig | None:
+        path, node = f"devices.{name}", entry.value
+        bus = self._word(entry, "bus", path, "bus", list(self._adapters))
         adapter = self._adapters.get(bus) if bus is not None else self._only_adapter()
-        if adapter is None:
+        if adapter is None or not isinstance(node, Mapping):
             return None
         merged = profiles.apply(node, path, adapter.profiles())
         if merged is None:
             return None
-        self.nodes["devices", name] = merged
-        if not _has_points(merged):
+        self.nodes["devices", name] = Entry(entry.key, merged)
+        points = merged.get("points")
+        if points is None or is_empty(points) or (isinstance(points, Mapping) and not points.entries):
             self.reader.report.error(
-                _name_mark(self.tree, "devices", name),
-                path,
-                "has no points: list some under `points`, or name a `profile`",
+                entry.key.mark, path, "has no points: list some under `points`, or name a `profile`"
             )
             return None
-        self._check_point_names(merged, path)
-        device: DeviceConfig | None = validate(adapter.device_config, merged, path, self.reader.report)
-        return device
+        if isinstance(points, Mapping):
+            lint.check_written_names(points, f"{path}.points", self.reader.report)
+        if bus is None:
+            # what is missing or wrong about it has been said
+            merged.entries["bus"] = Entry(entry.key, Scalar(entry.key.mark, "unknown", "unknown"))
+        device: DeviceConfig | None = validate(
+            adapter.device_config, Entry(entry.key, merged), path, self.reader.report
+        )
+        return None if bus is None else device
 
     def _only_adapter(self) -> Any:
         """The adapter of a device whose bus is unknown, where there can be only one."""
         adapters = list(self._adapters.values())
         return adapters[0] if adapters and all(one is adapters[0] for one in adapters) else None
-
-    def _check_point_names(self, node: Mapping, path: str) -> None:
-        points = node.get("points")
-        if isinstance(points, Mapping):
-            lint.check_written_names(points, f"{path}.points", self.reader.report)
-
-
-def _has_points(node: Mapping) -> bool:
-    points = node.get("points")
-    return points is not None and not (is_empty(points) or (isinstance(points, Mapping) and not points.entries))
-
-
-def _mark(node: Mapping, key: str) -> Mark:
-    return node.entries[key].value.mark
-
-
-def _name_mark(tree: Mapping, section: str, name: str) -> Mark:
-    node = tree.get(section)
-    return node.entries[name].key.mark if isinstance(node, Mapping) else tree.mark

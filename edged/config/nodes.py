@@ -24,7 +24,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-from edged.config.problems import Mark, Report, SourceFile, quoted
+from edged.config.problems import Mark, Report, SourceFile, did_you_mean, quoted
 from edged.config.secrets import SECRET_NAME
 from edged.config.syntax import explain_syntax
 
@@ -82,6 +82,8 @@ class Scalar(Node):
     secret: str = ""
     variable: bool = False
     """Whether it came out of an environment variable."""
+    faulty: bool = False
+    """Whether the report already says what is wrong with it, so that nothing needs to be said about its value."""
 
 
 @dataclass(slots=True)
@@ -132,6 +134,18 @@ def is_empty(node: Node | None) -> bool:
     return node is None or (isinstance(node, Scalar) and node.value is None and not node.secret)
 
 
+def find(node: Node | None, path: Sequence[str | int]) -> Node | None:
+    """The value at `path`, if it was written."""
+    for step in path:
+        if isinstance(node, Mapping):
+            node = node.get(str(step))
+        elif isinstance(node, Items) and isinstance(step, int) and step < len(node.items):
+            node = node.items[step]
+        else:
+            return None
+    return node
+
+
 def locate(node: Node, path: Sequence[str | int], *, key: bool = False) -> Mark:
     """Where the value (or, with `key`, the key) at `path` is written; as near as one can get to what is not there."""
     mark = node.mark
@@ -163,10 +177,14 @@ def parse(text: str, source: SourceFile, report: Report, fill: Fill) -> Node | N
         mark, message = explain_syntax(exc, source)
         report.error(mark, "", message)
         return None
-    except (YAMLError, ValueError, OverflowError, _GaveUpError) as exc:
-        # ruamel lets `chr` fail on an escape such as "\UFFFFFFFF", and refuses characters without saying where
-        if not isinstance(exc, _GaveUpError):
-            report.error(builder.mark(None), "", f"this is not YAML: {exc}".splitlines()[0])
+    except _GaveUpError:
+        return None
+    except YAMLError as exc:
+        report.error(builder.mark(None), "", f"this is not YAML: {exc}".splitlines()[0])
+        return None
+    except (ValueError, OverflowError):
+        # what ruamel's `chr` raises
+        report.error(builder.mark(None), "", "after this an escape such as `\\U…` stands for no character")
         return None
     return builder.root or Mapping(Mark(source, 1, 1))
 
@@ -240,28 +258,33 @@ class _Builder:
         tag = self._tag(event)
         if _SURROGATE.search(text):
             self.report.error(mark, self._path(), "half of a surrogate pair is not a character")
+            node.faulty = True
             node.value = node.text = _SURROGATE.sub("?", text)
         elif not node.quoted and not tag:
             node.value = core(text)
             if len(text) > MAX_DIGITS and _FLOAT.fullmatch(text):
                 self.report.error(mark, self._path(), f"a number with {len(text)} digits is not meant seriously")
+                node.faulty = True
         if not is_key:
             self.fill(node, self._path())
         if tag == "!secret":
             node.secret = self._secret(node)
+        node.faulty |= tag is None
         return node
 
     def _secret(self, node: Scalar) -> str:
         name = str(node.value).strip()
         if SECRET_NAME.fullmatch(name):
             return name
+        node.faulty = True
         self.report.error(
             node.mark, self._path(),
             "`!secret` needs a name of letters, digits, `-`, `_` and `.`, such as `!secret mqtt`",
         )  # fmt: skip
         return "unnamed"
 
-    def _tag(self, event: Any) -> str:
+    def _tag(self, event: Any) -> str | None:
+        """The tag, empty without one; None, with the reason in the report, for one that cannot be used."""
         tag = "" if event.tag is None else str(event.tag)
         if not tag or (tag == "!secret" and isinstance(event, ScalarEvent)):
             return tag
@@ -269,9 +292,10 @@ class _Builder:
             message = "`!secret` is followed by the name of one secret"
         else:
             short = tag.replace("tag:yaml.org,2002:", "!!")
-            message = f"the tag {quoted(short)} is not known here; the only one is `!secret NAME`"
+            known = did_you_mean(short, ["!secret"], what="the only one is")
+            message = f"the tag {quoted(short)} is not known here; {known}"
         self.report.error(self.mark(event), self._path(), message)
-        return ""
+        return None
 
     def _open(self, event: Any) -> None:
         mark = self.mark(event)

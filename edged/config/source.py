@@ -107,8 +107,9 @@ class Reader:
         def replace(hit: re.Match[str]) -> str:
             return "${" if hit["body"] is None else self._variable(hit, node.mark, path)
 
+        before = len(self.report.problems)
         text = _VARIABLE.sub(replace, node.text)
-        node.variable = True
+        node.variable, node.faulty = True, len(self.report.problems) > before
         typed = whole is not None and whole["body"] is not None and not node.quoted and text
         node.value = core(text) if typed else text
         node.text = text

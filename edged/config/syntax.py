@@ -28,6 +28,19 @@ _HERE = {
     "expected ',' or '}'": "the mapping opened by `{` lacks a `,` or its `}` before this",
     "found unknown escape character": r"in double quotes `\` begins an escape; write `\\`, or use single quotes",
     "expected escape sequence": r"in double quotes `\` begins an escape; write `\\`, or use single quotes",
+    "expected alphabetic or numeric": "`*` and `&` begin the name of an alias; put quotes around the value",
+    "expected chomping or indentation": "`|` and `>` begin a text of several lines; put quotes around the value",
+    "expected a comment or a line break": "`|` and `>` begin a text of several lines; put quotes around the value",
+    "expected URI": "`!` begins a tag, such as `!secret NAME`; put quotes around any other value",
+    "expected ' ', but found": "`!` begins a tag, such as `!secret NAME`; put quotes around any other value",
+    "expected '!'": "`!` begins a tag, such as `!secret NAME`; put quotes around any other value",
+    "sequence entries are not allowed": "a `-` is not expected here; the items of a list stand on lines of their own",
+    "mapping keys are not allowed": "a `?` is not expected here; put quotes around the value",
+    "expected '<document start>'": (
+        "this does not belong to what stands above it; is something there indented by mistake, or not `key: value`?"
+    ),
+    "found '<stream end>'": "the file ends before a `[` or `{` is closed",
+    "expected the node content": "a value was expected here; put quotes around one that begins with a special sign",
     "found character": "a value cannot begin with this character; put quotes around the value",
     "found undefined tag handle": "this tag is not known; the only one is `!secret NAME`",
     "found duplicate anchor": "this anchor was already given",
@@ -49,11 +62,12 @@ def explain_syntax(error: MarkedYAMLError, source: SourceFile) -> tuple[Mark, st
 
 def _about_braces(error: MarkedYAMLError, source: SourceFile, mark: Mark) -> str:
     opened = error.context_mark
-    if opened is None or "flow" not in str(error.context or ""):
+    if opened is None or "flow" not in str(error.context or "") or "expected ','" not in str(error.problem):
         return ""
     if "${" in mark.text or "${" in _mark(opened, source).text:
         return '; inside `{ }` and `[ ]` a variable needs quotes: "${NAME}"'
-    return f"; it was opened in line {opened.line + 1}" if opened.line + 1 != mark.line else ""
+    opening = _mark(opened, source).line
+    return f"; it was opened in line {opening}" if opening != mark.line else ""
 
 
 def _mark(at: Any, source: SourceFile) -> Mark:

@@ -7,6 +7,7 @@ validated, so that the daemon, which loads an already validated one, needs neith
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -21,10 +22,12 @@ _DURATION_UNITS = {
 _SIZE_UNITS = {
     "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
 }  # fmt: skip
+_LONGEST, _LARGEST = 100 * 366 * 86_400.0, 2.0**60
+"""Seconds and bytes; beyond them arithmetic elsewhere would overflow."""
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]+)")
 
 
-def _quantity(text: object, units: dict[str, float] | dict[str, int], what: str, example: str) -> float:
+def _quantity(text: object, units: Mapping[str, float], what: str, example: str, limit: float) -> float:
     if isinstance(text, int | float) and not isinstance(text, bool):
         if text == 0:
             return 0.0
@@ -40,6 +43,8 @@ def _quantity(text: object, units: dict[str, float] | dict[str, int], what: str,
             raise ValueError(f"{text!r} is not a {what}: a number with one of the units {known}")
         total += float(part[1]) * units[part[2]]
         end = part.end()
+    if total > limit:
+        raise ValueError(f"{text!r} is too large to be meant")
     return total
 
 
@@ -53,7 +58,7 @@ class Duration(float):
         """Seconds of `text`. Raises ValueError with what is wrong, also for a bare number: its unit is not guessed."""
         if isinstance(text, cls):
             return text
-        return cls(_quantity(text, _DURATION_UNITS, "duration", "{0}s or {0}ms"))
+        return cls(_quantity(text, _DURATION_UNITS, "duration", "{0}s or {0}ms", _LONGEST))
 
     def __str__(self) -> str:
         for unit, seconds in (("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0)):
@@ -83,7 +88,7 @@ class Size(int):
         """Bytes of `text`. Raises ValueError with what is wrong."""
         if isinstance(text, cls):
             return text
-        return cls(round(_quantity(text, _SIZE_UNITS, "size", "{0}MB or {0}MiB")))
+        return cls(round(_quantity(text, _SIZE_UNITS, "size", "{0}MB or {0}MiB", _LARGEST)))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -10,7 +10,7 @@ from collections.abc import Mapping as MappingABC
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from edged.config.nodes import Mapping, Node, Scalar, core, is_empty, locate
+from edged.config.nodes import Mapping, Node, Scalar, core, find, is_empty, locate
 from edged.config.problems import Mark, did_you_mean, quoted, suggest
 from edged.config.types import Secret
 
@@ -38,8 +38,11 @@ _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "1": "t
 _NAMED = re.compile(r"`([^`:]+)(?::[^`]*)?`")
 
 
-def explain(errors: Iterable[Any], node: Node, target: Any) -> Iterator[tuple[Mark, Loc, str]]:
-    """(place, keys that lead to it, message) of each of pydantic's errors about `node`, which should be a `target`."""
+def explain(errors: Iterable[Any], node: Node, target: Any, name: Mark) -> Iterator[tuple[Mark, Loc, str]]:
+    """(place, keys that lead to it, message) of each of pydantic's errors about `node`, which should be a `target`.
+
+    `name` is where the key of the whole stands. Values about which the report already says something are left out.
+    """
     groups: dict[tuple[Loc, bool], list[Any]] = {}
     for error in errors:
         loc = error["loc"]
@@ -47,24 +50,31 @@ def explain(errors: Iterable[Any], node: Node, target: Any) -> Iterator[tuple[Ma
         # What is left over are the branches of a union: all its errors are one mistake.
         groups.setdefault((path, len(path) != len([step for step in loc if step != "[key]"])), []).append(error)
     for (path, union), found in groups.items():
+        there = find(node, path)
+        if isinstance(there, Scalar) and there.faulty:
+            continue
         for error in _most_telling(found) if union else found:
             others = [one["type"] for one in found] if union else []
-            yield _explain_one(error, path, node, target, others)
+            mark, keys, message = _explain_one(error, path, node, target, others)
+            yield name if mark is node.mark and isinstance(node, Mapping) else mark, keys, message
 
 
 def _explain_one(error: Any, path: Loc, node: Node, target: Any, others: Sequence[str]) -> tuple[Mark, Loc, str]:
     kind, key = error["type"], str(path[-1]) if path else ""
-    here = _node_at(node, path)
+    here = find(node, path)
     if kind in _EXTRA:
+        if key.isdecimal():
+            message = f"unknown key {quoted(key)}; is it meant as part of a number? That is written with a point: 1.5"
+            return locate(node, path, key=True), path, message
         known = sorted(_keys_at(target, path[:-1]))
         return locate(node, path, key=True), path, f"unknown key {quoted(key)}; {did_you_mean(key, known)}"
     if kind == "missing":
         if isinstance(path[-1], int):
-            return locate(node, path[:-1]), path[:-1], f"needs {path[-1] + 1} values or more, and has {path[-1]}"
+            return locate(node, path[:-1]), path[:-1], f"needs at least {path[-1] + 1} values"
         return locate(node, path[:-1], key=True), path[:-1], f"`{key}` is missing{_instead(node, path)}"
     if error["loc"] and error["loc"][-1] == "[key]":
         return locate(node, path, key=True), path, _key_message(error, key)
-    if kind in {"value_error", "assertion_error"}:
+    if kind in {"value_error", "assertion_error"} and not (isinstance(here, Scalar) and is_empty(here)):
         message = str(error["ctx"]["error"]) if "error" in error.get("ctx", {}) else error["msg"]
         culprit = _culprit(message, here)
         if culprit is not None:
@@ -81,7 +91,7 @@ def _key_message(error: Any, key: str) -> str:
 
 def _instead(node: Node, path: Loc) -> str:
     """Whether one of the keys that are there was meant to be the missing one."""
-    there = _node_at(node, path[:-1])
+    there = find(node, path[:-1])
     near = suggest(str(path[-1]), there.entries) if isinstance(there, Mapping) else None
     return f"; is {quoted(near)} meant to be it?" if near else ""
 
@@ -109,9 +119,10 @@ def _about_value(error: Any, here: Node | None, target: Any, path: Loc, others: 
 def _choice(here: Node | None, expected: str, written: str) -> str:
     options = re.findall(r"'([^']*)'", expected) or [expected]
     text = here.text if isinstance(here, Scalar) else ""
-    return f"must be one of {', '.join(options)}{written}" + (
-        f"; did you mean `{near}`?" if (near := suggest(text, options)) else ""
-    )
+    near = suggest(text, options)
+    if near is not None:
+        return f"cannot be {quoted(text)}; did you mean `{near}`?"
+    return f"must be one of {', '.join(options)}{written}"
 
 
 def _advice(kind: str, here: Node | None) -> str:
@@ -127,6 +138,8 @@ def _advice(kind: str, here: Node | None) -> str:
     if kind == "int_from_float" or (kind.startswith("int") and isinstance(value, float) and value.is_integer()):
         return f": write {value:.0f}" if isinstance(value, float) and value.is_integer() else ""
     if number and isinstance(here.value, str):
+        if here.variable:
+            return ": remove the quotes around the variable"
         return f": write {here.text} without quotes"
     if here.text.count(",") == 1 and isinstance(core(here.text.replace(",", ".")), float):
         return f": write {here.text.replace(',', '.')}"
@@ -170,25 +183,12 @@ def _real_path(loc: Loc, node: Node, *, whole: bool) -> Loc:
     for index, step in enumerate(loc):
         if step == "[key]":
             continue
-        below = _child(here, step)
+        below = find(here, (step,))
         if below is None and not (whole and index == len(loc) - 1):
             continue
         path.append(step)
         here = below
     return tuple(path)
-
-
-def _child(node: Node | None, step: str | int) -> Node | None:
-    if isinstance(node, Mapping):
-        return node.get(str(step))
-    items = getattr(node, "items", None)
-    return items[step] if items is not None and isinstance(step, int) and step < len(items) else None
-
-
-def _node_at(node: Node | None, path: Loc) -> Node | None:
-    for step in path:
-        node = _child(node, step)
-    return node
 
 
 def _keys_at(target: Any, path: Loc) -> set[str]:
