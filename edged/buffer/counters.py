@@ -85,9 +85,8 @@ class Account:
         else:
             self.dead += readings
 
-    def give_up(self, span: Span, readings: int, why: GivenUp) -> None:
-        """Book the unsettled rest of a row that leaves the log."""
-        self.cursor.add(*span)
+    def give_up(self, readings: int, why: GivenUp) -> None:
+        """Book unsettled readings that leave the log. The caller has put their range into the cursor."""
         if why == "expired":
             self.expired += readings
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from edged.errors import ConfigError
@@ -27,9 +28,8 @@ class Lock:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as exc:
-            raise ConfigError(
-                f"the buffer cannot be written at {path}: {exc.strerror}; check `buffer: path` and the directory's owner"
-            ) from exc
+            hint = "check `buffer: path` and the directory's owner"
+            raise ConfigError(f"the buffer cannot be written at {path}: {exc.strerror}; {hint}") from exc
         found = _LINE.match(os.pread(self._fd, 200, 0))
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,10 +50,8 @@ class Lock:
     def note(self, epoch: str, head: int) -> None:
         """Remember how far the log has got. A full disk is no reason to fail: the note is a second safety."""
         line = f"pid {os.getpid()} epoch {epoch} head {head}\n".encode()
-        try:
+        with suppress(OSError):
             os.pwrite(self._fd, line, 0)
-        except OSError:
-            self.witness = None
 
     def release(self) -> None:
         """Let another process have the buffer. The file stays, for what it notes."""

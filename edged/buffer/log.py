@@ -10,36 +10,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from operator import attrgetter
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from edged.buffer.alarm import Alarm
 from edged.buffer.batch import Batch
-from edged.buffer.counters import (
-    Account, BufferStats, ConnectionStats, Ledger, Pending, Settle, Totals, Verification,
-)  # fmt: skip
+from edged.buffer.counters import Account, BufferStats, ConnectionStats, Ledger, Pending, Settle, Totals, Verification
 from edged.buffer.cursor import CursorState, Span
+from edged.buffer.jobs import Done, Job
 from edged.buffer.reader import Reader
-from edged.buffer.writer import Done, Job, Writer
+from edged.buffer.tail import Tail
+from edged.buffer.writer import Writer
 from edged.clock import wall_us
 from edged.config.model import BufferConfig
-from edged.config.types import Size
-from edged.errors import ConfigError, TransientError
+from edged.errors import TransientError
 from edged.model import Sample
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("edged.buffer")
 T = TypeVar("T")
 
 STOP_SECONDS = 10.0
 RETRY_FIRST, RETRY_LONGEST = 0.1, 10.0
 """Pauses, in seconds, between tries to write to a disk that refuses; they double."""
 _NEVER = 2**62
-_last = attrgetter("last")
-_A_PERSON_MUST_ACT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 
 
 class Buffer:
@@ -72,15 +68,12 @@ class Buffer:
         self._damaged: list[Span] = []
         self._suspect = ""
         self._waiters: list[asyncio.Future[int]] = []
-        self._tail: list[Batch] = []
-        self._tail_readings = 0
+        self._tail = Tail(2 * config.flush_readings)
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
         self._epoch_time = 0.0
         self._retry = 0.0
-        self._refusing = False
-        self._alarm: Literal["", "full", "failing"] = ""
-        self._detail = ""
+        self._alarm = Alarm(config)
 
     # life
 
@@ -91,19 +84,8 @@ class Buffer:
         TransientError (disk full or failing). Damage is no error: what can be read is saved, the rest is set aside.
         """
         self._loop = asyncio.get_running_loop()
-        path = self._writer.path
         try:
             await self._write(self._writer.open)
-        except sqlite3.Error as exc:
-            self._write_thread.shutdown(wait=False)
-            if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _A_PERSON_MUST_ACT:
-                raise ConfigError(
-                    f"the buffer {path} cannot be written ({exc}); check its owner and permissions"
-                ) from exc
-            raise TransientError(f"the buffer {path} cannot be opened: {exc}", reason="disk") from exc
-        except OSError as exc:
-            self._write_thread.shutdown(wait=False)
-            raise TransientError(f"the buffer {path} cannot be opened: {exc.strerror}", reason="disk") from exc
         except BaseException:
             self._write_thread.shutdown(wait=False)
             raise
@@ -126,22 +108,19 @@ class Buffer:
             task.cancel()
         waiting = self._fresh + self._held
         if waiting:
-            log.error("%d readings could not be written to the buffer before the end: %s", waiting, self._detail)
+            log.error("%d readings could not be written to the buffer before the end: %s", waiting, self._alarm.detail)
         if self._timer:
             self._timer.cancel()
         if self._read_thread:
-            await asyncio.wait(
-                {self._loop.run_in_executor(self._read_thread, self._reader.close)}, timeout=STOP_SECONDS
-            )
-            self._read_thread.shutdown(wait=False)
-        closing = self._loop.run_in_executor(self._write_thread, self._writer.close)
+            await self._finish(self._read_thread, self._reader.close)
+        await self._finish(self._write_thread, self._writer.close)
+
+    async def _finish(self, thread: ThreadPoolExecutor, close: Callable[[], None]) -> None:
+        closing = self._loop.run_in_executor(thread, close)
         await asyncio.wait({closing}, timeout=STOP_SECONDS)
-        self._write_thread.shutdown(wait=False)
-        if closing.done():
-            try:
-                closing.result()
-            except sqlite3.Error as exc:
-                log.error("the buffer could not be closed properly: %s", exc)  # noqa: TRY400  # one line for people
+        thread.shutdown(wait=False)
+        if closing.done() and isinstance(closing.exception(), sqlite3.Error):
+            log.error("the buffer could not be closed properly: %s", closing.exception())
 
     async def failed(self) -> None:
         """Wait until the buffer has stopped; raises what stopped it, if it was not `stop`."""
@@ -153,7 +132,7 @@ class Buffer:
     # in
 
     def put(self, sample: Sample) -> bool:
-        """Take a sample, to be durable with the next flush. False if there is no room: then it is counted as rejected."""
+        """Take a sample, to be durable with the next flush. False if there is no room: it is counted as rejected."""
         fresh = self._fresh + len(sample.values)
         if fresh > self._room:
             return self._refuse(len(sample.values))
@@ -209,8 +188,8 @@ class Buffer:
         """
         if after >= self.head:
             return []
-        if self._tail and after + 1 >= self._tail[0].first:
-            return self._from_tail(after, through, max_readings)
+        if self._tail.covers(after):
+            return self._tail.read(after, through, max_readings)
         while True:
             batches, damaged = await self._read(self._reader.batches, after, through, max_readings)
             for span in damaged:
@@ -242,7 +221,7 @@ class Buffer:
             self._arm()
 
     def durable(self, connection: str) -> int:
-        """How many settles of the connection a crash would forget. (After it, their messages are sent again.)"""
+        """How many settles of the connection a crash would forget: after it, their messages are sent again."""
         return self._undurable[connection]
 
     def request_commit(self) -> None:
@@ -259,8 +238,8 @@ class Buffer:
         samples = self._ledger.head - low - account.cursor.settled_beyond()
         if samples <= 0:
             return Pending(account.pending, 0, 0.0)
-        if self._tail and low + 1 >= self._tail[0].first:
-            batch = self._from_tail(low, None, 1)[0]
+        if self._tail.covers(low):
+            batch = self._tail.read(low, None, 1)[0]
             oldest = batch.samples[max(0, low + 1 - batch.first)].time
         else:
             oldest = await self._read(self._reader.earliest, low)
@@ -290,8 +269,8 @@ class Buffer:
             file_bytes=store.file_bytes(),
             wal_bytes=store.wal_bytes(),
             used_bytes=self._writer.used_bytes,
-            alarm=self._alarm,
-            detail=self._detail,
+            alarm=self._alarm.kind,
+            detail=self._alarm.detail,
             commits=self._writer.commits,
             commit_seconds=self._writer.commit_seconds,
             connections=_stats(ledger.accounts),
@@ -301,14 +280,10 @@ class Buffer:
     # flushing
 
     def _refuse(self, readings: int) -> bool:
-        full = self._alarm == "full" and self._config.when_full == "drop-newest"
+        full = self._alarm.refuses_new
         self.count(rejected=readings, reason="buffer_full" if full else "inbox_full")
-        if not full and not self._refusing and not self._stopping:
-            self._refusing = True
-            log.warning(
-                "the buffer's disk is too slow or fails: %d readings wait, new ones are refused",
-                self._fresh + self._held,
-            )
+        if not full and not self._stopping:
+            self._alarm.inbox_full(self._fresh + self._held)
         return False
 
     def _hurry(self) -> None:
@@ -337,10 +312,11 @@ class Buffer:
 
     async def _flush_forever(self) -> None:
         try:
-            while not self._stopping or self._fresh:
+            last = False
+            while not last:
                 await self._wake.wait()
                 self._wake.clear()
-                waiting = len(self._waiters)
+                last, waiting = self._stopping, len(self._waiters)
                 done = await self._write(self._writer.commit, self._take())
                 self._apply(done)
                 if not done.error:
@@ -368,14 +344,14 @@ class Buffer:
             self._held += self._fresh
             self._flying.add(self._totals)
             self._inbox, self._totals, self._fresh, self._early = [], Totals(), 0, 0
-            self._room = -1 if self._stopping else self._room_left()
+            self._room = self._room_left()
             if self._timer:
                 self._timer.cancel()
                 self._timer = None
         return job
 
     def _room_left(self) -> int:
-        if self._alarm == "full" and self._config.when_full == "drop-newest":
+        if self._stopping or self._alarm.refuses_new:
             return -1
         return self._config.inbox_readings - self._held
 
@@ -390,46 +366,19 @@ class Buffer:
         for name, spans in done.given_up.items():
             for span in spans:
                 self._cursors[name].cursor.add(*span)
-        self._keep_tail(done.batches)
+        low = min((account.cursor.low for account in self._cursors.values()), default=_NEVER)
+        self._tail.extend(done.batches, low)
         self._retry = min(max(self._retry * 2, RETRY_FIRST), RETRY_LONGEST) if done.error else 0.0
-        self._raise_alarm(done)
-        if not self._stopping:
-            self._room = self._room_left()
-        if self._refusing and self._fresh + self._held < self._config.inbox_readings // 2:
-            self._refusing = False
-            log.info("the buffer accepts readings again")
+        self._alarm.update(done)
+        self._room = self._room_left()
+        if self._fresh + self._held < self._config.inbox_readings // 2:
+            self._alarm.inbox_has_room()
         if self._timer is None and (done.error or self._fresh or self._settles or self._dirty()):
             self._arm()
         if done.ledger.head > self.head:
             self.head = done.ledger.head
             self._advanced.set()
             self._advanced = asyncio.Event()
-
-    def _keep_tail(self, batches: list[Batch]) -> None:
-        """Keep recent batches for the connections that keep up, as long as one of them needs them."""
-        tail = self._tail
-        tail += batches
-        self._tail_readings += sum(batch.readings for batch in batches)
-        low = min((account.cursor.low for account in self._cursors.values()), default=_NEVER)
-        gone = 0
-        for batch in tail:
-            if batch.last > low and self._tail_readings <= 2 * self._config.flush_readings:
-                break
-            self._tail_readings -= batch.readings
-            gone += 1
-        del tail[:gone]
-
-    def _from_tail(self, after: int, through: int | None, max_readings: int) -> list[Batch]:
-        batches: list[Batch] = []
-        readings = 0
-        for batch in self._tail[bisect_right(self._tail, after, key=_last) :]:
-            if (through is not None and batch.first > through) or (
-                batches and readings + batch.readings > max_readings
-            ):
-                break
-            batches.append(batch)
-            readings += batch.readings
-        return batches
 
     def _lose(self, span: Span) -> None:
         """A row could not be read back. Nobody shall wait for it; the writer books the loss."""
@@ -438,32 +387,6 @@ class Buffer:
         self._damaged.append(span)
         if self._timer is None:
             self._arm()
-
-    def _raise_alarm(self, done: Done) -> None:
-        """Say once when a limit or the disk begins to act, and once when it ends."""
-        alarm: Literal["", "full", "failing"] = "failing" if done.error else "full" if done.full else ""
-        if alarm:
-            self._detail = done.error or self._why_full(done.full)
-        if alarm == self._alarm:
-            return
-        if alarm == "failing":
-            limit = self._config.inbox_readings
-            log.warning(
-                "the buffer cannot be written (%s): up to %d readings wait in memory; trying again", done.error, limit
-            )
-        elif alarm == "full":
-            log.warning("%s", self._detail)
-        else:
-            log.info("the buffer is %s again", "writable" if self._alarm == "failing" else "below its limit")
-            self._detail = ""
-        self._alarm = alarm
-
-    def _why_full(self, limit: str) -> str:
-        oldest = self._config.when_full == "drop-oldest"
-        what = "the oldest readings are dropped" if oldest else "new readings are refused"
-        if limit == "disk":
-            return f"the disk has less than {Size(self._config.min_free)} bytes left (buffer: min_free): {what}"
-        return f"the buffer has reached {self._config.max_bytes} bytes (buffer: max_bytes): {what}"
 
     # threads
 

@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edged.buffer.counters import Ledger, Totals
-from edged.buffer.cursor import Intervals
 from edged.buffer.lock import Lock
 from edged.buffer.store import APPLICATION, FORMAT, Store, StoredRow, decode_row, is_corrupt, open_reader
 from edged.errors import ConfigError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("edged.buffer")
 _MAGIC = b"SQLite format 3\x00"
 _PLAUSIBLE_FORMAT = 1000
 """A version beyond this was not written by a newer edged, but by a broken disk."""
 _KEEP_QUARANTINED = 2
 _OWN_TABLES = {"log", "state"}
+_SPARE_PAGES = 64
+"""Left free when rows are copied into a new file."""
 
 
 class DamagedError(Exception):
@@ -162,60 +163,92 @@ def rebuild(
     """Replace a damaged file by a new one that holds what can be read of it, and keep the damaged one aside.
 
     `known` is what the writer knows, when it was at work: then epoch and numbers go on. Otherwise a new epoch begins.
-    Its ledger is changed. Raises sqlite3.Error and OSError when the disk does not allow it now: then try again.
+    Its ledger is changed. Without a reason `why` the file is sound and only to be made smaller.
+    Raises sqlite3.Error and OSError when the disk does not allow it now: nothing is lost then, try again.
     """
     new = path.with_name(path.name + ".new")
-    for leftover in (new, *_journals(new)):
-        leftover.unlink(missing_ok=True)
+    _remove(new)
     epoch = known.epoch if known else new_epoch()
     store = Store(new, max_bytes)
     try:
         store.prepare()
         store.create(epoch)
         source = known.store.db if known and not known.store.closed else None
-        old_ledger, rows, lost = _salvage(path, store, source)
-        ledger = _settle_books(store, known.ledger if known else old_ledger, witness, fresh=known is None)
+        saved = _salvage(path, store, source)
+        ledger = _settle_books(store, known.ledger if known else saved.ledger, witness, fresh=known is None)
         with store.transaction():
             store.save(ledger)
         store.checkpoint()
     finally:
         store.close()
     aside = _replace(path, new)
-    log.error(
-        "buffer %s was damaged (%s): %d rows saved, %s; the damaged file is kept as %s; epoch %s",
-        path, why, rows, lost, aside.name, epoch,
-    )  # fmt: skip
     if known:
         known.store.close()
     opened = _open(path, max_bytes)
     opened.epoch = epoch
+    if why:
+        log.error(
+            "the buffer %s was damaged (%s): %s; the damaged file is kept as %s; epoch %s",
+            path, why, saved, aside.name, epoch,
+        )  # fmt: skip
+        _keep_newest(path)
+    else:
+        _remove(aside)
+        log.info("the buffer %s was rewritten to fit into `max_bytes`", path)
     return opened
 
 
-def _salvage(path: Path, store: Store, source: sqlite3.Connection | None) -> tuple[Ledger | None, int, str]:
-    """Copy all rows that can be read; returns (the old ledger if readable, rows copied, what was lost)."""
+@dataclass(slots=True)
+class _Saved:
+    """What could be read of a damaged file."""
+
     ledger: Ledger | None = None
-    copied = 0
-    damage = ""
+    rows: int = 0
+    readings: int = 0
+    complete: bool = True
+
+    def __str__(self) -> str:
+        text = f"{self.readings} readings in {self.rows} rows were saved"
+        if not self.complete:
+            text += ", more did not fit"
+        if self.ledger is None:
+            return text + ", its counters could not be read"
+        return f"{text}, {max(0, self.ledger.kept - self.readings)} readings were lost"
+
+
+def _salvage(path: Path, store: Store, source: sqlite3.Connection | None) -> _Saved:
+    """Copy all that can be read."""
+    saved = _Saved()
     try:
-        with nullcontext(source) if source else closing(open_reader(path)) as db:
-            with suppress(sqlite3.Error, ValueError):
-                head, text = db.execute("SELECT head, ledger FROM state WHERE id = 1").fetchone() or (0, b"")
-                ledger = Ledger.parse(head, text)
-            rows = _readable(db)
-            while group := _group(rows, store.max_transaction):
-                if store.used_pages() + sum(store.pages_for(len(row[8])) for row in group) > store.max_pages - 64:
-                    damage = "the rest did not fit"
-                    break
-                with store.transaction():
-                    for row in group:
-                        store.insert(row)
-                copied += len(group)
-    except sqlite3.Error as exc:
-        damage = str(exc)
-    if ledger is None:
-        return None, copied, f"its counters could not be read{damage and '; ' + damage}"
-    return ledger, copied, damage or f"{max(0, ledger.rows - copied)} rows lost"
+        db = source or open_reader(path)
+    except sqlite3.Error:
+        return saved
+    with nullcontext() if source else closing(db):
+        with suppress(sqlite3.Error, ValueError, TypeError):
+            head, text = db.execute("SELECT head, ledger FROM state WHERE id = 1").fetchone()
+            saved.ledger = Ledger.parse(head, text)
+        rows = _readable(db)
+        while group := _group(rows, store.max_transaction):
+            if store.used_pages() + sum(store.pages_for(len(row[8])) for row in group) > store.max_pages - _SPARE_PAGES:
+                saved.complete = False
+                break
+            with store.transaction():
+                for row in group:
+                    store.insert(row)
+            saved.rows += len(group)
+            saved.readings += sum(row[2] for row in group)
+        _copy_dead_letters(db, store)
+    return saved
+
+
+def _copy_dead_letters(db: sqlite3.Connection, store: Store) -> None:
+    letters: list[tuple[object, ...]] = []
+    with suppress(sqlite3.DatabaseError):
+        letters.extend(db.execute("SELECT * FROM dead_letters ORDER BY id DESC LIMIT 100"))
+    size = sum(len(letter[-1]) for letter in letters if isinstance(letter[-1], bytes))
+    if letters and store.used_pages() + store.pages_for(size) < store.max_pages * 3 // 4:
+        with store.transaction():
+            store.db.executemany("INSERT INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", letters)
 
 
 def _readable(db: sqlite3.Connection) -> Iterator[StoredRow]:
@@ -257,24 +290,11 @@ def _settle_books(store: Store, ledger: Ledger | None, witness: tuple[str, int] 
             account.lanes.clear()
         for gap in store.gaps(account.cursor.low, ledger.head):
             account.cursor.add(*gap)
-        lost = account.pending - unsettled(store, account.cursor)
+        lost = account.pending - store.unsettled(account.cursor)
         account.stored_for += max(0, -lost)
         account.evicted += max(0, lost)
         account.corrupt += max(0, lost)
     return ledger
-
-
-def unsettled(store: Store, cursor: Intervals) -> int:
-    """Readings in the rows that the cursor has not settled, counted one by one."""
-    partly = []
-    total = 0
-    for row in store.heads(cursor.low):
-        missing = cursor.missing(row.first, row.seq)
-        if missing == [row.span]:
-            total += row.readings
-        else:
-            partly.extend(missing)
-    return total + store.count_readings(partly)
 
 
 def _journals(path: Path) -> tuple[Path, Path]:
@@ -305,17 +325,23 @@ def _replace(path: Path, new: Path) -> Path:
         path.rename(aside)
     _set_aside_journal(path, aside)
     new.replace(path)
-    for leftover in _journals(new):
-        leftover.unlink(missing_ok=True)
+    _remove(new)
     _sync_directory(path.parent)
-    quarantined = sorted(
-        (file for file in path.parent.glob(f"{path.name}.corrupt-*") if not file.name.endswith(("-wal", "-shm"))),
-        key=lambda file: file.stat().st_mtime,
-    )
-    for file in quarantined[:-_KEEP_QUARANTINED]:
-        for part in (file, *_journals(file)):
-            part.unlink(missing_ok=True)
     return aside
+
+
+def _remove(file: Path) -> None:
+    for part in (file, *_journals(file)):
+        part.unlink(missing_ok=True)
+
+
+def _keep_newest(path: Path) -> None:
+    """Damaged files must not fill the disk."""
+    quarantined = [
+        file for file in path.parent.glob(f"{path.name}.corrupt-*") if not file.name.endswith(("-wal", "-shm"))
+    ]
+    for file in sorted(quarantined, key=lambda file: file.stat().st_mtime)[:-_KEEP_QUARANTINED]:
+        _remove(file)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from edged.buffer.batch import Batch
 from edged.buffer.codec import decode_batch
 from edged.buffer.counters import Ledger, Settle
-from edged.buffer.cursor import Span
+from edged.buffer.cursor import Intervals, Span
 
 FORMAT = 1
 """The version of the file's layout, in SQLite's user_version."""
@@ -24,6 +24,8 @@ PAGE = 1024
 _FRAME_HEADER = 24
 _SHM_BLOCK = 32_768
 _SHM_FRAMES = 4_000
+_COUNT_READINGS = 10_000
+"""How much is read at a time to count or copy rows."""
 BUSY_SECONDS = 2.0
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _COLUMNS = "seq, first, readings, earliest, latest, boot, skew, crc, data"
@@ -194,7 +196,7 @@ class Store:
         """Append one row, within a transaction."""
         self.db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
-    def heads(self, after: int = 0) -> Iterator[RowHead]:
+    def heads(self, after: int = 0) -> Generator[RowHead]:
         """The rows beyond `after` in order, without their data. Exhaust or close it before writing."""
         columns = "seq, first, readings, latest, boot, skew, length(data)"
         cursor = self.db.execute(f"SELECT {columns} FROM log WHERE seq > ? ORDER BY seq", (after,))  # noqa: S608  # a constant
@@ -222,19 +224,43 @@ class Store:
             if batch is not None:
                 yield batch
 
-    def count_readings(self, spans: Sequence[Span]) -> int:
-        """How many readings the samples of these ranges hold."""
-        return sum(
-            len(sample.values)
-            for first, last in spans
-            for batch in self.batches(first, last)
-            for sample in batch.samples[max(0, first - batch.first) : last - batch.first + 1]
-        )
+    def count_readings(self, spans: Sequence[Span]) -> int | None:
+        """How many readings the samples of these ranges hold; None if some of them cannot be read."""
+        readings = samples = 0
+        for first, last in spans:
+            for batch in self.batches(first, last):
+                within = batch.samples[max(0, first - batch.first) : last - batch.first + 1]
+                readings += sum(len(sample.values) for sample in within)
+                samples += len(within)
+        return readings if samples == sum(last - first + 1 for first, last in spans) else None
+
+    def unsettled(self, cursor: Intervals) -> int:
+        """Readings in the rows that the cursor has not settled, counted one by one."""
+        total, partly = 0, []
+        with closing(self.heads(cursor.low)) as rows:
+            for row in rows:
+                missing = cursor.missing(row.first, row.seq)
+                if missing == [row.span]:
+                    total += row.readings
+                else:
+                    partly.extend(missing)
+        return total + sum(self.count_readings([span]) or 0 for span in partly)
+
+    def count_all(self) -> tuple[int, int, list[Span]]:
+        """(rows, readings, ranges of damaged rows), every checksum checked."""
+        rows = readings = after = 0
+        damaged: list[Span] = []
+        while group := read_rows(self.db, after, max_readings=_COUNT_READINGS):
+            rows += len(group)
+            readings += sum(row[2] for row in group)
+            damaged += [(row[1], row[0]) for row in group if decode_row(row) is None]
+            after = group[-1][0]
+        return rows, readings, damaged
 
     def gaps(self, after: int, head: int) -> list[Span]:
         """The ranges within after+1..head of which no row is left."""
         missing: list[Span] = []
-        for row in self.heads(after):
+        for row in self.heads(after):  # to its end, so it is closed
             if row.first > after + 1:
                 missing.append((after + 1, row.first - 1))
             after = max(after, row.seq)
