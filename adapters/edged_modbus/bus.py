@@ -131,9 +131,11 @@ class ModbusBus:
             for level in _LEVELS:
                 try:
                     await self._identify_level(link, device, config, level, objects)
-                except RefusedError as exc:
-                    if not objects:
-                        raise PermanentError(f"{device} does not identify itself: {exc}", reason=exc.reason) from exc
+                except (PermanentError, TransientError) as exc:
+                    if objects:
+                        break  # it has told what it wants to tell
+                    kind = PermanentError if isinstance(exc, PermanentError) else TransientError
+                    raise kind(f"{device} does not identify itself: {exc}", reason=exc.reason) from exc
         return {_object_name(number): _text(data) for number, data in sorted(objects.items())}
 
     async def close(self) -> None:

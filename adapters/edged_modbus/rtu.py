@@ -41,7 +41,7 @@ class Wire(Protocol):
         ...
 
     async def read(self) -> bytes:
-        """Some bytes, as soon as there are any. Raises TransientError `unreachable` when the wire is gone."""
+        """Some bytes, as soon as there are any. Raises TransientError when the wire is gone."""
         ...
 
     def pending(self) -> bytes:
@@ -174,7 +174,8 @@ class TcpWire(asyncio.Protocol):
             raise TransientError(f"there is no connection to {self._endpoint}", reason=Reason.UNREACHABLE)
         data = await connection.read()
         if not data:
-            raise TransientError(f"{self._endpoint} closed the connection", reason=Reason.UNREACHABLE)
+            # The link itself works: it could be opened.
+            raise TransientError(f"{self._endpoint} closed the connection", reason=Reason.PROTOCOL)
         self.arrived = connection.arrived
         return data
 

@@ -37,6 +37,8 @@ _HEADER = 6
 """Bytes of an MBAP header up to and with its length field (Modbus Messaging on TCP/IP V1.0b, 3.1.3)."""
 _LONGEST = 254
 """Highest value of the length field: unit and PDU."""
+_REFUSAL = 9
+"""Bytes of a frame with an exception; pymodbus does not look at what follows the code."""
 _BUFFER = 1 << 16
 _NUMBERS = 65_000
 """pymodbus numbers its requests from 1 to this."""
@@ -80,11 +82,13 @@ _REPLIES = [type(f"_Reply{code}", (_Reply,), {"function_code": code}) for code i
 class PymodbusLink:
     """A link over one connection, opened when first needed and again after every failure."""
 
-    def __init__(self, endpoint: Endpoint, make: Factory) -> None:
+    def __init__(self, endpoint: Endpoint, make: Factory, closed: tuple[str, Reason] | None = None) -> None:
         self.arrived: Moment = (0, 0)
         self.foreign = 0
         self._endpoint = endpoint
         self._make = make
+        self._closed = closed or (f"{endpoint} closed the connection instead of answering", Reason.PROTOCOL)
+        """What it means when a connection ends without a reply. The link itself works: it could be opened."""
         self._session: _Session | None = None
         self._number = 0
         """The last transaction identifier; they go on across connections."""
@@ -129,7 +133,7 @@ class PymodbusLink:
         return self._session
 
     async def _attempt(self, address: str) -> _Session:
-        session = _Session(address, self._make, str(self._endpoint))
+        session = _Session(address, self._make, self._closed)
         try:
             # client.connect() does the same, but says nothing of what went wrong.
             await session.client.ctx.call_create()
@@ -147,7 +151,7 @@ class PymodbusLink:
 class _Session:
     """One connection. What still arrives on an abandoned one finds nobody waiting."""
 
-    def __init__(self, address: str, make: Factory, peer: str) -> None:
+    def __init__(self, address: str, make: Factory, closed: tuple[str, Reason]) -> None:
         self.arrived: Moment = (0, 0)
         self.foreign = 0
         self.client = make(address, self._packet, self._connection)
@@ -155,7 +159,7 @@ class _Session:
             self.client.register(reply)
         # Its own limit is about one frame, and it empties the buffer without a word when more comes in at once.
         self.client.ctx.max_buffer_size = _BUFFER
-        self._peer = peer
+        self._closed = closed
         self._unit = self._function = self._number = 0
         self._waiting = False
         self._heard = False
@@ -198,9 +202,8 @@ class _Session:
         if self._heard:
             self._fail(InvalidReplyError("the connection was closed in the middle of a reply"))
         else:
-            self._fail(
-                _ClosedError(f"{self._peer} closed the connection instead of answering", reason=Reason.UNREACHABLE)
-            )
+            why, reason = self._closed
+            self._fail(_ClosedError(why, reason=reason))
 
     def _packet(self, sending: bool, data: bytes) -> bytes:  # noqa: FBT001  # pymodbus' own signature
         """Let through what is the reply to the request under way, and nothing else.
@@ -237,6 +240,8 @@ class _Session:
             return self._invalid(f"unit {unit} answered when unit {self._unit} was asked")
         if function & 0x7F != self._function:
             return self._invalid(f"it answered function {function} when asked {self._function}")
+        if function & 0x80 and len(frame) != _REFUSAL:
+            return self._invalid(f"an exception reply has 2 bytes, not {len(frame) - 7}")
         self.arrived = now()
         return frame
 
@@ -279,7 +284,8 @@ def udp_links(config: ModbusUdpBus) -> list[PymodbusLink]:
         client.ctx.error_received = client.ctx.connection_lost  # type: ignore[method-assign]  # the only hook there is
         return client
 
-    return [PymodbusLink(endpoint, make)]
+    nobody = f"nobody listens at {endpoint} (UDP): check the port, and that Modbus over UDP is enabled in the device"
+    return [PymodbusLink(endpoint, make, (nobody, Reason.UNREACHABLE))]
 
 
 def tls_links(config: ModbusTlsBus) -> list[PymodbusLink]:
