@@ -57,7 +57,8 @@ def schema(markdown: bool) -> None:  # click's way
     """
     from edged.config.schema import json_schema, reference  # only here
 
-    click.echo(reference() if markdown else json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    text = reference() if markdown else json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    click.echo(text, nl=False)
 
 
 def _compile(path: Path, target: str) -> int:

@@ -68,7 +68,11 @@ def written(value: Any) -> Any:
 def json_schema() -> dict[str, Any]:
     """The schema of the whole configuration."""
     defs: dict[str, Any] = {}
-    properties: dict[str, Any] = {name: {**_of(cls, defs), "description": cls.__doc__} for name, cls in _SINGLE.items()}
+    properties: dict[str, Any] = {}
+    for name, cls in _SINGLE.items():
+        schema = _of(cls, defs)
+        optional = schema if "required" in defs[cls.__name__] else {"anyOf": [schema, {"type": "null"}]}
+        properties[name] = {**optional, "description": cls.__doc__}
     adapters = {name: load_adapter(name) for name in adapter_names()}
     connectors = {name: load_connector(name).connection_config for name in connector_names()}
     devices = dict.fromkeys(adapter.device_config for adapter in adapters.values())

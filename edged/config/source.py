@@ -163,7 +163,7 @@ def read_all(path: Path, reader: Reader) -> Mapping:
     files = _Files(reader)
     files.take(main, path)
     drop_ins = home(path) / "conf.d"
-    if drop_ins.is_dir() and not os.access(drop_ins, os.R_OK | os.X_OK):
+    if drop_ins.is_dir() and not _listable(drop_ins):
         reader.report.error(Mark(SourceFile(str(drop_ins))), "", "this folder may not be read by this user")
     for found in reader.inputs.listing(str(Path(glob.escape(str(drop_ins.absolute()))) / "*")):
         name = drop_ins / Path(found).name
@@ -174,6 +174,15 @@ def read_all(path: Path, reader: Reader) -> Mapping:
     for tree in files.trees:
         _merge(merged, tree, reader.report)
     return merged
+
+
+def _listable(folder: Path) -> bool:
+    """`glob` takes a folder that it may not read for an empty one."""
+    try:
+        os.listdir(folder)  # noqa: PTH208  # only whether it raises counts
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(slots=True)

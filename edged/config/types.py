@@ -51,7 +51,7 @@ def _quantity(text: object, units: Mapping[str, float], what: str, example: str,
 class Duration(float):
     """A span of time in seconds, written `500ms`, `1s`, `1h30m`."""
 
-    PATTERN: ClassVar = r"^0$|^\s*([0-9]+(\.[0-9]+)?\s*(us|µs|ms|s|m|min|h|d|w)\s*)+$"
+    PATTERN: ClassVar = r"^\s*([0-9]+(\.[0-9]+)?\s*(us|µs|ms|s|m|min|h|d|w)\s*)+$"
 
     @classmethod
     def parse(cls, text: object) -> Self:
@@ -64,7 +64,8 @@ class Duration(float):
         for unit, seconds in (("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0)):
             if self >= seconds and (self / seconds).is_integer():
                 return f"{self / seconds:.0f}{unit}"
-        return f"{float(self):g}s" if self >= 1 or self == 0.0 else f"{self * 1e3:g}ms"
+        number, unit = (float(self), "s") if self >= 1 or self == 0.0 else (self * 1e3, "ms")
+        return f"{number:.6f}".rstrip("0").rstrip(".") + unit
 
     __repr__ = __str__
 
@@ -81,7 +82,7 @@ class Duration(float):
 class Size(int):
     """A number of bytes, written `64MB` or `1GiB`."""
 
-    PATTERN: ClassVar = r"^0$|^\s*[0-9]+(\.[0-9]+)?\s*(B|kB|MB|GB|KiB|MiB|GiB)\s*$"
+    PATTERN: ClassVar = r"^\s*[0-9]+(\.[0-9]+)?\s*(B|kB|MB|GB|KiB|MiB|GiB)\s*$"
 
     @classmethod
     def parse(cls, text: object) -> Self:

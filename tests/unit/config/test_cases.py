@@ -18,7 +18,7 @@ CASES = ROOT / "tests" / "cases" / "config"
 
 
 @pytest.mark.parametrize("case", sorted(path.name for path in CASES.iterdir()))
-def test_check_says_what_the_case_expects(case: str, monkeypatch: pytest.MonkeyPatch):
+def test_check_says_what_the_case_expects(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CASES / case)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     for secrets in (CASES / case).glob("secrets.env"):
