@@ -1,8 +1,8 @@
 """Our own RTU master, on any wire that carries bytes: here the TCP connection to a serial server.
 
 RTU frames have no number, so that a late reply looks like the reply to the next request of the same shape (pymodbus
-takes it for that). So after a request that was not answered properly nothing is sent until a late reply would have
-come: as long again as the device was given to answer.
+takes it for that). So after a request that was not answered properly, or was cancelled, nothing is sent until a late
+reply would have come: until twice the time has passed that the device is given to answer.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class RtuMaster:
 
     async def _transact(self, unit: int, request: Request[Any], within: float) -> bytes:
         parser = RtuReplyParser(unit, request)
+        answered_by = asyncio.get_running_loop().time() + 2 * within
         try:
             self._wire.write(rtu_frame(unit, request.pdu))
             async with asyncio.timeout(within):
@@ -94,12 +95,12 @@ class RtuMaster:
                     pass
             self._validate(request, reply)
         except TimeoutError:
-            self._give_up(parser, within)
+            self._give_up(parser, answered_by)
             if parser.received:
                 raise InvalidReplyError(parser.complaint()) from None
             raise TransientError(f"no answer within {within:g} s", reason=Reason.TIMEOUT) from None
         except BaseException:
-            self._give_up(parser, within)
+            self._give_up(parser, answered_by)
             raise
         self.arrived = self._wire.arrived
         if parser.skipped or parser.rest:
@@ -113,16 +114,18 @@ class RtuMaster:
         with contextlib.suppress(RefusedError, DeviceFailureError):
             request.parse(reply)
 
-    def _give_up(self, parser: RtuReplyParser, within: float) -> None:
+    def _give_up(self, parser: RtuReplyParser, until: float) -> None:
         self._wire.close()
         self._owed = parser
-        self._be_quiet(within)
+        self._quiet_until = max(self._quiet_until, until)
 
     def _be_quiet(self, seconds: float) -> None:
         self._quiet_until = max(self._quiet_until, asyncio.get_running_loop().time() + seconds)
 
     async def _settle(self) -> None:
         """Listen, without sending, until no late reply is to be expected any more."""
+        if self._quiet_until <= asyncio.get_running_loop().time():
+            return
         try:
             async with asyncio.timeout_at(self._quiet_until):
                 while asyncio.get_running_loop().time() < self._quiet_until:

@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pymodbus.client import AsyncModbusTcpClient, AsyncModbusTlsClient, AsyncModbusUdpClient, ModbusBaseClient
 from pymodbus.exceptions import ModbusException
@@ -178,12 +178,17 @@ class _Session:
         self._unit, self._function, self._number = unit, request[0], number
         self._heard = False
         self._waiting = True
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelled = task.cancelling()
         try:
             reply = await self.client.execute(False, _Request(unit, request))  # noqa: FBT003  # pymodbus' signature
         except ModbusException as exc:
             raise self._missing(within) from exc
         finally:
             self._waiting = False
+        if task.cancelling() > cancelled:
+            # In Python 3.11 the `wait_for` in pymodbus swallows a cancellation that comes together with the reply.
+            raise asyncio.CancelledError
         if isinstance(reply, _Reply):
             return bytes((reply.function_code,)) + reply.body
         return bytes((reply.function_code, reply.exception_code))
@@ -310,7 +315,11 @@ def tls_links(config: ModbusTlsBus) -> list[PymodbusLink]:
         client.ctx.call_create = partial(create, server_hostname=config.server_name or config.host)
         return client
 
-    return [PymodbusLink(endpoint, make) for _ in range(config.connections)]
+    # With TLS 1.3 a server looks at our certificate when the connection is made already, and can only close it.
+    closed = (
+        f"{endpoint} closed the connection instead of answering: does it want a certificate of ours, or another one?"
+    )
+    return [PymodbusLink(endpoint, make, (closed, Reason.PROTOCOL)) for _ in range(config.connections)]
 
 
 class _Contexts:
