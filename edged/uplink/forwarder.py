@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from edged.buffer.cursor import Intervals
 from edged.buffer.log import Buffer
-from edged.clock import boot_id, iso, mono_us, wall_us
+from edged.clock import boot_id, iso, mono_us
 from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
 from edged.uplink.api import (
     ENDED,
@@ -33,6 +33,7 @@ from edged.uplink.api import (
     Verdict,
 )
 from edged.uplink.lanes import Chain, Route, halves, plan
+from edged.uplink.state import Counters, ForwarderState, LaneState, Story
 from edged.uplink.suspicion import Suspicion
 from edged.uplink.window import Window
 
@@ -52,68 +53,6 @@ _LAST_WORD = 1.0
 """Seconds that a stop waits for messages in flight."""
 _REFUSALS = 60
 """So many refusals in a row are not the messages' fault: from then on only one message per pause is tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaneState:
-    """One lane, for people."""
-
-    seq: int
-    """The last message sent."""
-    through: int | None
-    """Where the lane ends; None if it has no end."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForwarderState:
-    """A connection as it is now, for people and machines. All but the first eight count messages since the start."""
-
-    connected: bool
-    since: str
-    """When that began: ISO 8601, UTC."""
-    detail: str
-    """What the receiver said when connecting, or why there is no session."""
-    attempts: int
-    """Attempts to connect since the last stable session."""
-    window: int
-    in_flight: int
-    unsaved: int
-    """Confirmed messages of which the disk does not know yet."""
-    pending: int
-    """Readings that wait in the buffer."""
-    delivered: int
-    delivered_readings: int
-    retried: int
-    rejected: int
-    """Those that went to the dead letters."""
-    unheard: int
-    """Delivered ones of which the receiver said that nobody subscribes."""
-    last_rejection: str
-    lanes: Mapping[str, LaneState]
-
-
-@dataclass(slots=True)
-class _Counters:
-    delivered: int = 0
-    readings: int = 0
-    retried: int = 0
-    rejected: int = 0
-    unheard: int = 0
-    refused_in_a_row: int = 0
-    last_rejection: str = ""
-
-
-@dataclass(slots=True)
-class _Story:
-    """The state of the connection, and what has been said about it."""
-
-    connected: bool = False
-    since: int = field(default_factory=wall_us)
-    detail: str = "not tried yet"
-    attempts: int = 0
-    outage_began: int = field(default_factory=mono_us)
-    told: set[str] = field(default_factory=set)
-    """What has been logged since the last stable session; not again until the next."""
 
 
 @dataclass(slots=True)
@@ -138,8 +77,8 @@ class Forwarder:
         self._buffer = buffer
         self._retry_max = link.pacing.retry_max
         self._backoff = wait_random_exponential(multiplier=1, max=self._retry_max)
-        self._story = _Story()
-        self._counters = _Counters()
+        self._story = Story(name, self._pending, self._retry_max)
+        self._counters = Counters()
         self._suspicion = Suspicion()
         self._chains: dict[Lane, Chain] = {}
         self._session: _Session | None = None
@@ -206,51 +145,18 @@ class Forwarder:
             finally:
                 await self._link.close()
         except EdgedError as exc:
-            self._disconnected(str(exc))
+            self._story.off(str(exc))
             raise
         finally:
             self._story.connected = False
             self._session = None
-
-    def _connected(self, line: str) -> None:
-        story = self._story
-        story.connected, story.since, story.detail = True, wall_us(), line
-        if "connected" not in story.told:
-            story.told.add("connected")
-            self._tell_connected()
-
-    def _tell_connected(self) -> None:
-        seconds = (mono_us() - self._story.outage_began) / 1e6
-        log.info(
-            "%s: connected after %.0f s, %s readings waiting (%s)", self._name, seconds, f"{self._pending():,}",
-            self._story.detail,
-        )  # fmt: skip
-
-    def _stable(self, attempt: RetryCallState) -> None:
-        """The session has lasted: whatever comes is news again."""
-        if self._story.attempts > 1 and len(self._story.told) > 2:  # noqa: PLR2004  # not only one loss and one return
-            self._tell_connected()
-        attempt.attempt_number = 1
-        self._story.attempts = 0
-        self._story.told.clear()
-
-    def _disconnected(self, why: str) -> None:
-        story = self._story
-        if story.connected:
-            story.since = wall_us()
-            if not story.told:
-                story.outage_began = mono_us()
-        story.detail = why
-        if why not in story.told:
-            story.told.add(why)
-            log.warning("%s: not connected (%s); trying again, up to every %g s", self._name, why, self._retry_max)
 
     # -- one session -----------------------------------------------------------------------------------------------
 
     async def _forward(self, line: str, attempt: RetryCallState) -> None:
         """Forward until the session ends; always raises."""
         session = self._session = await self._begin()
-        self._connected(line)
+        self._story.on(line)
         async with session.group as group:
             lanes = [
                 group.create_task(self._run_lane(session, route), name=f"{self._name} {lane} lane")
@@ -307,7 +213,8 @@ class Forwarder:
 
     async def _become_stable(self, attempt: RetryCallState) -> None:
         await asyncio.sleep(_STABLE)
-        self._stable(attempt)
+        attempt.attempt_number = 1
+        self._story.stable()
 
     async def _save(self, window: Window) -> None:
         """Make confirmations durable early when the window is full of them."""
@@ -330,7 +237,7 @@ class Forwarder:
             todo = [chunk]
             while todo:
                 piece = todo.pop(0)
-                if piece.last == self._suspicion.aside:
+                if piece.first == piece.last == self._suspicion.aside:
                     session.skipped[lane] = piece
                     continue
                 await window.take(lane)
@@ -352,7 +259,7 @@ class Forwarder:
             try:
                 batches = await buffer.read(after, through=route.through, max_readings=_PAGE)
             except TransientError as exc:
-                self._tell_once(str(exc))
+                self._story.warn_once(str(exc))
                 await asyncio.sleep(_READ_AGAIN)
                 continue
             for batch in batches:
@@ -413,7 +320,7 @@ class Forwarder:
             if outcome.verdict is not Verdict.RETRY or outcome.reason in ENDED:
                 return outcome
             self._counters.retried += 1
-            self._tell_once(f"the receiver does not take a message now ({outcome.detail}); trying again")
+            self._story.warn_once(f"the receiver does not take a message now ({outcome.detail}); trying again")
             try:
                 async with asyncio.timeout(random.uniform(0, min(pause, self._retry_max))):  # noqa: S311  # no secret
                     await session.over.wait()
@@ -454,7 +361,7 @@ class Forwarder:
         counters.refused_in_a_row = 0
         if outcome.reason == NO_SUBSCRIBER:
             counters.unheard += 1
-            self._tell_once("the receiver accepts messages, but says that nobody subscribes to them")
+            self._story.warn_once("the receiver accepts messages, but says that nobody subscribes to them")
         skipped = session.skipped.get(lane)
         if skipped is not None and skipped.last < piece.first:
             del session.skipped[lane]
@@ -468,7 +375,7 @@ class Forwarder:
         counters.rejected += 1
         counters.refused_in_a_row += 1
         counters.last_rejection = detail or reason
-        self._tell_once(f"a message was refused for good and went to the dead letters ({detail or reason})")
+        self._story.warn_once(f"a message was refused for good and went to the dead letters ({detail or reason})")
 
     def _settle(
         self, lane: Lane, piece: Chunk, outcome: Literal["delivered", "dead"], reason: str = "", detail: str = ""
@@ -483,16 +390,10 @@ class Forwarder:
         """When everything is refused, somebody must change something: do not turn all there is into dead letters."""
         if self._counters.refused_in_a_row < _REFUSALS or session.over.is_set():
             return
-        self._tell_once("every message is refused; from now on only one is tried from time to time")
+        self._story.warn_once("every message is refused; from now on only one is tried from time to time")
         session.window.be_careful(lane)
         try:
             async with asyncio.timeout(random.uniform(0.5, 1) * self._retry_max):  # noqa: S311  # spreads load
                 await session.over.wait()
         except TimeoutError:
             return
-
-    def _tell_once(self, text: str) -> None:
-        """Log what would otherwise be said for each message; again after the next outage."""
-        if text not in self._story.told:
-            self._story.told.add(text)
-            log.warning("%s: %s", self._name, text)

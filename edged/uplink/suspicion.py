@@ -53,8 +53,8 @@ class Suspicion:
             self.aside = piece.last
 
     def learn_limit(self, size: int) -> None:
-        """A payload of so many bytes is too large."""
-        self.limit = min(self.limit, size - 1)
+        """A payload of so many bytes is too large; one of half of them may not be."""
+        self.limit = min(self.limit, size * 7 // 8)
 
     def convicted(self) -> None:
         """The sample that was set aside is guilty; it was not a matter of size."""

@@ -24,6 +24,7 @@ class Window:
         self._active: set[Lane] = set()
         self._careful: set[Lane] = set()
         self._waiting: set[Lane] = set()
+        self._served: Lane | None = None
         self._changed = asyncio.Event()
         self.starved = asyncio.Event()
         """Set when a lane waits because of what the disk does not know of yet: save it."""
@@ -60,7 +61,7 @@ class Window:
         """Wait for a slot and take it."""
         self._waiting.add(lane)
         try:
-            while not self._free(lane):
+            while not (self._free(lane) and self._has_turn(lane)):
                 if 2 * self._unsaved() >= self.size:
                     self.starved.set()
                 self._changed.clear()
@@ -68,6 +69,8 @@ class Window:
         finally:
             self._waiting.discard(lane)
         self._in_flight[lane] += 1
+        self._served = lane
+        self._changed.set()
 
     def give_back(self, lane: Lane) -> None:
         """A message is no longer in flight."""
@@ -92,6 +95,10 @@ class Window:
         if any(other in self._waiting or self._in_flight[other] for other in self._careful):
             return False
         return self._in_flight[lane] < self._cap(lane)
+
+    def _has_turn(self, lane: Lane) -> bool:
+        """Whether no other lane waits that could go on and was not served last."""
+        return lane is not self._served or not any(self._free(other) for other in self._waiting if other is not lane)
 
     def _cap(self, lane: Lane) -> int:
         if len(self._active) < len(Lane):

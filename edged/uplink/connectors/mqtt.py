@@ -21,7 +21,8 @@ from edged.config.model import GatewayConfig
 from edged.config.types import Duration, Secret, Size
 from edged.errors import ConfigError, PermanentError
 from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Lane, Link, Message, Pacing
-from edged.uplink.payload import VERSION, encode_columns, encode_sample
+from edged.uplink.encoders import encode_columns, encode_sample
+from edged.uplink.payload import VERSION
 from edged.uplink.topics import check_template, fill
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}

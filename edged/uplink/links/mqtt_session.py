@@ -1,0 +1,347 @@
+"""One MQTT session with a broker. The only module that knows aiomqtt and paho.
+
+A session object is never used again: paho keeps the messages of a broken connection and would send them once more on
+the next, while here SQLite is the only queue. What else of aiomqtt 2.5 and paho 2 had to be changed is said beside each
+override; their private names are used nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import aiomqtt
+from paho.mqtt.client import MQTT_LOG_ERR, WebsocketConnectionError, error_string
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edged.errors import PermanentError
+from edged.uplink.api import CLOSED, OFFLINE, SILENT, Message, Outcome, Verdict
+from edged.uplink.links import reasons
+from edged.uplink.links.tls import Tls, TlsContext, make_context
+
+_wire = logging.getLogger("edged.mqtt.wire")
+_wire.setLevel(logging.CRITICAL)  # what paho says of each broken connection is said once, by the forwarder
+
+Version = aiomqtt.ProtocolVersion
+V5, V311 = Version.V5, Version.V311
+_FAREWELL = 2.0
+"""Seconds that the end of a session may take."""
+_INCOMING = 256 * 1024
+"""Bytes of the largest packet that a broker may send us."""
+_ANY = 65_535
+_CONNACK_PROPERTIES = (
+    "MaximumPacketSize", "MaximumQoS", "ReasonString", "ReceiveMaximum", "RetainAvailable", "ServerKeepAlive",
+    "ServerReference",
+)  # fmt: skip
+_CLOSED_BY_US = {"Success", "Normal disconnection"}
+_BROKEN = "the connection broke"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """A broker, and how to be its client. Times in seconds."""
+
+    url: str
+    """As configured, for messages to people."""
+    host: str
+    port: int
+    client_id: str
+    websocket_path: str = ""
+    """Not empty: MQTT over WebSocket."""
+    tls: Tls | None = None
+    username: str | None = None
+    password: Callable[[], str] | None = None
+    """Asked at every attempt. Raises ConfigError."""
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    keepalive: int = 30
+    session_expiry: int = 86_400
+    connect_timeout: float = 10.0
+    ack_timeout: float = 20.0
+    window: int = 20
+    max_message: int = 128 * 1024
+
+
+class Accepted(NamedTuple):
+    """A CONNACK."""
+
+    code: int
+    session_present: bool
+    properties: Mapping[str, Any]
+
+
+class _Waiting(NamedTuple):
+    """A message under way."""
+
+    outcome: asyncio.Future[Outcome]
+    since: float
+
+
+def _make_properties(kind: int) -> Properties:
+    return Properties(kind)  # type: ignore[no-untyped-call]  # paho's
+
+
+class Session(aiomqtt.Client):
+    """One connection, from dialling to its end."""
+
+    def __init__(self, broker: Broker, protocol: Version, will: Message, *, retain: bool) -> None:
+        self._broker = broker
+        self._v5 = protocol is V5
+        properties = None
+        if self._v5:
+            properties = _make_properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = broker.session_expiry
+            properties.MaximumPacketSize = _INCOMING
+        super().__init__(
+            broker.host, broker.port, username=broker.username, logger=_wire, identifier=broker.client_id,
+            password=broker.password() if broker.password else None, protocol=protocol,
+            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=retain),
+            clean_session=None if self._v5 else False,
+            clean_start=False, properties=properties, keepalive=broker.keepalive, max_inflight_messages=0,
+            transport="websockets" if broker.websocket_path else "tcp", websocket_path=broker.websocket_path or None,
+        )  # fmt: skip
+        self.retain = retain
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self.receive_maximum = _ANY
+        self.max_packet = 0
+        """Bytes of the largest packet that the broker takes; 0 if it did not say."""
+        self._connack: asyncio.Future[Accepted | None] = self._loop.create_future()
+        self._dial: asyncio.Future[None] | None = None
+        self._thread = threading.get_ident()
+        self._context: TlsContext | None = None
+        self._raw: socket.socket | None = None
+        self._error = ""
+        self._waiting: dict[int, _Waiting] = {}
+        self._heard = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._packed: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Properties, int]] = {}
+        self._client.connect_timeout = broker.connect_timeout
+        self._client.on_log = self._note_error
+        # So that a socket which paho opened and then forgot can be closed.
+        self._client._create_socket_connection = self._create_socket  # type: ignore[method-assign]  # noqa: SLF001  # as said above
+        # Set by the base class when reading raised an exception, and by nobody else here.
+        self._disconnected.add_done_callback(lambda done: self._break(f"{_BROKEN}: {done.exception()}", CLOSED))
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Accepted | str:
+        """Dial and wait for the CONNACK; returns it, or what happened instead.
+
+        Leaves neither socket nor task behind when it fails or is cancelled. Raises OSError.
+
+        The base class's `__aenter__` leaves both, and waits in vain when the broker hangs up instead of answering.
+        """
+        opened = False
+        self._dial = asyncio.ensure_future(self._loop.run_in_executor(None, self._client_connect))
+        try:
+            async with asyncio.timeout(self._broker.connect_timeout):
+                await asyncio.shield(self._dial)
+                accepted = await self._connack
+            opened = accepted is not None and accepted.code == 0
+            return accepted or ("hung up without an answer" + (f" ({self._error})" if self._error else ""))
+        finally:
+            self._client.on_log = None
+            if not opened:
+                self.abandon()
+
+    def _client_connect(self) -> None:
+        """In a thread: name look-up, TCP and TLS block."""
+        if self._broker.tls is not None:
+            self._context = make_context(self._broker.tls)
+            self._client.tls_set_context(self._context)
+            if self._broker.tls.insecure:
+                self._client.tls_insecure_set(True)  # noqa: FBT003  # else paho looks for ssl.match_hostname, gone since 3.12
+        try:
+            super()._client_connect()
+        except WebsocketConnectionError as exc:
+            broker = self._broker
+            raise PermanentError(
+                f"{broker.url} does not speak MQTT over WebSocket on {broker.websocket_path}: check `url`",
+                reason="websocket",
+            ) from exc
+
+    def _create_socket(self) -> socket.socket:
+        """In the thread. TCP_NODELAY: with Nagle's algorithm a full window crosses a slow line at half the speed."""
+        broker = self._broker
+        self._raw = socket.create_connection((broker.host, broker.port), timeout=broker.connect_timeout)
+        self._raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._raw
+
+    @property
+    def dialling(self) -> asyncio.Future[None] | None:
+        """The thread's work, if it still goes on although nobody wants it any more."""
+        return self._dial if self._dial is not None and not self._dial.done() else None
+
+    def abandon(self) -> None:
+        """Close the socket now, or as soon as the dialling thread is done with it."""
+        if self.dialling is not None:
+            self.dialling.add_done_callback(lambda _: self.abandon())
+            return
+        if self._dial is not None and not self._dial.cancelled():
+            self._dial.exception()  # has been looked at
+        self._break("closed", OFFLINE)
+        wrapped = self._context.wrapped if self._context else None
+        for leftover in (wrapped, self._raw):
+            if leftover is not None:
+                leftover.close()
+
+    def _note_error(self, _client: object, _userdata: object, level: int, text: str) -> None:
+        if level == MQTT_LOG_ERR:
+            self._error = text.removeprefix("failed to receive on socket: ")
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:  # noqa: ARG002  # paho's signature
+        if self._connack.done():
+            return
+        known = {name: getattr(properties, name) for name in _CONNACK_PROPERTIES if hasattr(properties, name)}
+        self.receive_maximum = known.get("ReceiveMaximum", _ANY)
+        self.max_packet = known.get("MaximumPacketSize", 0)
+        self.retain = self.retain and known.get("RetainAvailable", 1) == 1
+        keepalive = known.get("ServerKeepAlive")
+        if keepalive is not None:
+            self._client._keepalive = keepalive  # noqa: SLF001  # paho before 2.2 does not read it
+        self._connack.set_result(Accepted(reason_code.value, flags.session_present, known))
+
+    # -- publishing ------------------------------------------------------------------------------------------------
+
+    def size(self, message: Message) -> int:
+        """Bytes of the whole PUBLISH packet (MQTT 5, 3.3), a few more at most."""
+        properties = self._packing(message)[1] if self._v5 else 0
+        return 5 + 2 + len(message.topic.encode()) + 2 + properties + len(message.payload)
+
+    def _packing(self, message: Message) -> tuple[Properties | None, int]:
+        key = message.content_type, tuple(message.properties.items())
+        if key not in self._packed:
+            properties = _make_properties(PacketTypes.PUBLISH)
+            properties.ContentType = message.content_type
+            if message.properties:
+                properties.UserProperty = list(message.properties.items())
+            self._packed[key] = properties, len(properties.pack())  # type: ignore[no-untyped-call]  # paho's
+        return self._packed[key]
+
+    async def deliver(self, message: Message) -> Outcome:
+        """Publish and wait for the PUBACK or the end of the session.
+
+        The base class's `publish` throws the reason code away, sits out its time-out when the connection breaks, and
+        logs a warning for each message beyond the tenth that waits.
+        """
+        if self.ended.done():
+            return Outcome(Verdict.RETRY, OFFLINE, self.ended.result())
+        properties = self._packing(message)[0] if self._v5 else None
+        try:
+            info = self._client.publish(message.topic, message.payload, 1, message.retain and self.retain, properties)
+        except ValueError as exc:
+            return Outcome(Verdict.REJECTED, "topic", f"{message.topic[:80]!r}: {exc}")
+        if info.rc != 0:
+            return Outcome(Verdict.RETRY, OFFLINE, error_string(info.rc))
+        now = self._loop.time()
+        waiting = self._waiting[info.mid] = _Waiting(self._loop.create_future(), now)
+        if self._timer is None:
+            self._timer = self._loop.call_at(now + self._broker.ack_timeout, self._check_acks)
+        try:
+            return await waiting.outcome
+        finally:
+            if self._waiting.get(info.mid) is waiting:
+                del self._waiting[info.mid]
+
+    def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:  # noqa: ARG002  # paho's signature
+        self._heard = self._loop.time()
+        waiting = self._waiting.pop(mid, None)
+        if waiting is None or waiting.outcome.done():
+            return
+        waiting.outcome.set_result(reasons.puback(reason_code.value, getattr(properties, "ReasonString", "")))
+
+    def _check_acks(self) -> None:
+        """End a session in which messages wait and nothing comes: the link may be swallowing everything.
+
+        Any acknowledgement counts, so that a slow line which needs long for a full window is not cut again and again.
+        """
+        self._timer = None
+        oldest = next(iter(self._waiting.values()), None)
+        if oldest is None:
+            return
+        timeout, now = self._broker.ack_timeout, self._loop.time()
+        due = max(oldest.since, self._heard) + timeout
+        if now >= due:
+            self._break(f"the broker has not confirmed anything for {timeout:g} s", SILENT)
+        else:
+            self._timer = self._loop.call_at(due, self._check_acks)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:  # noqa: ARG002  # paho's signature
+        if not self._connack.done():
+            self._connack.set_result(None)
+        elif flags.is_disconnect_packet_from_server:
+            text = getattr(properties, "ReasonString", "")
+            client_id = self._broker.client_id
+            name = reason_code.getName()
+            self._end(reasons.disconnect(reason_code.value, name, client_id=client_id, text=text), CLOSED)
+        elif reason_code.getName() in _CLOSED_BY_US:
+            self._end("closed", OFFLINE)
+        elif reason_code.getName() == "Keep alive timeout":
+            self._end("the broker does not answer any more", SILENT)
+        else:
+            self._end(_BROKEN, CLOSED)
+
+    def _end(self, why: str, reason: str) -> None:
+        """Note the end of the session, and tell everybody who waits for the broker's word."""
+        if self.ended.done():
+            return
+        self.ended.set_result(why)
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiting in self._waiting.values():
+            if not waiting.outcome.done():
+                waiting.outcome.set_result(Outcome(Verdict.RETRY, reason, why))
+        self._waiting.clear()
+
+    def _break(self, why: str, reason: str) -> None:
+        """End the session from our side. Not within a callback of paho: it holds a lock there that closing takes."""
+        self._end(why, reason)
+        self._client._sock_close()  # noqa: SLF001  # there is no public way to close without waiting for the broker
+
+    async def leave(self, farewell: Message | None) -> None:
+        """Say good-bye and close, within a limited time. Whatever the broker does, nothing is left open."""
+        try:
+            if not self.ended.done():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_FAREWELL):
+                        if farewell is not None and len(self._waiting) < self.receive_maximum:
+                            await self.deliver(farewell)
+                        self._client.disconnect()
+                        await asyncio.shield(self.ended)
+        finally:
+            self.abandon()
+        if self._misc_task is not None:
+            self._misc_task.cancel()
+            await asyncio.wait([self._misc_task])
+
+    # -- the event loop --------------------------------------------------------------------------------------------
+
+    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        """At once where possible.
+
+        The base class always does it a moment later, when the socket may be closed and its number be another one's.
+        """
+        if threading.get_ident() != self._thread:
+            super()._on_socket_register_write(client, userdata, sock)
+            return
+        self._loop.add_writer(sock.fileno(), self._write)
+
+    def _write(self) -> None:
+        written = False
+        try:
+            self._client.loop_write()
+            written = True
+        finally:
+            if not written:
+                self._break(_BROKEN, CLOSED)
+
+    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
+        """Nothing is subscribed to yet: what an old session brings is not for us, and must not pile up in a queue."""

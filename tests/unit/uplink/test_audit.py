@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.testing.audit import Audit, LaneId, MessageId
+
+
+def message(seq: int, prev: int, lane: str = "live", first: int = 0, epoch: str = "e") -> dict[str, Any]:
+    first = first or prev + 1
+    return {
+        "v": 1, "gateway": "g", "epoch": epoch, "lane": lane, "first": first, "seq": seq, "prev": prev,
+        "readings": 10, "tables": [],
+    }  # fmt: skip
+
+
+def test_a_complete_lane_has_nothing_to_report() -> None:
+    audit = Audit()
+    assert all(audit.take(message(seq, seq - 5)) for seq in (5, 10, 15))
+    assert (audit.missing, audit.duplicates, audit.out_of_order, audit.messages, audit.readings) == ([], 0, 0, 3, 30)
+    assert audit.gaps("g", "e") == []
+    assert audit.lanes[LaneId("g", "e", "live")].last == 15
+
+
+def test_what_the_broker_confirmed_and_lost_is_missing_until_it_comes() -> None:
+    audit = Audit()
+    audit.take(message(5, 0))
+    audit.take(message(15, 10))
+    assert audit.missing == [MessageId("g", "e", 10)]
+    assert audit.gaps("g", "e") == [(6, 10)]
+    assert audit.take(message(10, 5))
+    assert audit.missing == []
+    assert audit.out_of_order == 1
+    assert audit.gaps("g", "e") == []
+
+
+def test_a_repeated_message_is_a_duplicate_and_to_be_dropped_also_from_the_other_lane() -> None:
+    audit = Audit()
+    audit.take(message(5, 0))
+    assert not audit.take(message(5, 0))
+    assert not audit.take(message(5, 0, lane="historical"))
+    assert audit.duplicates == 2
+    assert audit.readings == 10
+
+
+def test_the_lanes_are_in_order_each_for_itself() -> None:
+    audit = Audit()
+    for seq, prev, lane in [(5, 0, "live"), (105, 5, "live"), (10, 0, "historical"), (110, 105, "live")]:
+        audit.take(message(seq, prev, lane, first=seq - 4))
+    assert (audit.missing, audit.out_of_order, audit.duplicates) == ([], 0, 0)
+    assert audit.gaps("g", "e") == [(11, 100)]
+
+
+def test_a_new_epoch_and_another_gateway_are_other_stories() -> None:
+    audit = Audit()
+    audit.take(message(5, 0))
+    assert audit.take(message(5, 0, epoch="f"))
+    assert audit.take(message(5, 0) | {"gateway": "h"})
+    assert audit.messages == 3
+
+
+def test_other_messages_are_let_through() -> None:
+    assert Audit().take({"v": 1, "gateway": "g", "status": "online"})
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.data())
+def test_after_any_loss_the_audit_knows_which_messages_are_missing(sizes: list[int], data: st.DataObject) -> None:
+    sent, prev = [], 0
+    for size in sizes:
+        sent.append(message(prev + size, prev))
+        prev += size
+    lost = data.draw(st.sets(st.sampled_from(range(len(sent)))))
+    audit = Audit()
+    for i, one in enumerate(sent):
+        if i not in lost:
+            audit.take(one)
+    # What precedes a lost message is not named by it; the next one that came names the last lost before it.
+    named = {sent[i]["seq"] for i in lost if i + 1 < len(sent) and i + 1 not in lost}
+    assert {one.seq for one in audit.missing} == named
+    for i in lost:
+        audit.take(sent[i])
+    assert audit.missing == []
+    assert audit.gaps("g", "e") == []
