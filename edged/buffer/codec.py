@@ -125,7 +125,7 @@ def decode_batch(blob: bytes, first: int, boot: str, readings: int) -> Batch:
     try:
         document = orjson.loads(zlib.decompress(blob))
         return Batch(first, tuple(_samples(document)), boot, readings)
-    except (zlib.error, KeyError, IndexError, TypeError) as exc:
+    except (zlib.error, LookupError, TypeError, AttributeError, StopIteration) as exc:
         raise ValueError(f"not a batch: {exc}") from exc
 
 

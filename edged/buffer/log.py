@@ -224,6 +224,11 @@ class Buffer:
         """How many settles of the connection a crash would forget: after it, their messages are sent again."""
         return self._undurable[connection]
 
+    async def saved(self, connection: str, below: int) -> None:
+        """Wait until a crash would forget fewer than `below` settles of the connection."""
+        while self._undurable[connection] >= below:
+            await self._advanced.wait()
+
     def request_commit(self) -> None:
         """Make settles durable soon rather than with the next flush. Calls are grouped while a commit is under way."""
         if self._settles and not self._retry:
@@ -375,10 +380,9 @@ class Buffer:
             self._alarm.inbox_has_room()
         if self._timer is None and (done.error or self._fresh or self._settles or self._dirty()):
             self._arm()
-        if done.ledger.head > self.head:
-            self.head = done.ledger.head
-            self._advanced.set()
-            self._advanced = asyncio.Event()
+        self.head = done.ledger.head
+        self._advanced.set()
+        self._advanced = asyncio.Event()
 
     def _lose(self, span: Span) -> None:
         """A row could not be read back. Nobody shall wait for it; the writer books the loss."""

@@ -35,6 +35,7 @@ class Retention:
         self._config = config
         self._boot = boot
         self._retained = time.monotonic()
+        self._acted = False
         self.full: Limit = ""
 
     @property
@@ -75,7 +76,7 @@ class Retention:
             return True
         self.retain(ledger, done)
         while store.used_pages() + pages > limit:
-            self.full = which
+            self.full, self._acted = which, True
             if store.drop_dead_letters(100):
                 continue
             drop_oldest = self._config.when_full == "drop-oldest"
@@ -86,12 +87,13 @@ class Retention:
     def has_room(self, size: int) -> bool:
         """Whether `size` bytes fit with some distance to the limits."""
         limit, _ = self._limit()
-        return self._store.used_pages() + self._store.pages_for(size) <= limit - limit // 16
+        return self._store.used_pages() + self._store.pages_for(size) <= limit - limit // 8
 
     def relax(self) -> None:
-        """End the state of being full when there is some distance to the limit, so that it is said once."""
-        if self.full and self.has_room(0):
+        """End the state of being full when nothing had to go and there is some distance to the limit: say it once."""
+        if self.full and not self._acted and self.has_room(0):
             self.full = ""
+        self._acted = False
 
     def bound_journal(self, size: int) -> None:
         """Keep the journal within its share of max_bytes before a transaction with `size` bytes of rows.

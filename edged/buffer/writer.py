@@ -205,7 +205,7 @@ class Writer:
 
     def _commit_group(self, group: Sequence[Row], done: Done, *, retain: bool) -> None:
         started = time.perf_counter()
-        before, part = self.ledger, Done()
+        before, full, part = self.ledger, self.retention.full, Done()
         ledger = self.ledger = before.copy()
         waiting = sum(row.readings for row in self._rows[len(group) :])
         try:
@@ -221,7 +221,7 @@ class Writer:
                     self._insert(row, part)
                 self.store.save(ledger, waiting)
         except BaseException:
-            self.ledger = before
+            self.ledger, self.retention.full = before, full
             raise
         self.commits += 1
         self.commit_seconds = time.perf_counter() - started
