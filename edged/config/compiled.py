@@ -196,7 +196,7 @@ def _code(classes: Any) -> set[str]:
             continue
         files.add(file)
         if package is not None and package.__name__ != "edged":
-            files.update(str(one) for root in getattr(package, "__path__", []) for one in Path(root).glob("*.py"))
+            files.update(str(one) for root in getattr(package, "__path__", []) for one in Path(root).rglob("*.py"))
     return files
 
 

@@ -148,11 +148,12 @@ def check_secrets(config: Config, nodes: Nodes, report: Report, base: Path | Non
         if isinstance(written, Scalar) and written.faulty:
             continue
         if not secret.name:
-            report.warning(
-                mark, path,
-                f"a secret in the clear: write `!secret {keys[-1]}` and keep the text elsewhere; until then every "
-                "start is slower, because it is not cached either",
-            )  # fmt: skip
+            named = f"`!secret {keys[-1]}`"
+            if isinstance(written, Scalar) and written.variable:
+                advice = f"a secret in a variable: write {named} and set {secrets.variable_of(keys[-1])} instead"
+            else:
+                advice = f"a secret in the clear: write {named} and keep the text elsewhere"
+            report.warning(mark, path, f"{advice}; until then every start is slower, because this is not cached")
             continue
         used = True
         if base is None:
