@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from edged.adapter import Duration, Name, PollResult, Quality, Value
+from edged.adapter import Duration, Name, PollResult, Value
 from edged.model import GOOD
 from edged_modbus import RTU_OVER_TCP, TCP, TLS, UDP
 from edged_modbus.config import ModbusDevice, ModbusRtuOverTcpBus, ModbusTcpBus, ModbusTlsBus, ModbusUdpBus
@@ -24,10 +24,12 @@ ADDRESSES = 1000
 """The pymodbus servers have so many of each kind; register n holds n, coil n the parity of n."""
 
 
-def device(points: Mapping[str, ModbusPoint], **settings: Any) -> ModbusDevice:
+def device(
+    points: Mapping[str, ModbusPoint], *, timeout: float = 0.25, retries: int = 0, **settings: Any
+) -> ModbusDevice:
     """A device that is given a quarter of a second to answer, and no second attempt, unless said otherwise."""
-    settings = {"bus": Name("bus"), "timeout": Duration(0.25), "retries": 0} | settings
-    return ModbusDevice(points={Name(name): point for name, point in points.items()}, **settings)
+    named = {Name(name): point for name, point in points.items()}
+    return ModbusDevice(bus=Name("bus"), timeout=Duration(timeout), retries=retries, points=named, **settings)
 
 
 def holding(*starts: int) -> dict[str, ModbusPoint]:
@@ -46,7 +48,7 @@ async def opened(
         "udp": (UDP, ModbusUdpBus),
         "rtu-over-tcp": (RTU_OVER_TCP, ModbusRtuOverTcpBus),
     }[kind]
-    settings = {"host": HOST, "timeout": Duration(1)} | settings
+    settings = {"host": HOST} | settings
     named = {"m": devices} if isinstance(devices, ModbusDevice) else devices
     bus = adapter.open("bus", config(adapter=f"modbus-{kind}", port=port, **settings), named)
     try:
@@ -68,7 +70,7 @@ def values(result: PollResult) -> dict[str, Value]:
 def faults(result: PollResult) -> dict[str, str]:
     """The qualities that are not good, by point."""
     return {
-        reading.point: str(cast("Quality", reading.quality))
+        reading.point: str(reading.quality)
         for sample in result.samples
         for reading in sample.readings()
         if reading.quality is not GOOD

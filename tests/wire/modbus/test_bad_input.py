@@ -82,7 +82,7 @@ RTU_FAULTS: dict[str, tuple[Behaviour, str, str]] = {
 async def test_rtu_over_tcp(fault: str) -> None:
     behaviour, reason, message = RTU_FAULTS[fault]
     async with Rogue([rogue.good, behaviour, rogue.good], framing="rtu") as server:
-        async with opened("rtu-over-tcp", server.port, device(POINTS, timeout=Duration(0.1))) as bus:
+        async with opened("rtu-over-tcp", server.port, device(POINTS, timeout=0.1)) as bus:
             job = bus.prepare("m", list(POINTS))
             assert values(await bus.poll(job)) == RIGHT
             with pytest.raises(TransientError, match=message) as caught:
@@ -105,7 +105,7 @@ async def test_noise_before_an_rtu_reply_costs_nothing(noise: bytes) -> None:
 @pytest.mark.parametrize(("kind", "framing"), [("tcp", "tcp"), ("rtu-over-tcp", "rtu")])
 async def test_a_reply_in_single_bytes_is_a_reply(kind: str, framing: str) -> None:
     server = Rogue([rogue.dripping()], framing=framing)  # type: ignore[arg-type]  # parametrised
-    async with server, opened(kind, server.port, device(POINTS, timeout=Duration(2))) as bus:
+    async with server, opened(kind, server.port, device(POINTS, timeout=2)) as bus:
         assert values(await bus.poll(bus.prepare("m", list(POINTS)))) == RIGHT
 
 
@@ -144,7 +144,7 @@ async def test_a_late_rtu_reply_on_the_new_connection_is_never_taken_for_the_nex
     server = await asyncio.start_server(serve, HOST, 0)
     port = server.sockets[0].getsockname()[1]
     points = holding(1, 2)
-    async with server, opened("rtu-over-tcp", port, device(points, timeout=Duration(0.15))) as bus:
+    async with server, opened("rtu-over-tcp", port, device(points, timeout=0.15)) as bus:
         one, two = bus.prepare("m", ["h1"]), bus.prepare("m", ["h2"])
         late = asyncio.create_task(deliver_late())
         assert faults(await bus.poll(one)) == {"h1": "bad(timeout)"}
@@ -195,7 +195,7 @@ async def test_a_udp_port_that_nobody_serves_does_not_cost_the_time_out() -> Non
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
         unused.bind((HOST, 0))
         port = unused.getsockname()[1]
-    async with opened("udp", port, device(POINTS, timeout=Duration(30))) as bus, asyncio.timeout(5):
+    async with opened("udp", port, device(POINTS, timeout=30)) as bus, asyncio.timeout(5):
         with pytest.raises(TransientError, match="nobody listens") as caught:
             await bus.poll(bus.prepare("m", list(POINTS)))
     assert caught.value.reason == "unreachable"
@@ -247,7 +247,7 @@ async def test_a_block_that_is_never_answered_does_not_hide_the_others_for_ever(
         return rogue.silent(request) if request.start == 1000 else rogue.good(request)
 
     async with Rogue([behave]) as server:  # type: ignore[list-item]  # what the behaviours return
-        async with opened("tcp", server.port, device(points, timeout=Duration(0.05))) as bus:
+        async with opened("tcp", server.port, device(points, timeout=0.05)) as bus:
             job = bus.prepare("m", list(points))
             await bus.poll(job)
             notes: list[str] = []
@@ -303,7 +303,7 @@ async def test_passing_exceptions_teach_nothing(code: int, reason: str) -> None:
 @pytest.mark.parametrize("behaviour", [rogue.silent, rogue.send(b"\x00" * 300), rogue.cut(9), rogue.wrong_unit])
 async def test_failures_leak_neither_sockets_nor_tasks(behaviour: Behaviour) -> None:
     async with Rogue([behaviour]) as server:
-        async with opened("tcp", server.port, device(POINTS, timeout=Duration(0.02))) as bus:
+        async with opened("tcp", server.port, device(POINTS, timeout=0.02)) as bus:
             job = bus.prepare("m", list(POINTS))
             tasks = len(asyncio.all_tasks())
             for _ in range(30):
@@ -321,7 +321,7 @@ async def test_failures_leak_neither_sockets_nor_tasks(behaviour: Behaviour) -> 
 async def test_failures_do_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with Rogue([rogue.silent, rogue.send(b"\x00" * 300), rogue.wrong_unit, rogue.cut(9)]) as server:
-        async with opened("tcp", server.port, device(POINTS, timeout=Duration(0.02))) as bus:
+        async with opened("tcp", server.port, device(POINTS, timeout=0.02)) as bus:
             job = bus.prepare("m", list(POINTS))
             for _ in range(6):
                 with pytest.raises(TransientError):

@@ -97,7 +97,7 @@ async def test_tcp_never_publishes_the_reply_to_a_cancelled_request(seed: int) -
         words = struct.pack(">HH", request.start, len(server.requests) & 0xFFFF)
         return [chance.choice([0, 0, 0, 0.001, 0.01, 1.5 * WITHIN]), request.frame(b"\x03\x04" + words)]
 
-    async with Rogue([behave]) as server, opened("tcp", server.port, device(PAIRS, timeout=Duration(WITHIN))) as bus:
+    async with Rogue([behave]) as server, opened("tcp", server.port, device(PAIRS, timeout=WITHIN)) as bus:
         assert await _try_to_confuse(bus, lambda: len(server.requests), seed, 100) > 20
 
 
@@ -105,7 +105,7 @@ async def test_tcp_never_publishes_the_reply_to_a_cancelled_request(seed: int) -
 async def test_rtu_never_publishes_the_reply_to_a_cancelled_request(seed: int) -> None:
     async with (
         serial_line(seed) as (line, port),
-        opened("rtu-over-tcp", port, device(PAIRS, timeout=Duration(WITHIN))) as bus,
+        opened("rtu-over-tcp", port, device(PAIRS, timeout=WITHIN)) as bus,
     ):
         assert await _try_to_confuse(bus, lambda: line.number, seed, 40) > 3
 
@@ -115,7 +115,7 @@ async def test_a_cancellation_is_never_swallowed_whichever_step_it_meets(kind: s
     """Cancel after one, two, three … turns of the loop, so that it meets every step of a poll, also the reply itself."""
     server = Rogue([rogue.good], framing=framing)  # type: ignore[arg-type]  # parametrised
     points = holding(5)
-    async with server, opened(kind, server.port, device(points, timeout=Duration(0.02))) as bus:
+    async with server, opened(kind, server.port, device(points, timeout=0.02)) as bus:
         job = bus.prepare("m", ["h5"])
         met = 0
         for turns in range(40):
@@ -138,7 +138,7 @@ async def test_a_cancellation_is_never_swallowed_whichever_step_it_meets(kind: s
 
 
 async def test_a_time_out_around_a_poll_is_one() -> None:
-    async with Rogue([rogue.silent]) as server, opened("tcp", server.port, device(holding(1), timeout=Duration(30))) as bus:
+    async with Rogue([rogue.silent]) as server, opened("tcp", server.port, device(holding(1), timeout=30)) as bus:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await bus.poll(bus.prepare("m", ["h1"]))
@@ -149,7 +149,7 @@ async def test_a_task_group_ends_polls_that_wait() -> None:
         await asyncio.sleep(0.02)
         raise ValueError("a sibling fails")
 
-    async with Rogue([rogue.silent]) as server, opened("tcp", server.port, device(holding(1), timeout=Duration(30))) as bus:
+    async with Rogue([rogue.silent]) as server, opened("tcp", server.port, device(holding(1), timeout=30)) as bus:
         with pytest.raises(ExceptionGroup, match="unhandled errors"):
             async with asyncio.timeout(5), asyncio.TaskGroup() as group:
                 group.create_task(bus.poll(bus.prepare("m", ["h1"])))
