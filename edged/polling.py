@@ -97,7 +97,6 @@ class _Device:
     polls: int = 0
     failures: int = 0
     overruns: int = 0
-    overran_at: float = -_CALM
     seconds: float = 0.0
     with_link: bool = False
     """Down because the link was: then its return is told once, by the bus."""
@@ -146,7 +145,8 @@ class BusPoller:
         self._down_at = 0.0
         self._polls = self._transactions = 0
         self._load = 0.0
-        self._load_at = 0.0
+        self._load_at = self._load_since = 0.0
+        self._overran_at = -_CALM
         self._probe_after = 0.0
         """No probe before this moment, so that silent devices keep to their share."""
 
@@ -160,7 +160,7 @@ class BusPoller:
         self._bus = self._open()
         self._gate = asyncio.Semaphore(self._bus.concurrency)
         try:
-            self._schedule_all()
+            await self._schedule_all()
             async with asyncio.TaskGroup() as group:
                 for i in range(self._bus.concurrency):
                     group.create_task(self._work(), name=f"bus {self._name} worker {i}")
@@ -175,15 +175,19 @@ class BusPoller:
                 results.append(await self._bus.poll(job.job, raw=True))
         return results
 
-    def _schedule_all(self) -> None:
-        now = asyncio.get_running_loop().time()
+    async def _schedule_all(self) -> None:
+        """Prepare every job, then put them on the grid."""
         self._queue.clear()
         self._devices.clear()
-        self._load_at = now
+        prepared = []
         for assignment in self._assignments:
+            prepared.append(self._bus.prepare(assignment.device, assignment.points))
+            await asyncio.sleep(0)  # thousands of plans take seconds; other buses go on meanwhile
+        now = self._load_at = self._load_since = self._now()
+        for assignment, plan in zip(self._assignments, prepared, strict=True):
             device = self._devices.setdefault(assignment.device, _Device(assignment.device))
             job = _Job(
-                self._bus.prepare(assignment.device, assignment.points),
+                plan,
                 device,
                 assignment.every,
                 phase=now + assignment.phase * assignment.every,
@@ -200,8 +204,10 @@ class BusPoller:
         return ticket
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        # A cancellation that came in the moment of a reply may have been swallowed: asyncio.wait_for of Python 3.11,
+        # which libraries use, does that.
+        while not (task and task.cancelling()):
             wait = self._queue[0][0] - loop.time() if self._queue else None
             if wait is None or wait > 0:
                 await self._sleep(wait)
@@ -263,15 +269,14 @@ class BusPoller:
         missed = int((now - job.due) // job.every)
         if missed <= 0:
             return
-        device = job.device
-        device.overruns += missed
-        if now - device.overran_at > _CALM:
+        job.device.overruns += missed
+        if now - self._overran_at > _CALM:
             log.warning(
-                "%s: %s cannot be read every %gs (this poll took %.3fs, the bus is busy %.0f %% of the time): "
-                "raise `every`, or put fewer points or devices on this bus",
-                self._name, device.name, job.every, device.seconds, 100 * self._load,
+                "%s: cannot keep up: %s was to be read every %gs and is %.3fs late; a poll of it takes %.3fs, the bus is "
+                "busy %.0f %% of the time. Raise `every`, or put fewer points or devices on this bus",
+                self._name, job.device.name, job.every, now - job.due, job.device.seconds, 100 * self._load,
             )  # fmt: skip
-        device.overran_at = now
+        self._overran_at = now
 
     def _came_up(self, device: _Device) -> None:
         link_was_down = self._health == "down"
@@ -362,7 +367,7 @@ class BusPoller:
     def _spend(self, began: float, now: float) -> None:
         """Account for the bus being busy, as an exponential average."""
         elapsed = max(now - self._load_at, 1e-6)
-        weight = min(elapsed / _SMOOTHING, 1.0)
+        weight = min(elapsed / min(_SMOOTHING, max(now - self._load_since, elapsed)), 1.0)
         busy = min((now - began) / elapsed, 1.0) / self._bus.concurrency
         self._load += weight * (busy - self._load)
         self._load_at = now

@@ -40,7 +40,7 @@ def config(ports: Iterable[int], units: int, *, flush: str, broker: int) -> dict
     for i, port in enumerate(ports):
         buses[f"b{i}"] = {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": port}
         for unit in range(1, units + 1):
-            devices[f"b{i}u{unit}"] = {"bus": f"b{i}", "unit": unit, "every": "1s", "points": points_yaml()}
+            devices[f"b{i}u{unit}"] = {"bus": f"b{i}", "unit": unit, "every": "1s", "profile": "load"}
     return {
         "gateway": {"id": "bench"},
         "buffer": {"flush": flush},
@@ -64,7 +64,8 @@ async def load(units: int, seconds: float, *, flush: str = "1s") -> dict[str, An
         broker = stack.enter_context(Mosquitto(folder / "broker"))
         subscriber = stack.enter_context(subscribed(broker.port, "edged/bench/data"))
         made = config(ports, units, flush=flush, broker=broker.port)
-        gateway = Gateway(folder / "gateway", made, prefix=measure.pinned(measure.UNDER_TEST))
+        profiles = {"load": {"points": points_yaml()}}
+        gateway = Gateway(folder / "gateway", made, prefix=measure.pinned(measure.UNDER_TEST), profiles=profiles)
         began = time.monotonic()
         async with running(gateway):
             while not subscriber.messages:

@@ -18,7 +18,14 @@ from edged.cli import NoDaemonError, client
 class Gateway:
     """`edged run` on a folder. JSON is YAML, so the configuration is written as JSON."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], *, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        *,
+        prefix: tuple[str, ...] = (),
+        profiles: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.folder = folder
         self.config = folder / "edged.yaml"
         self.socket = folder / "edged.sock"
@@ -27,6 +34,9 @@ class Gateway:
         self._process: asyncio.subprocess.Process | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(json.dumps(config))
+        for name, profile in (profiles or {}).items():
+            (folder / "profiles").mkdir(exist_ok=True)
+            (folder / "profiles" / f"{name}.yaml").write_text(json.dumps({"profile": name, **profile}))
 
     @property
     def pid(self) -> int:
@@ -52,7 +62,7 @@ class Gateway:
 
     async def status(self) -> dict[str, Any]:
         """What it says of itself, waiting until it answers."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     record: dict[str, Any] = await asyncio.to_thread(client.call, self.socket, "/v1/status")
