@@ -272,7 +272,7 @@ class BusPoller:
         job.device.overruns += missed
         if now - self._overran_at > _CALM:
             log.warning(
-                "%s: cannot keep up: %s was to be read every %gs and is %.3fs late; a poll of it takes %.3fs, the bus is "
+                "%s: cannot keep up: %s was to be read every %gs and is %.3fs late; a poll takes %.3fs, the bus is "
                 "busy %.0f %% of the time. Raise `every`, or put fewer points or devices on this bus",
                 self._name, job.device.name, job.every, now - job.due, job.device.seconds, 100 * self._load,
             )  # fmt: skip
