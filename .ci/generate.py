@@ -10,6 +10,7 @@ import click
 from click.testing import CliRunner
 
 from edged.cli import COMMANDS, main
+from edged.uplink import asyncapi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,8 +77,10 @@ def _printed(*arguments: str) -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     "config/edged.schema.json": lambda: _printed("schema"),
+    "docs/reference/asyncapi.yaml": lambda: asyncapi.files()["asyncapi.yaml"],
     "docs/reference/cli.md": cli_reference,
     "docs/reference/configuration.md": lambda: _printed("schema", "--markdown"),
+    "docs/reference/payload.schema.json": lambda: asyncapi.files()["payload.schema.json"],
 }
 """File → what it should hold."""
 
