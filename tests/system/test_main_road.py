@@ -69,7 +69,7 @@ def judge(subscriber: Subscriber) -> tuple[Report, Audit]:
 def assert_counters_add_up(status: Mapping[str, Any]) -> None:
     """Promise 5."""
     buffer = status["buffer"]
-    assert buffer["read"] == buffer["stored"] + buffer["suppressed"] + buffer["rejected"]
+    assert buffer["read"] == buffer["stored"] + buffer["suppressed"] + buffer["rejected"] + buffer["waiting"]
     for connection in buffer["connections"].values():
         settled = connection["delivered"] + connection["expired"] + connection["evicted"] + connection["dead"]
         assert connection["stored_for"] == settled + connection["pending"]
