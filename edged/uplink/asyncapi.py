@@ -24,8 +24,7 @@ _CHANNELS = {
     "readings": (
         "topic",
         ("columns", "samples"),
-        "Readings, not retained, QoS 1. Which of the two messages it is follows from `layout` of the connection: "
-        "`columns` (the default) has `tables`, `samples` has `device`.",
+        "Readings, not retained, QoS 1: with `layout: columns`, the default, they have `tables`.",
     ),
     "status": (
         "status_topic",

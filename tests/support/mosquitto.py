@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,16 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def password_file(path: Path, **users: str) -> Path:
+    """A file for `password_file`, with these users and their passwords."""
+    lines = []
+    for user, password in users.items():
+        digest = hashlib.pbkdf2_hmac("sha512", password.encode(), b"salt" * 3, 101, 64)
+        lines.append(f"{user}:$7$101${b64encode(b'salt' * 3).decode()}${b64encode(digest).decode()}\n")
+    path.write_text("".join(lines))
+    return path
 
 
 class Mosquitto:

@@ -34,6 +34,10 @@ class Announcer(Protocol):
         ...
 
 
+def _refuses_version(answer: Accepted | str) -> bool:
+    return isinstance(answer, str) or answer.code == reasons.UNSUPPORTED_VERSION
+
+
 class MqttLink:
     """Sessions with one broker, one after the other. Implements `edged.uplink.api.Link`."""
 
@@ -46,6 +50,7 @@ class MqttLink:
         self._epoch = ""
         self._protocol = V311 if broker.protocol == "3.1.1" else V5
         self._retain = True
+        self._fallbacks = 0
 
     @property
     def window(self) -> int:
@@ -70,16 +75,13 @@ class MqttLink:
         """Open a session, in another way where the broker refuses the first, and announce the gateway."""
         await self._wait_for_thread()
         will = self._announcer.will(epoch, wall_us())
-        protocol, notes = self._protocol, []
+        protocol = self._protocol
         accepted = await self._attempt(protocol, will)
-        if self._refuses_v5(accepted, protocol):
-            why, protocol = accepted, V311
+        if self._broker.protocol == "auto" and protocol is V5 and _refuses_version(accepted):
+            protocol, refused = V311, not isinstance(accepted, str)
             accepted = await self._attempt(protocol, will)
-            if isinstance(why, str):
-                notes.append("the broker hung up on MQTT 5")  # perhaps only this time, so 5 is tried again the next
-            elif not isinstance(accepted, str) and accepted.code == 0:
-                self._protocol = protocol
-        if not isinstance(accepted, str) and accepted.code == reasons.RETAIN_NOT_SUPPORTED and self._retain:
+            self._adopt(accepted, refused=refused)
+        if isinstance(accepted, Accepted) and accepted.code == reasons.RETAIN_NOT_SUPPORTED and self._retain:
             self._retain = False
             accepted = await self._attempt(protocol, will)
         if isinstance(accepted, str):
@@ -87,18 +89,20 @@ class MqttLink:
         if accepted.code != 0:
             raise self._refused(accepted)
         self._epoch = epoch
-        if protocol is V5:
-            notes.insert(0, "MQTT 5")
-        else:
-            notes.insert(0, "MQTT 3.1.1, which cannot report refused messages")
-        if accepted.session_present:
-            notes.append("session resumed")
-        return ", ".join([*notes, *await self._begin(accepted)])
+        version = "MQTT 5" if protocol is V5 else "MQTT 3.1.1, which cannot report refused messages"
+        resumed = ["session resumed"] if accepted.session_present else []
+        return ", ".join([version, *resumed, *await self._begin(accepted)])
 
-    def _refuses_v5(self, accepted: Accepted | str, protocol: Version) -> bool:
-        if self._broker.protocol != "auto" or protocol is not V5:
-            return False
-        return isinstance(accepted, str) or accepted.code == reasons.UNSUPPORTED_VERSION
+    def _adopt(self, accepted: Accepted | str, *, refused: bool) -> None:
+        """Stay with 3.1.1 when 5 was refused in so many words.
+
+        An old broker may also hang up or say nothing; but a broker that is just starting does so too, and with 5 we
+        know more. So this must have happened twice.
+        """
+        if isinstance(accepted, Accepted) and accepted.code == 0:
+            self._fallbacks += 1
+            if refused or self._fallbacks > 1:
+                self._protocol = V311
 
     async def _wait_for_thread(self) -> None:
         """A look-up of a name cannot be cancelled; never let a second one begin beside it."""
@@ -131,6 +135,9 @@ class MqttLink:
             raise TransientError(
                 f"nothing listens at {where}: is the broker running, is the port right?", reason="refused"
             ) from exc
+        except ConnectionResetError as exc:
+            hint = ": is this its port for TLS?" if broker.tls else ""
+            raise TransientError(f"{where} hung up while connecting{hint}", reason="closed") from exc
         except OSError as exc:
             raise TransientError(f"cannot reach {where}: {exc.strerror or exc}", reason="unreachable") from exc
 

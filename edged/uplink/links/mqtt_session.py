@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import aiomqtt
-from paho.mqtt.client import MQTT_LOG_ERR, WebsocketConnectionError, error_string
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTT_LOG_ERR, WebsocketConnectionError, error_string
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -102,8 +102,9 @@ class Session(aiomqtt.Client):
             broker.host, broker.port, username=broker.username, logger=_wire, identifier=broker.client_id,
             password=broker.password() if broker.password else None, protocol=protocol,
             will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=retain),
-            clean_session=None if self._v5 else False,
-            clean_start=False, properties=properties, keepalive=broker.keepalive, max_inflight_messages=0,
+            clean_session=None if self._v5 else False, properties=properties,
+            clean_start=False if self._v5 else MQTT_CLEAN_START_FIRST_ONLY,  # 3.1.1 has no other
+            keepalive=broker.keepalive, max_inflight_messages=0,
             transport="websockets" if broker.websocket_path else "tcp", websocket_path=broker.websocket_path or None,
         )  # fmt: skip
         self.retain = retain
@@ -142,13 +143,19 @@ class Session(aiomqtt.Client):
         try:
             async with asyncio.timeout(self._broker.connect_timeout):
                 await asyncio.shield(self._dial)
-                accepted = await self._connack
+            done, _ = await asyncio.wait([self._connack], timeout=self._broker.connect_timeout)
+            accepted = self._connack.result() if done else None
             opened = accepted is not None and accepted.code == 0
-            return accepted or ("hung up without an answer" + (f" ({self._error})" if self._error else ""))
+            return accepted or self._no_answer(waited=not done)
         finally:
             self._client.on_log = None
             if not opened:
                 self.abandon()
+
+    def _no_answer(self, *, waited: bool) -> str:
+        if waited:
+            return f"did not answer within {self._broker.connect_timeout:g} s: is it an MQTT broker, is it overloaded?"
+        return f"hung up before a session began ({self._error or 'no reason given'})"
 
     def _client_connect(self) -> None:
         """In a thread: name look-up, TCP and TLS block."""
@@ -276,6 +283,8 @@ class Session(aiomqtt.Client):
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Any = None) -> None:  # noqa: ARG002  # paho's signature
         if not self._connack.done():
+            if reason_code.getName() == "Protocol error":
+                self._error = "its answer is not MQTT as we know it"
             self._connack.set_result(None)
         elif flags.is_disconnect_packet_from_server:
             text = getattr(properties, "ReasonString", "")
@@ -294,6 +303,9 @@ class Session(aiomqtt.Client):
         if self.ended.done():
             return
         self.ended.set_result(why)
+        if not self._connack.done():
+            self._error = self._error or why.removeprefix(f"{_BROKEN}: ")
+            self._connack.set_result(None)
         if self._timer is not None:
             self._timer.cancel()
         for waiting in self._waiting.values():

@@ -39,7 +39,7 @@ def context(**site: str) -> ConnectionContext:
 
 
 @pytest.mark.parametrize(
-    "url, endpoint",
+    ("url", "endpoint"),
     [
         ("mqtt://b", Endpoint("mqtt", "b", 1883, "/mqtt")),
         ("mqtts://broker.example.com", Endpoint("mqtts", "broker.example.com", 8883, "/mqtt")),
@@ -53,7 +53,7 @@ def test_urls(url: str, endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings, complaint",
+    ("settings", "complaint"),
     [
         ({"url": "broker.example.com"}, "mqtts://broker.example.com for TLS"),
         ({"url": "ssl://b"}, "write mqtts://"),
@@ -144,7 +144,7 @@ def test_a_device_name_that_makes_the_topic_too_long_concerns_only_its_message()
         encoder.encode(chunk, Envelope("e", 1, 0, Lane.LIVE))
 
 
-@pytest.mark.parametrize("compression, expand", [("zlib", zlib.decompress), ("gzip", gzip.decompress)])
+@pytest.mark.parametrize(("compression", "expand"), [("zlib", zlib.decompress), ("gzip", gzip.decompress)])
 def test_compressed_payloads_say_so_and_are_the_same_each_time(compression: str, expand: Any) -> None:
     (chunk,) = JsonEncoder(config(), context()).split(batch(50))
     envelope = Envelope("e", 1, 0, Lane.LIVE)
@@ -163,9 +163,9 @@ def test_status_and_metadata_are_as_published() -> None:
     definitions = schema()["$defs"]
     for message, model in [(birth, "GatewayStatus"), (will, "GatewayStatus"), (metadata, "GatewayMetadata")]:
         Draft202012Validator({"$defs": definitions, "$ref": f"#/$defs/{model}"}).validate(orjson.loads(message.payload))
-    assert [(one["status"], one["reason"]) for one in map(orjson.loads, (birth.payload, will.payload, farewell.payload))] == [
-        ("online", "connected"), ("offline", "lost"), ("offline", "stopped"),
-    ]  # fmt: skip
+    states = [orjson.loads(message.payload) for message in (birth, will, farewell)]
+    assert [one["status"] for one in states] == ["online", "offline", "offline"]
+    assert [one["reason"] for one in states] == ["connected", "lost", "stopped"]
     assert {message.topic for message in (birth, will, farewell)} == {"edged/plant-7/status"}
     assert all(message.retain for message in (birth, will, farewell, metadata))
     assert orjson.loads(metadata.payload) == {

@@ -27,7 +27,8 @@ def test_what_needs_no_escape_stays_readable() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, level", [("a/b", "a%2Fb"), ("a+#", "a%2B%23"), ("$SYS", "%24SYS"), ("50%", "50%25"), ("\0\x1f", "%00%1F")]
+    ("name", "level"),
+    [("a/b", "a%2Fb"), ("a+#", "a%2B%23"), ("$SYS", "%24SYS"), ("50%", "50%25"), ("\0\x1f", "%00%1F")],
 )
 def test_characters_with_a_meaning_are_escaped(name: str, level: str) -> None:
     assert escape(name) == level
@@ -38,7 +39,7 @@ def test_a_template_is_filled_with_escaped_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "template, complaint",
+    ("template", "complaint"),
     [
         ("", "empty"),
         ("edged/+/data", "wildcard"),
