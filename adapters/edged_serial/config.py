@@ -78,7 +78,9 @@ def _agreed(key: str, wishes: Mapping[str, Mapping[str, object]]) -> object:
     wanted = {name: wish[key] for name, wish in wishes.items()}
     if len(set(wanted.values())) > 1:
         listed = ", ".join(f"{name} {value}" for name, value in wanted.items())
-        raise ConfigError(f"the devices on this line want different settings ({key}: {listed}): write `{key}` at the bus")
+        raise ConfigError(
+            f"the devices on this line want different settings ({key}: {listed}): write `{key}` at the bus"
+        )
     return next(iter(wanted.values()), None)
 
 

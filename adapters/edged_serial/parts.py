@@ -46,7 +46,9 @@ def to_bytes(text: str, key: str) -> bytes:
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError as exc:
-        raise ValueError(f"`{key}` has {text[exc.start]!r}, which is not one byte: write bytes as \\x escapes") from None
+        raise ValueError(
+            f"`{key}` has {text[exc.start]!r}, which is not one byte: write bytes as \\x escapes"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,11 @@ class Framing:
         for key in ("end", "start", "stop"):
             to_bytes(getattr(self, key), key)
         needed, possible = _USES[self.type]
-        given = {key for key in ("end", "start", "stop", "length", "field", "gap", "trailer", "keep_end") if getattr(self, key)}
+        given = {
+            key
+            for key in ("end", "start", "stop", "length", "field", "gap", "trailer", "keep_end")
+            if getattr(self, key)
+        }
         if missing := sorted(needed - given):
             raise ValueError(f"`type: {self.type}` needs `{missing[0]}`")
         if useless := sorted(given - needed - possible):

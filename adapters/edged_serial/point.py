@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from edged.adapter import STRICT, Name, PointConfig
@@ -51,7 +51,7 @@ class SerialPoint(PointConfig):
     """What it is: `number`, `integer`, `hex` (a hexadecimal number in text), `text`, `boolean`."""
     decimal: Literal[".", ","] = "."
     """The decimal mark in text."""
-    enum: dict[str, str] = field(default_factory=dict)  # type: ignore[assignment]  # `field` is the name above too
+    enum: dict[str, str] = dataclasses.field(default_factory=dict)
     """Words for what the device says, e.g. `{"0": off, "1": on}`. Anything else is `bad(decode)`."""
     flags: dict[int, str] = dataclasses.field(default_factory=dict)
     """Words for bits, e.g. `{0: overheat, 3: door}`. The value lists those that are set."""
@@ -60,7 +60,7 @@ class SerialPoint(PointConfig):
     bits: tuple[int, int] | None = None
     """Some bits of an integer as a number: the lowest and the highest."""
     invalid: tuple[str | float, ...] = ()
-    """What the device says when it has no value, e.g. `["9.9E37", -9999]`. What is no number at all needs no mention."""
+    """What the device says when it has no value, e.g. `["9.9E37", -9999]`. What is no number anyway needs no mention."""
     write: Write | None = None
     """How a command writes it."""
 
@@ -79,7 +79,9 @@ class SerialPoint(PointConfig):
         if self.bit is not None and not 0 <= self.bit < 64:  # noqa: PLR2004  # the same
             raise ValueError("`bit` goes from 0 to 63")
         if any("," in word or not word.strip() for word in self.flags.values()):
-            raise ValueError("the words of `flags` cannot be empty or contain a comma: the value lists them with commas")
+            raise ValueError(
+                "the words of `flags` cannot be empty or contain a comma: the value lists them with commas"
+            )
         self._check_numeric()
 
     def _check_numeric(self) -> None:
@@ -99,7 +101,9 @@ class SerialPoint(PointConfig):
         numbers = (one if isinstance(one, int | float) else number(one) for one in self.invalid)
         bare = self.scale == 1.0 and self.offset == 0.0 and self.map is None
         return Conversion(
-            type="integer" if self.type == "number" and (self.flags or self.bit is not None or self.bits) else self.type,
+            type="integer"
+            if self.type == "number" and (self.flags or self.bit is not None or self.bits)
+            else self.type,
             decimal=self.decimal,
             enum=self.enum,
             flags=self.flags,

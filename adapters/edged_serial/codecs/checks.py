@@ -123,19 +123,23 @@ class Check:
         text = b"%0*X" % (bits // 4, value)
         return text.lower() if self.notation == "hex-lower" else text
 
+    def covered(self, frame: bytes) -> bytes:
+        """What of a frame, its checksum included, the checksum is about. Empty where the frame is too short."""
+        start = self._start(frame)
+        if start < self.first or start + self.size > len(frame):
+            return b""
+        return frame[self.first : start if self.last is None else self.last]
+
     def valid(self, frame: bytes) -> bool:
         """Whether the frame carries the checksum of its content. Hexadecimal digits may have either case."""
-        start = len(frame) + self.at if (self.at or 0) < 0 else self.at
-        if start is None:
-            start = len(frame) - self.size
-        if start < self.first or start + self.size > len(frame) or start < 0:
+        start = self._start(frame)
+        if start < self.first or start + self.size > len(frame):
             return False
-        covered = frame[self.first : start if self.last is None else self.last]
         found = frame[start : start + self.size]
         if self.notation in {"hex", "hex-lower"}:
             found = found.upper() if self.notation == "hex" else found.lower()
-        return found == self.encode(covered)
+        return found == self.encode(self.covered(frame))
 
-    def append(self, frame: bytes) -> bytes:
-        """A frame with the checksum at its end, from one without."""
-        return frame + self.encode(frame[self.first :])
+    def _start(self, frame: bytes) -> int:
+        at = -self.size if self.at is None else self.at
+        return at if at >= 0 else len(frame) + at

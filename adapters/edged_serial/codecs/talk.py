@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from .checks import Check
 
-_PLACE = re.compile(r"\{\{|\}\}|\{(?P<name>\w+)(?::(?P<spec>[^{}]*))?\}|[{}]")
+_PLACE = re.compile(r"\{\{|\}\}|\{(?P<name>[\w.-]+)(?::(?P<spec>[^{}]*))?\}|[{}]")
 _BINARY = re.compile(r"[<>]?[bBhHiIqQfd]")
 _PLAIN = re.compile(r"0?\d{0,2}(?:\.\d{1,2})?[dXxfFeEgGs]?|[<>^+ 0-9.]*[dXxfFeEgGs]?")
 NAMES = ("address", "sequence", "value", "check")
@@ -55,10 +56,11 @@ def _numeric(value: float | str | bool, spec: str) -> float | int:
 
 
 class Template:
-    """Bytes to send, with places. Raises ValueError for a place that does not exist."""
+    """Bytes to send, with places called `places`. Raises ValueError for a place that does not exist."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, places: Collection[str] = NAMES) -> None:
         self.text = text
+        self._known = places
         self._parts: list[bytes | _Place] = []
         at = 0
         for found in _PLACE.finditer(text):
@@ -79,33 +81,27 @@ class Template:
 
     def _place(self, found: re.Match[str]) -> None:
         name, spec = found["name"], found["spec"] or ""
-        if name not in NAMES:
+        if name not in self._known:
             near = f"`{found[0]}` is not a place" if name else f"a single `{found[0]}` has no meaning"
-            raise ValueError(f"{near}: there are {', '.join(f'{{{one}}}' for one in NAMES)}; write {{{{ for a brace")
+            raise ValueError(
+                f"{near}: there are {', '.join(f'{{{one}}}' for one in self._known)}; write {{{{ for a brace"
+            )
         if not (_BINARY.fullmatch(spec) or _PLAIN.fullmatch(spec)) or (name == "check" and spec):
             raise ValueError(f"`{found[0]}` is formatted in no known way: as in {{{name}:02d}} or {{{name}:>H}}")
         self._parts.append(_Place(name, spec))
 
-    def render(
-        self,
-        *,
-        address: float | str = "",
-        sequence: int = 0,
-        value: float | str | bool | None = None,
-        check: Check | None = None,
-    ) -> bytes:
-        """The bytes. Raises ValueError if a value does not fit its place."""
-        values: dict[str, float | str | bool | None] = {"address": address, "sequence": sequence, "value": value}
+    def render(self, values: Mapping[str, float | str | bool], check: Check | None = None) -> bytes:
+        """The bytes. Raises ValueError if a value is missing or does not fit its place."""
         sent = b""
         for part in self._parts:
             if isinstance(part, bytes):
                 sent += part
             elif part.name == "check":
-                sent += check.encode(sent[check.first :]) if check is not None else b""
+                sent += b"" if check is None else check.encode(check.covered(sent + bytes(check.size)))
+            elif part.name not in values:
+                raise ValueError(f"`{{{part.name}}}` has no value here")
             else:
                 given = values[part.name]
-                if given is None:
-                    raise ValueError(f"`{{{part.name}}}` has no value here")
                 try:
                     sent += part.fill(given)
                 except (struct.error, ValueError, OverflowError) as exc:
@@ -115,7 +111,5 @@ class Template:
     def text_of(self, name: str, value: float | str) -> list[str]:
         """How the value stands in the request, for each of its places: what an answer echoes."""
         return [
-            part.fill(value).decode("latin-1")
-            for part in self._parts
-            if isinstance(part, _Place) and part.name == name
+            part.fill(value).decode("latin-1") for part in self._parts if isinstance(part, _Place) and part.name == name
         ]

@@ -148,8 +148,31 @@ _CONVERT: Mapping[str, Callable[[str | float, str], Converted]] = {
 }
 
 _PREFIXES = {"": 0, "k": 3, "M": 6, "G": 9, "m": -3, "µ": -6, "u": -6, "h": 2, "c": -2, "d": -1}
-_BASES = ("varh", "VAh", "Wh", "var", "VA", "Ah", "V", "A", "W", "Hz", "J", "Pa", "bar", "m³/h", "m³", "l/h", "l", "g", "m", "s")
-_PREFIXED = frozenset({"varh", "VAh", "Wh", "var", "VA", "Ah", "V", "A", "W", "Hz", "J", "Pa", "bar", "g", "m", "s", "l", "l/h"})
+_BASES = (
+    "varh",
+    "VAh",
+    "Wh",
+    "var",
+    "VA",
+    "Ah",
+    "V",
+    "A",
+    "W",
+    "Hz",
+    "J",
+    "Pa",
+    "bar",
+    "m³/h",
+    "m³",
+    "l/h",
+    "l",
+    "g",
+    "m",
+    "s",
+)
+_PREFIXED = frozenset(
+    {"varh", "VAh", "Wh", "var", "VA", "Ah", "V", "A", "W", "Hz", "J", "Pa", "bar", "g", "m", "s", "l", "l/h"}
+)
 _SPELLINGS = {
     "m3": "m³", "m^3": "m³", "m3/h": "m³/h", "m^3/h": "m³/h", "degC": "°C", "C": "°C", "deg": "°", "Celsius": "°C",
     "L": "l", "L/h": "l/h", "kvar": "kvar", "kVAr": "kvar", "kVArh": "kvarh", "min": "min",

@@ -1,0 +1,54 @@
+"""Legacy serial devices that are not Modbus: a device type is a profile, without code.
+
+    buses:
+      scale-line: {adapter: serial, port: "usb:0403:6001/FT4XYZ"}
+    devices:
+      scale: {bus: scale-line, profile: mettler-toledo-mt-sics, every: 2s}
+
+`codecs/` is pure; `config`, `parts` and `point` are what a technician writes; `device` is that, compiled; `line` and
+`bus` do the I/O; `learn` looks at an unknown device; `simulator` plays the devices of profiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from edged.adapter import Simulator
+
+from .bus import Bus, check_bus
+from .config import SerialBus, SerialDevice
+
+__all__ = ["SERIAL"]
+
+
+class _Adapter:
+    """Satisfies `edged.adapter.Adapter`."""
+
+    bus_config = SerialBus
+    device_config = SerialDevice
+
+    def profiles(self) -> Path | None:
+        """The device types that come with it."""
+        return Path(__file__).parent / "profiles"
+
+    def open(self, name: str, config: SerialBus, devices: Mapping[str, SerialDevice]) -> Bus:
+        """See `edged.adapter.Adapter`."""
+        check_bus(name, config, devices)
+        return Bus(name, config, devices)
+
+    def simulate(
+        self,
+        buses: Mapping[str, tuple[SerialBus, Mapping[str, SerialDevice]]],
+        *,
+        host: str = "127.0.0.1",  # noqa: ARG002  # a serial line has none
+        seed: int = 0,
+    ) -> AbstractAsyncContextManager[Simulator]:
+        """Serve the devices of these lines on pseudo terminals."""
+        from .simulator import simulated  # noqa: PLC0415  # `edged run` must not pay for it
+
+        return simulated(buses, seed=seed)
+
+
+SERIAL = _Adapter()

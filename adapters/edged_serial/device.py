@@ -1,0 +1,189 @@
+"""One device, compiled from its description: what to send, which frames are its own, which values are in them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edged.adapter import ConfigError, Name, Quality, Reason, Sample, Value, bad
+
+from .codecs.checks import Check
+from .codecs.decode import Decoder, Fields
+from .codecs.framing import Framer, always
+from .codecs.talk import Template
+from .codecs.values import Conversion, Raw
+from .config import SerialDevice
+from .parts import Framing
+
+_CHOICES = ("address", "sequence")
+"""Fields that are no values: they have to be what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of message of a device."""
+
+    name: Name
+    framing: Framing
+    check: Check | None
+    decoder: Decoder
+    expect: Mapping[str, int | str]
+    send: Template
+    frames: int
+    until: Template
+    grouped: bool
+    """Its frames are of several kinds that have different fields (NMEA sentences)."""
+
+    def framer(self) -> Framer:
+        """A new framer for its frames."""
+        return self.framing.framer(always if self.check is None else self.check.valid)
+
+    def group(self, field_name: str) -> str:
+        """Which of its frames a field is in."""
+        return field_name.partition(".")[0] if self.grouped else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Some points that come in the same frames."""
+
+    kind: Kind
+    group: str
+    points: tuple[str, ...]
+    fields: tuple[str, ...]
+    conversions: tuple[Conversion, ...]
+
+    def sample(self, device: str, found: Fields, wall: int, mono: int) -> Sample:
+        """Their values in a frame. What is missing or is no value is `bad(decode)`."""
+        missing: Raw = None
+        values: list[Value] = [
+            convert(found.get(name, missing)) for name, convert in zip(self.fields, self.conversions, strict=True)
+        ]
+        quality = {i: _DECODE for i, value in enumerate(values) if value is None}
+        return Sample(device, wall, mono, self.points, values, quality)
+
+    def without(self, device: str, reason: str, wall: int, mono: int) -> Sample:
+        """The same points without values, and why."""
+        count = len(self.points)
+        return Sample(device, wall, mono, self.points, (None,) * count, dict.fromkeys(range(count), bad(reason)))
+
+
+_DECODE: Quality = bad(Reason.DECODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device with its kinds of messages."""
+
+    name: str
+    config: SerialDevice
+    kinds: Mapping[Name, Kind] = field(default_factory=dict)
+
+    @classmethod
+    def compile(cls, name: str, config: SerialDevice) -> Device:
+        """Prepare everything that is the same each time. Raises ConfigError for a missing package."""
+        kinds: dict[Name, Kind] = {}
+        for kind_name, message in config.kinds.items():
+            if message.decode is None or message.framing is None:
+                raise ConfigError(f"{name}: message {kind_name} has no `decode`")
+            kinds[kind_name] = Kind(
+                name=kind_name,
+                framing=message.framing,
+                check=message.check.build() if message.check else None,
+                decoder=message.decode.decoder(),
+                expect=message.decode.expect,
+                send=Template(message.send),
+                frames=message.frames,
+                until=Template(message.until),
+                grouped=message.decode.known == "nmea",
+            )
+        return cls(name, config, kinds)
+
+    def asked(self, kind: Kind) -> bool:
+        """Whether this kind has to be asked for."""
+        return self.config.asks(kind.name)
+
+    def columns(self, points: Sequence[str]) -> list[Columns]:
+        """The points by the frames they come in."""
+        found: dict[tuple[Name, str], list[str]] = {}
+        for point in points:
+            kind = self.kinds[self.config.message_of(point)]
+            found.setdefault((kind.name, kind.group(self._field(point))), []).append(point)
+        return [
+            Columns(
+                kind=self.kinds[name],
+                group=group,
+                points=tuple(members),
+                fields=tuple(self._field(point) for point in members),
+                conversions=tuple(self.config.points[Name(point)].conversion() for point in members),
+            )
+            for (name, group), members in found.items()
+        ]
+
+    def places(self, sequence: int = 0) -> dict[str, float | str | bool]:
+        """What the places of a request stand for."""
+        return {"address": "" if self.config.address is None else self.config.address, "sequence": sequence}
+
+    def decode(self, kind: Kind, frame: bytes, sequence: int | None = None) -> tuple[Fields | None, str]:
+        """The fields of a frame, or None and why it is not taken: it is of another kind or from somebody else."""
+        found = kind.decoder.decode(frame)
+        if found is None:
+            return None, "a frame of another kind came"
+        for name, wanted in kind.expect.items():
+            if name not in found or not _same(found[name], wanted):
+                return None, f"its {name} is {found.get(name)!r}, not {wanted!r}"
+        address = self.config.address
+        if (
+            "address" in found
+            and address is not None
+            and not self._echoes(kind.send, "address", found["address"], address)
+        ):
+            return None, f"the answer of device {found['address']} came"
+        if (
+            "sequence" in found
+            and sequence is not None
+            and not self._echoes(kind.send, "sequence", found["sequence"], sequence)
+        ):
+            return None, f"the answer to request {found['sequence']} came, which is not this one"
+        return found, ""
+
+    def _field(self, point: str) -> str:
+        return self.config.points[Name(point)].field or point
+
+    @staticmethod
+    def _echoes(template: Template, name: str, found: Raw, wanted: int | str) -> bool:
+        sent = template.text_of(name, wanted) if isinstance(found, str) else []
+        return _same(found, wanted) or (isinstance(found, str) and found in sent)
+
+
+def _same(found: Raw, wanted: int | str) -> bool:
+    """Whether a field is what it has to be; numbers in text may have leading zeros."""
+    if found == wanted or str(found).strip() == str(wanted):
+        return True
+    texts = (str(found).strip(), str(wanted))
+    return all(text.isdecimal() and text.isascii() for text in texts) and int(texts[0]) == int(texts[1])
+
+
+def raw_value(config: SerialDevice, point: str, value: Value) -> float | int | str | bool:
+    """What to send for an engineering value: the way back through words, map, scale and offset. Raises ValueError."""
+    spec = config.points[Name(point)]
+    if spec.enum:
+        backwards = {word: raw for raw, word in spec.enum.items()}
+        if value not in backwards:
+            raise ValueError(f"{value!r} is none of {', '.join(backwards)}")
+        return backwards[str(value)]
+    if value is None or isinstance(value, str | bool):
+        if value is None or (isinstance(value, str) and spec.type != "text"):
+            raise ValueError(f"{value!r} cannot be written here")
+        return value
+    if spec.range is not None and not spec.range[0] <= value <= spec.range[1]:
+        raise ValueError(f"{value:g} is outside the range {spec.range[0]:g} to {spec.range[1]:g}")
+    if spec.map is not None:
+        (a, b), (low, high) = spec.map.raw, spec.map.to
+        raw = a + (value - low) * (b - a) / (high - low)
+    elif spec.scale == 1.0 and spec.offset == 0.0:
+        return value
+    else:
+        raw = (value - spec.offset) / spec.scale
+    tidy = float(f"{raw:.12g}")
+    return int(tidy) if tidy.is_integer() else tidy
