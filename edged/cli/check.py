@@ -53,7 +53,7 @@ def check(config: str | None, as_json: bool, strict: bool, target: str | None) -
 def schema(markdown: bool) -> None:  # click's way
     """Print the JSON Schema of the configuration, for editors.
 
-    It covers the adapters and connectors that are installed.
+    It covers the adapters and connectors that are installed with all they need.
     """
     from edged.config.schema import json_schema, reference  # only here
 

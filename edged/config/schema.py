@@ -6,6 +6,7 @@ Both come from the classes that validate, of all installed adapters and connecto
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import dataclasses
 import inspect
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from edged.adapter import adapter_names, load_adapter
+from edged.adapter import Adapter, adapter_names, load_adapter
 from edged.config.model import BufferConfig, ControlConfig, GatewayConfig
 from edged.config.types import Duration, Name, Secret, Size
+from edged.errors import ConfigError
 from edged.uplink.connectors import connector_names, load_connector
 
 if TYPE_CHECKING:
@@ -73,8 +75,7 @@ def json_schema() -> dict[str, Any]:
         schema = _of(cls, defs)
         optional = schema if "required" in defs[cls.__name__] else {"anyOf": [schema, {"type": "null"}]}
         properties[name] = {**optional, "description": cls.__doc__}
-    adapters = {name: load_adapter(name) for name in adapter_names()}
-    connectors = {name: load_connector(name).connection_config for name in connector_names()}
+    adapters, connectors = _installed()
     devices = dict.fromkeys(adapter.device_config for adapter in adapters.values())
     entries = {
         "buses": _chosen("adapter", {name: _of(one.bus_config, defs) for name, one in adapters.items()}),
@@ -92,6 +93,19 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": {name: _with_variables(one) for name, one in sorted(defs.items())},
     }
+
+
+def _installed() -> tuple[dict[str, Adapter], dict[str, type]]:
+    """The adapters, and the classes of the connectors; without those that lack a package they need."""
+    adapters: dict[str, Adapter] = {}
+    connectors: dict[str, type] = {}
+    for name in adapter_names():
+        with contextlib.suppress(ConfigError):
+            adapters[name] = load_adapter(name)
+    for name in connector_names():
+        with contextlib.suppress(ConfigError):
+            connectors[name] = load_connector(name).connection_config
+    return adapters, connectors
 
 
 def _of(cls: type, defs: dict[str, Any]) -> dict[str, Any]:
@@ -199,13 +213,13 @@ def reference() -> str:
         lines += [f"## `{name}`", "", cls.__doc__ or "", "", *_table(defs[cls.__name__], defs), ""]
         for part, title in _nested(defs[cls.__name__], defs):
             lines += [f"### {title}", "", defs[part].get("description", ""), "", *_table(defs[part], defs), ""]
-    adapters = {name: load_adapter(name) for name in adapter_names()}
+    adapters, connectors = _installed()
     lines += ["## `buses`", "", "A bus is one physical link. `adapter` says which protocol is spoken on it.", ""]
     lines += _parts({name: one.bus_config for name, one in adapters.items()}, "adapter", defs)
     lines += ["## `devices`", "", "Which settings a device and its points have depends on the adapter of its bus.", ""]
     lines += _parts({name: one.device_config for name, one in adapters.items()}, "adapter", defs)
     lines += ["## `connections`", "", "A connection is one upstream. `connector` says which dialect is spoken.", ""]
-    lines += _parts({name: load_connector(name).connection_config for name in connector_names()}, "connector", defs)
+    lines += _parts(connectors, "connector", defs)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -105,6 +105,17 @@ def test_after_a_syntax_error_nothing_is_said_about_what_is_missing(tmp_path: Pa
     assert len(result.problems) == 1
 
 
+def test_without_a_near_word_all_there_are_is_listed(tmp_path: Path) -> None:
+    result = loaded(
+        tmp_path,
+        f"{HEAD}  x: {{host: a}}\n  y: {{adapter: canopener}}\ndevices:\n  d: {{bus: plc, profile: nothing-like-it}}\n",
+    )
+    found = {problem.path: problem.message for problem in result.problems if problem.severity == "error"}
+    assert found["buses.x"].startswith("`adapter` is missing; there are: modbus-rtu-over-tcp, modbus-tcp, ")
+    assert found["buses.y.adapter"].startswith("there is no adapter `canopener`; there are: modbus-rtu-over-tcp, ")
+    assert "eastron-sdm120, eastron-sdm630" in found["devices.d.profile"]
+
+
 # -- profiles --------------------------------------------------------------------------------------------------------
 
 PROFILE = """\
