@@ -20,7 +20,7 @@ _USUAL_BAUDRATE = 19_200
 """What the planner reckons with when nobody says how fast the line behind a serial server is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Adapter:
     """One way to carry Modbus (see `edged.adapter.Adapter`)."""
 

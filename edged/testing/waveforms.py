@@ -24,8 +24,8 @@ def seed_of(*parts: object) -> int:
 def waveform(kind: Kind, low: float, high: float, *, period: float = 60.0, seed: int = 0) -> Waveform:
     """A waveform within [low, high] that repeats, or for a random walk varies, on the scale of `period` seconds.
 
-    A `counter` climbs from low to high in steps of a whole unit and then starts again, as a meter's register rolls over;
-    its period is the time of one step. Raises ValueError for an empty range or period.
+    A `counter` climbs from low to high in steps of a whole unit and then starts again, as a meter's register rolls
+    over; its period is the time of one step. Raises ValueError for an empty range or period.
     """
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"a waveform needs a range, the lower value first: [{low:g}, {high:g}]")

@@ -102,7 +102,7 @@ def pymodbus_server(kind: str, *units: int, sslctx: ssl.SSLContext | None = None
         started.set()
 
     async def stop() -> None:
-        await server.shutdown()
+        await server.shutdown()  # type: ignore[no-untyped-call]  # pymodbus
         await asyncio.sleep(0.01)
 
     def run() -> None:
@@ -134,7 +134,7 @@ def _pymodbus_server(
     def words() -> list[SimData]:
         return [SimData(0, values=list(range(ADDRESSES)), datatype=DataType.REGISTERS)]
 
-    identity = ModbusDeviceIdentification(
+    identity = ModbusDeviceIdentification(  # type: ignore[no-untyped-call]  # pymodbus
         info_name={"VendorName": "Fabrikam", "ProductCode": "P1", "MajorMinorRevision": "2.0"}
     )
     devices = [SimDevice(unit, (bits(), bits(), words(), words())) for unit in units]

@@ -3,8 +3,8 @@
     async with Rogue([good, wrong_unit, good]) as server: ...
 
 The script is one behaviour per request; the last one is repeated. Each behaviour turns a request into actions: bytes
-are written, a number is a pause in seconds, CLOSE and RESET end the connection. `good` answers reads with registers that
-hold their own address, and confirms writes.
+are written, a number is a pause in seconds, CLOSE and RESET end the connection. `good` answers reads with registers
+that hold their own address, and confirms writes.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ Behaviour = Callable[[Request], Iterable[Action]]
 
 
 def crc(body: bytes) -> bytes:
-    """The CRC of the serial line, bit by bit as the specification draws it (no table shared with the code under test)."""
+    """The CRC of the serial line, bit by bit as the specification draws it, sharing no table with what is tested."""
     value = 0xFFFF
     for byte in body:
         value ^= byte

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from edged.adapter import Duration, TransientError
+from edged.adapter import TransientError
 from edged_modbus.point import ModbusPoint
 from tests.support import rogue
 from tests.support.modbus import HOST, device, holding, opened, values
@@ -112,7 +112,7 @@ async def test_rtu_never_publishes_the_reply_to_a_cancelled_request(seed: int) -
 
 @pytest.mark.parametrize(("kind", "framing"), [("tcp", "tcp"), ("rtu-over-tcp", "rtu")])
 async def test_a_cancellation_is_never_swallowed_whichever_step_it_meets(kind: str, framing: str) -> None:
-    """Cancel after one, two, three … turns of the loop, so that it meets every step of a poll, also the reply itself."""
+    """Cancel after one, two, three … turns of the loop, so that it meets every step of a poll and the reply itself."""
     server = Rogue([rogue.good], framing=framing)  # type: ignore[arg-type]  # parametrised
     points = holding(5)
     async with server, opened(kind, server.port, device(points, timeout=0.02)) as bus:
@@ -150,10 +150,15 @@ async def test_a_task_group_ends_polls_that_wait() -> None:
         raise ValueError("a sibling fails")
 
     async with Rogue([rogue.silent]) as server, opened("tcp", server.port, device(holding(1), timeout=30)) as bus:
-        with pytest.raises(ExceptionGroup, match="unhandled errors"):
-            async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-                group.create_task(bus.poll(bus.prepare("m", ["h1"])))
+        job = bus.prepare("m", ["h1"])
+
+        async def both() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(bus.poll(job))
                 group.create_task(fail())
+
+        with pytest.raises(ExceptionGroup, match="unhandled errors"):
+            await asyncio.wait_for(both(), 5)
 
 
 async def test_closing_twice_and_without_a_connection_is_fine() -> None:

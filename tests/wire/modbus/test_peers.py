@@ -165,5 +165,5 @@ async def test_a_device_that_ignores_the_question_who_it_is_does_not_block_the_b
 
 async def test_a_device_that_refuses_to_say_who_it_is() -> None:
     async with Rogue([refuse(1)]) as server, opened("tcp", server.port, device(holding(1))) as bus:
-        with pytest.raises(PermanentError, match="m does not identify itself: .*illegal function"):
+        with pytest.raises(PermanentError, match=r"m does not identify itself: .*illegal function"):
             await bus.identify("m")

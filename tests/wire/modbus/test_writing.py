@@ -73,7 +73,9 @@ async def test_what_cannot_be_written_never_reaches_the_wire(
 
 async def test_a_refusal_is_permanent_and_named() -> None:
     async with Rogue([rogue.refuse(2)]) as server, opened("tcp", server.port, device(POINTS)) as bus:
-        with pytest.raises(PermanentError, match=r"m/word \(holding 10\): .*exception 2 \(illegal data address\)") as caught:
+        with pytest.raises(
+            PermanentError, match=r"m/word \(holding 10\): .*exception 2 \(illegal data address\)"
+        ) as caught:
             await bus.write("m", "word", 1)
     assert caught.value.reason == "exception"
     assert len(server.requests) == 1
