@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TypeVar, cast
+from weakref import WeakSet
 
 from edged.adapter import ConfigError, Job, PermanentError, Plan, PlanRequest, PollResult, TransientError, Value
 
@@ -52,7 +53,7 @@ class ModbusBus:
         self._timed = timed
         """Whether requests occupy a shared medium, and the costs are known seconds on it."""
         self._interned: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._jobs: dict[str, list[ModbusJob]] = {}
+        self._jobs: dict[str, WeakSet[ModbusJob]] = {}
         self._rest_until: dict[str, float] = {}
         """Until when a device is to be left alone."""
         self._unsupported: dict[str, set[int]] = {}
@@ -71,7 +72,7 @@ class ModbusBus:
         if unknown := [point for point in points if point not in config.points]:
             raise ConfigError(f"{device} has no point {unknown[0]!r}")
         job = ModbusJob(device, config, points, self._costs, self.intern)
-        self._jobs.setdefault(device, []).append(job)
+        self._jobs.setdefault(device, WeakSet()).add(job)
         return job
 
     def plan(self, job: Job) -> Plan:

@@ -99,7 +99,7 @@ class ModbusJob:
         self._forget = False
         self._unproven: set[Reader] = set()
         """Pieces of a refused block that were not read yet. While there are any, learning goes on."""
-        self._good: list[Span] = []
+        self._good: set[Span] = set()
         """What was read since learning began."""
         self._named: set[tuple[str, ...]] = set()
         planned = self._plan()
@@ -148,7 +148,7 @@ class ModbusJob:
             self._forget = True
         elif self._refused:
             self._unproven.discard(reader)
-            self._good.append(reader.block.span)
+            self._good.add(reader.block.span)
 
     def refused(self, reader: Reader, code: int, now: float) -> list[Reader]:
         """The device refused it. Returns the pieces to read instead; none when it is known now what does not exist."""

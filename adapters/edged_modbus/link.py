@@ -64,7 +64,7 @@ class Endpoint:
     def __init__(self, host: str, port: int, timeout: float, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
         self.host, self.port, self.timeout = host, port, timeout
         self._kind = kind
-        self._lookup: asyncio.Task[list[str]] | None = None
+        self._lookup: asyncio.Task[list[str] | OSError] | None = None
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -101,13 +101,22 @@ class Endpoint:
             pass
         if self._lookup is None:
             self._lookup = asyncio.create_task(self._resolve(), name=f"look up {self.host}")
-        return await asyncio.shield(self._lookup)
+        found = await asyncio.shield(self._lookup)
+        if isinstance(found, OSError):
+            raise found
+        return found
 
-    async def _resolve(self) -> list[str]:
+    async def _resolve(self) -> list[str] | OSError:
+        """The addresses, or what went wrong: it may end when nobody is waiting any more."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(self.host, self.port, type=self._kind)
+        except OSError as exc:
+            return exc
         finally:
             self._lookup = None
+        if self._kind == socket.SOCK_DGRAM:
+            # Nothing refuses a datagram in time to try the next address, and devices have IPv4 first of all.
+            found = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
     def _too_long(self) -> str:

@@ -37,10 +37,7 @@ def holding(*starts: int) -> dict[str, ModbusPoint]:
     return {f"h{start}": ModbusPoint(holding=start) for start in starts}
 
 
-@contextlib.asynccontextmanager
-async def opened(
-    kind: str, port: int, devices: Mapping[str, ModbusDevice] | ModbusDevice, **settings: Any
-) -> AsyncIterator[ModbusBus]:
+def make_bus(kind: str, port: int, devices: Mapping[str, ModbusDevice] | ModbusDevice, **settings: Any) -> ModbusBus:
     """A bus to a port of this machine; `kind` is the adapter's name without `modbus-`."""
     adapter, config = {
         "tcp": (TCP, ModbusTcpBus),
@@ -50,9 +47,17 @@ async def opened(
     }[kind]
     settings = {"host": HOST} | settings
     named = {"m": devices} if isinstance(devices, ModbusDevice) else devices
-    bus = adapter.open("bus", config(adapter=f"modbus-{kind}", port=port, **settings), named)
+    return cast("ModbusBus", adapter.open("bus", config(adapter=f"modbus-{kind}", port=port, **settings), named))
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    kind: str, port: int, devices: Mapping[str, ModbusDevice] | ModbusDevice, **settings: Any
+) -> AsyncIterator[ModbusBus]:
+    """The same, and closed in the end."""
+    bus = make_bus(kind, port, devices, **settings)
     try:
-        yield cast("ModbusBus", bus)
+        yield bus
     finally:
         await bus.close()
 

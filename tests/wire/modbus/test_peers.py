@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from edged.adapter import PermanentError, TransientError
+from edged.adapter import Duration, PermanentError, TransientError
 from edged_modbus.point import ModbusPoint
 from tests.support.libmodbus import libmodbus_server
-from tests.support.modbus import device, faults, holding, names, opened, pymodbus_server, values
-from tests.support.rogue import Rogue, refuse
+from tests.support.modbus import device, faults, holding, make_bus, names, opened, pymodbus_server, values
+from tests.support.rogue import Rogue, good, late, refuse
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +168,35 @@ async def test_a_device_that_refuses_to_say_who_it_is() -> None:
     async with Rogue([refuse(1)]) as server, opened("tcp", server.port, device(holding(1))) as bus:
         with pytest.raises(PermanentError, match=r"m does not identify itself: .*illegal function"):
             await bus.identify("m")
+
+
+async def test_reads_that_lie_apart_get_samples_with_times_of_their_own() -> None:
+    points = holding(0, 1000, 2000)
+    async with Rogue([late(0.02)]) as server, opened("tcp", server.port, device(points, timeout=2)) as bus:
+        result = await bus.poll(bus.prepare("m", list(points)))
+    assert [sample.points for sample in result.samples] == [("h0",), ("h1000",), ("h2000",)]
+    times = [(sample.time, sample.mono) for sample in result.samples]
+    for (wall, mono), (later_wall, later_mono) in itertools.pairwise(times):
+        assert later_wall - wall >= 19_000
+        assert later_mono - mono >= 19_000
+
+
+async def test_a_device_is_left_alone_between_requests_if_it_needs_that() -> None:
+    points = holding(0, 1000, 2000)
+    async with (
+        Rogue([good]) as server,
+        opened("tcp", server.port, device(points, pause=Duration(0.03))) as bus,
+    ):
+        began = time.monotonic()
+        assert len(values(await bus.poll(bus.prepare("m", list(points))))) == 3
+        assert time.monotonic() - began >= 0.06
+
+
+def test_only_a_line_of_known_speed_has_a_predicted_load() -> None:
+    points = holding(*range(20))
+    for kind, settings, seconds in (
+        ("tcp", {}, 0.0), ("rtu-over-tcp", {}, 0.0), ("rtu-over-tcp", {"baudrate": 9600}, pytest.approx(0.08, rel=0.2)),
+    ):  # fmt: skip
+        bus = make_bus(kind, 1502, device(points), **settings)
+        (request,) = bus.plan(bus.prepare("m", list(points))).requests
+        assert (request.what, request.seconds) == ("holding 0-19", seconds)
