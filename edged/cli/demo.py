@@ -141,6 +141,7 @@ class _Demo:
             return url.hostname, url.port or 1883
         port = _free_port()
         await stack.enter_async_context(_embedded_broker(port))
+        os.environ["EDGED_DEMO_MQTT_PROTOCOL"] = "3.1.1"  # it answers MQTT 5 with silence
         return "127.0.0.1", port
 
     def _choose_ports(self, mqtt: int) -> None:
@@ -296,8 +297,8 @@ async def _embedded_broker(port: int) -> AsyncIterator[None]:
             f"the embedded broker needs the Python package {exc.name!r}: pip install 'edged[demo]', "
             "or name a running broker with --broker mqtt://127.0.0.1:1883"
         ) from exc
-    for name in ("amqtt", "transitions"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in ("amqtt", "transitions", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it takes each cut connection for an error of its own
     broker = Broker({
         "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
