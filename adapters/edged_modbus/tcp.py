@@ -351,6 +351,10 @@ def _make_context(config: ModbusTlsBus) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=config.ca or None)
     except OSError as exc:  # an SSLError is one
         raise ConfigError(f"`ca: {config.ca}` is not a file of certificates in PEM format ({_why(exc)})") from exc
+    # The same rules on every Python: from 3.13 on the strict ones are its default, and for their formalities it would
+    # refuse the certificates of many devices, which make their own.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if not config.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -158,7 +158,7 @@ async def test_a_device_identifies_itself(kind: str) -> None:
 
 
 async def test_a_device_that_ignores_the_question_who_it_is_does_not_block_the_bus(libmodbus: int) -> None:
-    async with opened("tcp", libmodbus, device(holding(1))) as bus:
+    async with opened("tcp", libmodbus, device(holding(1), timeout=1)) as bus:  # libmodbus waits half a second for more
         with pytest.raises(TransientError, match="m does not identify itself: no answer"):
             await bus.identify("m")
         assert values(await bus.poll(bus.prepare("m", ["h1"]))) == {"h1": 1}
