@@ -13,7 +13,7 @@ from edged.adapter import Duration, PermanentError, TransientError
 from edged_modbus.point import ModbusPoint
 from tests.support.libmodbus import libmodbus_server
 from tests.support.modbus import device, faults, holding, make_bus, names, opened, pymodbus_server, values
-from tests.support.rogue import Rogue, good, late, refuse
+from tests.support.rogue import Rogue, good, late, refuse, silent
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +157,17 @@ async def test_a_device_identifies_itself(kind: str) -> None:
             }  # fmt: skip
 
 
-async def test_a_device_that_ignores_the_question_who_it_is_does_not_block_the_bus(libmodbus: int) -> None:
-    async with opened("tcp", libmodbus, device(holding(1), timeout=1)) as bus:  # libmodbus waits half a second for more
+async def test_a_device_that_ignores_the_question_who_it_is_does_not_block_the_bus() -> None:
+    script = [silent, good]
+    async with Rogue(script) as server, opened("tcp", server.port, device(holding(1), timeout=0.1)) as bus:
         with pytest.raises(TransientError, match="m does not identify itself: no answer"):
+            await bus.identify("m")
+        assert values(await bus.poll(bus.prepare("m", ["h1"]))) == {"h1": 1}
+
+
+async def test_libmodbus_does_not_say_who_it_is(libmodbus: int) -> None:
+    async with opened("tcp", libmodbus, device(holding(1), timeout=5)) as bus:  # it waits half a second for more bytes
+        with pytest.raises(PermanentError, match=r"m does not identify itself: .*illegal function"):
             await bus.identify("m")
         assert values(await bus.poll(bus.prepare("m", ["h1"]))) == {"h1": 1}
 
