@@ -158,8 +158,10 @@ async def test_a_device_identifies_itself(kind: str) -> None:
 
 
 async def test_a_device_that_ignores_the_question_who_it_is_does_not_block_the_bus() -> None:
-    script = [silent, good]
-    async with Rogue(script) as server, opened("tcp", server.port, device(holding(1), timeout=0.1)) as bus:
+    async with (
+        Rogue([silent, good]) as server,
+        opened("tcp", server.port, device(holding(1), timeout=0.1)) as bus,
+    ):
         with pytest.raises(TransientError, match="m does not identify itself: no answer"):
             await bus.identify("m")
         assert values(await bus.poll(bus.prepare("m", ["h1"]))) == {"h1": 1}
