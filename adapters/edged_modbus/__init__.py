@@ -1,4 +1,7 @@
-"""Modbus over a network: the adapters `modbus-tcp`, `modbus-tls`, `modbus-udp` and `modbus-rtu-over-tcp`."""
+"""Modbus over networks and serial lines.
+
+The adapters `modbus-tcp`, `modbus-tls`, `modbus-udp` and `modbus-rtu-over-tcp`, `modbus-rtu` and `modbus-ascii`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from edged.adapter import Bus, BusConfig, DeviceConfig, Simulator
 from .config import ModbusDevice, ModbusRtuOverTcpBus, ModbusTcpBus, ModbusTlsBus, ModbusUdpBus
 from .link import Link
 from .planner import Costs, line_costs, network_costs
+from .serial_bus import ModbusAsciiBus, ModbusRtuBus, serial_costs
 
-__all__ = ["RTU_OVER_TCP", "TCP", "TLS", "UDP"]
+__all__ = ["ASCII", "RTU", "RTU_OVER_TCP", "TCP", "TLS", "UDP"]
 
 _USUAL_BAUDRATE = 19_200
 """What the planner reckons with when nobody says how fast the line behind a serial server is."""
@@ -70,6 +74,12 @@ def _rtu_over_tcp_links(config: ModbusRtuOverTcpBus) -> Sequence[Link]:
     return rtu_over_tcp_links(config)
 
 
+def _serial_links(config: ModbusRtuBus | ModbusAsciiBus) -> Sequence[Link]:
+    from .master import serial_links  # noqa: PLC0415  # the network side needs no timers and ports
+
+    return serial_links(config)
+
+
 def _by_network(_config: object) -> Costs:
     return network_costs()
 
@@ -82,3 +92,5 @@ TCP = _Adapter(ModbusTcpBus, _tcp_links, _by_network)
 TLS = _Adapter(ModbusTlsBus, _tls_links, _by_network)
 UDP = _Adapter(ModbusUdpBus, _udp_links, _by_network)
 RTU_OVER_TCP = _Adapter(ModbusRtuOverTcpBus, _rtu_over_tcp_links, _by_line)
+RTU = _Adapter(ModbusRtuBus, _serial_links, serial_costs)
+ASCII = _Adapter(ModbusAsciiBus, _serial_links, serial_costs)

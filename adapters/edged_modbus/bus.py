@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TypeVar, cast
@@ -90,7 +91,8 @@ class ModbusBus:
         link = self._idle.pop()
         try:
             poll = Poll(self, link, cast("ModbusJob", job), raw=raw)
-            return await (poll.probe() if probe else poll.run())
+            result = await (poll.probe() if probe else poll.run())
+            return with_news(result, link) if link.news else result
         finally:
             self._idle.append(link)
             self._free.release()
@@ -217,6 +219,13 @@ class ModbusBus:
             if page.next_object is None or page.next_object <= first:
                 return
             first = page.next_object
+
+
+def with_news(result: PollResult, link: Link) -> PollResult:
+    """The same, with what the link has to tell."""
+    news = tuple(link.news)
+    link.news.clear()
+    return dataclasses.replace(result, notes=[*result.notes, *news])
 
 
 def _object_name(number: int) -> str:

@@ -64,12 +64,14 @@ class RtuReplyParser:
         """The PDU of the reply once it is complete; None while it is not. It may still be an exception."""
         self.received += len(data)
         self._data += data
-        for start in range(len(self._data)):
+        start = self._data.find(self._unit)
+        while start >= 0:
             pdu = self._frame_at(start)
             if pdu is not None:
                 self.skipped += start
                 del self._data[: start + len(pdu) + 3]
                 return pdu
+            start = self._data.find(self._unit, start + 1)
         if (excess := len(self._data) - _KEEP) > 0:
             self.skipped += excess
             del self._data[:excess]
@@ -87,8 +89,6 @@ class RtuReplyParser:
         return f"{self.received} bytes came that are no reply to the request: {bytes(self._data[:16]).hex(' ')}"
 
     def _frame_at(self, start: int) -> bytes | None:
-        if self._data[start] != self._unit:
-            return None
         body = bytes(self._data[start + 1 : start + MAX_FRAME])
         try:
             size = self._request.size_of(body)

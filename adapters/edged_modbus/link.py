@@ -30,6 +30,8 @@ class Link(Protocol):
     """When the last reply was complete."""
     foreign: int
     """Frames that were no reply to the request under way (late, from another unit, of another shape), ever."""
+    news: list[str]
+    """What a person should know once about the line. Whoever tells it takes it out."""
 
     async def exchange(self, unit: int, request: Request[T], within: float) -> T:
         """What the unit's reply to the request says.

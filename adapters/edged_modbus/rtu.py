@@ -59,6 +59,7 @@ class RtuMaster:
     def __init__(self, wire: Wire) -> None:
         self.arrived: Moment = (0, 0)
         self.foreign = 0
+        self.news: list[str] = []
         self._wire = wire
         self._owed: RtuReplyParser | None = None
         """Would recognise the reply that may still come to a request that was given up."""

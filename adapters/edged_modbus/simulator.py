@@ -11,12 +11,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal, cast
 
 from edged.adapter import ConfigError
+from edged.testing.line import Line
 from edged.testing.waveforms import seed_of
 
 from .config import ModbusDevice, ModbusRtuOverTcpBus, ModbusTcpBus, ModbusTlsBus, ModbusUdpBus
 from .frame import crc16, rtu_frame
 from .point import ModbusPoint
+from .serial_bus import ModbusAsciiBus, ModbusRtuBus
 from .simdevice import SimulatedUnit
+from .simline import simulated_line
 
 Fault = Literal["silent", "exception", "garbage"]
 _Config = ModbusTcpBus | ModbusUdpBus | ModbusRtuOverTcpBus
@@ -41,6 +44,8 @@ class ModbusSimulator:
         self.endpoints: dict[str, str] = {}
         self.faults: dict[str, Fault] = {}
         """Device name → what is wrong with it: it keeps silent, answers exception 4, or answers garbage."""
+        self.lines: dict[str, Line] = {}
+        """The serial lines by bus, whose faults can be changed at any time, too."""
         self.open: set[asyncio.Transport] = set()
         """The connections there are."""
         self._counts = {"connections": 0, "requests": 0, "exceptions": 0, "unanswered": 0}
@@ -193,6 +198,12 @@ async def simulate(
     async with AsyncExitStack() as stack:
         stack.callback(simulator.disconnect)
         for name, (config, devices) in buses.items():
+            if isinstance(config, ModbusRtuBus | ModbusAsciiBus):
+                answer = simulator.answerer(name, devices, seed, line=True)
+                units = {device.unit for device in devices.values()}
+                line = await stack.enter_async_context(simulated_line(config, answer, units, seed))
+                simulator.lines[name], simulator.endpoints[name] = line, line.port
+                continue
             if isinstance(config, ModbusTlsBus):
                 raise ConfigError(f"bus {name}: TLS cannot be simulated; try it with `adapter: modbus-tcp`")
             answer = simulator.answerer(name, devices, seed, line=isinstance(config, ModbusRtuOverTcpBus))

@@ -85,6 +85,7 @@ class PymodbusLink:
     def __init__(self, endpoint: Endpoint, make: Factory, closed: tuple[str, Reason] | None = None) -> None:
         self.arrived: Moment = (0, 0)
         self.foreign = 0
+        self.news: list[str] = []
         self._endpoint = endpoint
         self._make = make
         self._closed = closed or (f"{endpoint} closed the connection instead of answering", Reason.PROTOCOL)

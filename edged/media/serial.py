@@ -49,12 +49,12 @@ class Port(Protocol):
 
     where: str
 
-    def write(self, data: bytes) -> None: ...  # noqa: D102  # see TtyPort
-    def sent(self) -> bool: ...  # noqa: D102  # see TtyPort
-    def set_rts(self, *, level: bool) -> None: ...  # noqa: D102  # see TtyPort
-    def errors(self) -> LineErrors | None: ...  # noqa: D102  # see TtyPort
-    def discard_output(self) -> None: ...  # noqa: D102  # see TtyPort
-    def close(self) -> None: ...  # noqa: D102  # see TtyPort
+    def write(self, data: bytes) -> None: ...
+    def sent(self) -> bool: ...
+    def set_rts(self, *, level: bool) -> None: ...
+    def errors(self) -> LineErrors | None: ...
+    def discard_output(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Medium:
@@ -75,6 +75,7 @@ class Medium:
         self._port: Port | None = None
         self._timer = PreciseTimer()
         self._receiver: Callable[[bytes, int], None] | None = None
+        self._on_lost: Callable[[str], None] | None = None
         self._chunks: deque[Chunk] = deque()
         self._unread = 0
         self._arrival: asyncio.Event = asyncio.Event()
@@ -206,12 +207,16 @@ class Medium:
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
-    def on_receive(self, receiver: Callable[[bytes, int], None] | None) -> None:
+    def on_receive(
+        self, receiver: Callable[[bytes, int], None] | None, lost: Callable[[str], None] | None = None
+    ) -> None:
         """Hand everything that arrives (bytes, microseconds on the monotonic clock) to `receiver` at once.
 
-        Then `read` gets nothing; None gives it back. The receiver must be quick and not raise.
+        Then `read` gets nothing; None gives it back. `lost` is told when the port is gone, and why. Both must be quick
+        and not raise.
         """
         self._receiver = receiver
+        self._on_lost = lost
 
     async def read(self) -> Chunk:
         """The next bytes, as soon as there are any. Raises TransientError `unreachable` when the port is gone."""
@@ -265,6 +270,8 @@ class Medium:
         self._why_gone = why
         self._gone.set()
         self._arrival.set()
+        if self._on_lost is not None:
+            self._on_lost(why)
 
     def _forget(self) -> None:
         self.pending()

@@ -1,0 +1,362 @@
+"""Our own bus master for Modbus RTU and ASCII on a serial line.
+
+One request at a time, after the silence that the specification demands; the answer may come in any pieces, with noise
+around it. What counts is unit, function, length, checksum and, for writes, content. A request that was not answered is
+remembered, so that its late answer is recognised and never taken for another's (`doubt.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+
+from edged.adapter import Reason, TransientError
+from edged.media import Medium
+
+from . import pdu as pdus
+from .ascii import AsciiReplyParser, ascii_frame
+from .doubt import Doubts
+from .frame import RtuReplyParser, rtu_frame
+from .link import Moment, hexdump, now
+from .pace import Pace
+from .pdu import DeviceFailureError, InvalidReplyError, RefusedError, Request
+from .planner import Table
+from .serial_bus import ModbusAsciiBus, ModbusRtuBus
+from .traffic import Heard, ascii_frames, rtu_frames
+
+T = TypeVar("T")
+
+BROADCAST = 0
+_TURNAROUND = 0.1
+"""Seconds that devices get to carry out a broadcast (Modbus over Serial Line V1.02, 2.4.1: 100 to 200 ms)."""
+_STALL = 0.1
+"""Seconds without a further byte after which the rest of an answer is not expected any more. Adapters deliver in lots,
+and some devices pause in the middle."""
+_CHATTER = 1.0
+"""Seconds to wait for a silence on a line that is never silent."""
+_UNASKED = 1024
+"""Most bytes to keep that are no answer, to see what they are."""
+_REPEATING = frozenset({5, 6, 22})
+"""Functions whose reply is the same as the request, and so the same as its echo."""
+
+
+class Parser(Protocol):
+    """Finds the one right reply in what comes."""
+
+    received: int
+    skipped: int
+
+    @property
+    def rest(self) -> bytes:
+        """What came after the reply."""
+        ...
+
+    def feed(self, data: bytes) -> bytes | None:
+        """The reply's PDU once it is complete."""
+        ...
+
+    def complaint(self) -> str:
+        """What to say when there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """One of the two ways to put a PDU on a line."""
+
+    frame: Callable[[int, bytes], bytes]
+    parser: Callable[[int, Request[Any]], Parser]
+    frames: Callable[[bytes], Iterator[Heard]]
+    length: Callable[[int], int]
+    """Characters of a frame whose PDU has so many bytes."""
+
+
+RTU = Framing(rtu_frame, RtuReplyParser, rtu_frames, lambda size: size + 3)
+ASCII = Framing(ascii_frame, AsciiReplyParser, ascii_frames, lambda size: 2 * size + 7)
+
+
+class SerialMaster:
+    """A link (see `link.Link`) on a serial line. Learnt things are in `news`, each once."""
+
+    def __init__(self, medium: Medium, framing: Framing, silence: float) -> None:
+        self.arrived: Moment = (0, 0)
+        self.foreign = 0
+        self.late = 0
+        """Answers that came after they were given up, ever."""
+        self.news: list[str] = []
+        self._medium = medium
+        self._framing = framing
+        self._silence = silence
+        self._doubts = Doubts()
+        self._paces: dict[int, Pace] = {}
+        self._told: set[str] = set()
+        self._echo_known = medium.echo
+        self._last_rx = 0.0
+        """When something was heard last, `time.monotonic()`."""
+        self._not_before = 0.0
+        """Nothing is sent before this moment."""
+        self._parser: Parser | None = None
+        self._answer: asyncio.Future[bytes] | None = None
+        self._request: Request[Any]
+        self._sent: tuple[int, bytes] = (0, b"")
+        """Unit and PDU of the last request."""
+        self._heard = bytearray()
+        """What came during the exchange under way, or after the last one."""
+        medium.on_receive(self._received, self._lost)
+
+    async def exchange(self, unit: int, request: Request[T], within: float) -> T:
+        """See `Link`. `within` is the most that a unit is given; those that are known to be quicker get less.
+
+        A failure takes half as long again, because of the silence after it.
+        """
+        await self._medium.open()
+        await self._settle()
+        if unit == BROADCAST:
+            return await self._broadcast(request)
+        try:
+            await self._dispel_doubts(unit, request, within)
+            reply = await self._transact(unit, request, within)
+        except (RefusedError, DeviceFailureError):
+            raise
+        except TransientError:
+            if self._medium.is_open:
+                await self._settle()
+            raise
+        return request.parse(reply)
+
+    async def close(self) -> None:
+        """See `Link`."""
+        self._medium.close()
+
+    # -- before a request --------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """Listen, without sending, until the line was silent for long enough and no late answer is to be expected."""
+        limit = 0.0
+        while (start := max(self._not_before, self._last_rx + self._silence)) > (moment := time.monotonic()):
+            if not limit:
+                limit = max(self._not_before, moment) + _CHATTER
+            elif moment > limit:
+                self._judge()
+                raise TransientError(f"the line is never silent{self._looks()}", reason=Reason.PROTOCOL)
+            await self._medium.until(start)
+        if self._heard:
+            self._judge()
+
+    async def _dispel_doubts(self, unit: int, request: Request[Any], within: float) -> None:
+        """Make sure that no late answer, and no echo, can be taken for the answer to this request."""
+        if request.function in _REPEATING and not self._echo_known:
+            await self._find_echo(unit, request, within)
+        since = self._doubts.since(unit, request, time.monotonic())
+        if since is None:
+            return
+        barrier = self._doubts.barrier(unit, request)
+        if barrier is not None:
+            await self._pass(unit, barrier, within)
+        elif (until := since + 2 * within) > time.monotonic():
+            self._not_before = max(self._not_before, until)
+            await self._settle()
+        self._doubts.settled(unit)
+
+    async def _find_echo(self, unit: int, request: Request[Any], within: float) -> None:
+        """Ask something whose answer does not look like the question."""
+        table = Table.COIL if request.function == 5 else Table.HOLDING  # noqa: PLR2004  # write single coil
+        try:
+            await self._pass(unit, pdus.read(table, int.from_bytes(request.pdu[1:3], "big"), 1), within)
+        except TransientError:
+            if not self._echo_known:
+                raise
+            await self._settle()
+
+    async def _pass(self, unit: int, request: Request[Any], within: float) -> None:
+        """Have it answered, no matter how. Raises TransientError if it is not."""
+        with contextlib.suppress(RefusedError, DeviceFailureError):
+            request.parse(await self._transact(unit, request, within))
+        await self._settle()
+
+    # -- a request and its answer ------------------------------------------------------------------------------------
+
+    async def _broadcast(self, request: Request[T]) -> T:
+        if request.function <= 4 or request.function == 43:  # noqa: PLR2004  # what reads
+            raise TransientError(
+                "unit 0 means all devices at once: it can be written, and never answers", reason=Reason.PROTOCOL
+            )
+        self._heard.clear()
+        self._sent = BROADCAST, request.pdu
+        end = await self._medium.send(self._framing.frame(BROADCAST, request.pdu), wait=False)
+        self._not_before = end + _TURNAROUND
+        await self._medium.until(end)
+        return cast("T", None)  # all of these return None
+
+    async def _transact(self, unit: int, request: Request[Any], within: float) -> bytes:
+        pace = self._paces.get(unit) or self._paces.setdefault(unit, Pace())
+        frame = self._framing.frame(unit, request.pdu)
+        patience = pace.patience(within)
+        self._request = request
+        self._sent = unit, request.pdu
+        self._heard.clear()
+        self._parser = parser = self._framing.parser(unit, request)
+        self._answer = asyncio.get_running_loop().create_future()
+        end = time.monotonic()
+        try:
+            end = await self._medium.send(frame, wait=False)
+            reply = await self._wait(end, patience, request)
+        except TimeoutError:
+            self._give_up(unit, request, end, patience)
+            raise self._why(unit, frame, patience) from None
+        except BaseException:
+            self._give_up(unit, request, end, patience)
+            raise
+        finally:
+            self._parser = self._answer = None
+        if parser.skipped:
+            self._check_prefix(unit, frame, bytes(self._heard[: parser.skipped]), end)
+        del self._heard[: len(self._heard) - len(parser.rest)]
+        self._echo_known = True
+        wall, mono = now()
+        rx = self._last_rx
+        self.arrived = (wall - mono + int(rx * 1e6), int(rx * 1e6))
+        pace.answered(rx - end - self._framing.length(len(reply)) * self._medium.character)
+        if request.function not in _REPEATING and self._doubts.since(unit, request, end) is None:
+            self._doubts.settled(unit)
+        return reply
+
+    async def _wait(self, end: float, patience: float, request: Request[Any]) -> bytes:
+        """The PDU of the reply. Raises TimeoutError, TransientError `unreachable`."""
+        loop = asyncio.get_running_loop()
+        answer = cast("asyncio.Future[bytes]", self._answer)
+        needed = self._framing.length(request.reply_size or 2) * self._medium.character
+        first = end + patience + needed
+        last = first + needed + 2 * _STALL
+
+        def expire() -> None:
+            # Bytes that keep coming may be the answer, unless they are more than enough.
+            until = min(max(first, self._last_rx + _STALL), last)
+            if time.monotonic() >= until:
+                if not answer.done():
+                    answer.set_exception(TimeoutError())
+            else:
+                timers[0] = loop.call_at(until, expire)
+
+        timers = [loop.call_at(first, expire)]
+        try:
+            return await answer
+        finally:
+            timers[0].cancel()
+
+    def _received(self, data: bytes, moment: int) -> None:
+        self._last_rx = moment / 1e6
+        if len(self._heard) < _UNASKED:
+            self._heard += data
+        parser, answer = self._parser, self._answer
+        if parser is None or answer is None or answer.done():
+            return
+        reply = parser.feed(data)
+        while reply is not None:
+            try:
+                self._request.parse(reply)
+            except InvalidReplyError:
+                # Right in form, but not what this request can be answered with, such as the echo of another write.
+                reply = parser.feed(b"")
+                continue
+            except (RefusedError, DeviceFailureError):
+                pass
+            answer.set_result(reply)
+            return
+
+    def _lost(self, why: str) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(TransientError(why, reason=Reason.UNREACHABLE))
+
+    def _give_up(self, unit: int, request: Request[Any], end: float, patience: float) -> None:
+        self._doubts.add(unit, request, end)
+        if self._medium.is_open:
+            self._paces[unit].missed()
+            self._not_before = max(time.monotonic(), end) + patience / 2
+
+    def _why(self, unit: int, frame: bytes, patience: float) -> TransientError:
+        heard = self._without_echo(bytes(self._heard), frame)
+        if not heard:
+            self._echo_known = True  # an echo would have come
+            return TransientError(f"no answer within {patience:.3g} s", reason=Reason.TIMEOUT)
+        others = [each.unit for each in self._framing.frames(heard) if each.unit != unit]
+        if others:
+            return InvalidReplyError(f"unit {others[0]} answered when unit {unit} was asked")
+        return InvalidReplyError(
+            f"{len(heard)} bytes came that are no reply to the request: {hexdump(heard)}{self._looks()}"
+        )
+
+    # -- what else is on the line --------------------------------------------------------------------------------------
+
+    def _check_prefix(self, unit: int, frame: bytes, prefix: bytes, end: float) -> None:
+        """What came before the reply. Raises InvalidReplyError if the reply may be to somebody else's request."""
+        prefix = self._without_echo(prefix, frame)
+        if prefix and self._sort(prefix, asked=unit):
+            self._doubts.add(unit, self._request, end)
+            raise InvalidReplyError(f"another master asked unit {unit} at the same time, so the answer may be to it")
+
+    def _judge(self) -> None:
+        """Look at what came unasked."""
+        heard = bytes(self._heard)
+        self._heard.clear()
+        if not self._echo_known:
+            heard = self._without_echo(heard, self._framing.frame(*self._sent))
+        if heard:
+            self._sort(heard)
+
+    def _sort(self, data: bytes, asked: int | None = None) -> bool:
+        """Name the frames in what is no reply. Returns whether one of them asks the unit `asked`."""
+        self.foreign += 1
+        conflict = False
+        for heard in self._framing.frames(data):
+            owed = self._doubts.claim(heard.unit, heard.pdu[0], len(heard.pdu))
+            if owed is not None:
+                self._came_late(heard.unit, self._last_rx - owed.sent)
+                self._not_before = min(self._not_before, self._last_rx)
+            elif (heard.asks and heard[:2] != self._sent) or heard.unit not in self._paces:
+                conflict = conflict or (heard.asks and heard.unit == asked)
+                self._tell(
+                    "master",
+                    f"another master is on this line: it asks unit {heard.unit}, function {heard.pdu[0] & 0x7F}; "
+                    f"two masters garble each other's frames",
+                )
+        return conflict
+
+    def _came_late(self, unit: int, took: float) -> None:
+        self.late += 1
+        pace = self._paces.setdefault(unit, Pace())
+        pace.came_late(took)
+        self._tell(
+            f"late {unit}", f"unit {unit} answered {took:.3g} s after it was asked, too late: raise its `timeout`"
+        )
+
+    def _without_echo(self, heard: bytes, frame: bytes) -> bytes:
+        """What is left when the adapter turns out to repeat what it sends."""
+        if self._medium.echo or not heard.startswith(frame):
+            return heard
+        self._medium.echo = self._echo_known = True
+        self._tell("echo", "the adapter hears what it sends; that is taken out from now on (`echo: true` says so)")
+        return heard[len(frame) :]
+
+    def _tell(self, key: str, text: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            self.news.append(text)
+
+    def _looks(self) -> str:
+        """A hint for a line on which nothing was ever understood."""
+        if any(pace.known for pace in self._paces.values()):
+            return ""
+        errors = self._medium.errors()
+        counted = f" ({errors.framing} framing errors)" if errors is not None and errors.framing else ""
+        return f"; are baudrate, parity and stop bits right{counted}?"
+
+
+def serial_links(config: ModbusRtuBus | ModbusAsciiBus) -> list[SerialMaster]:
+    """The one link of a serial line."""
+    framing = ASCII if isinstance(config, ModbusAsciiBus) else RTU
+    return [SerialMaster(Medium(config), framing, config.gap)]
