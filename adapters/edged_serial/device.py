@@ -11,12 +11,11 @@ from .codecs.checks import Check
 from .codecs.decode import Decoder, Fields
 from .codecs.framing import Framer, always
 from .codecs.talk import Template
-from .codecs.values import Conversion, Raw
+from .codecs.values import Conversion, Measured, Raw
 from .config import SerialDevice
 from .parts import Framing
 
-_CHOICES = ("address", "sequence")
-"""Fields that are no values: they have to be what was asked for."""
+_UNIT = "_unit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ class Device:
             and not self._echoes(kind.send, "sequence", found["sequence"], sequence)
         ):
             return None, f"the answer to request {found['sequence']} came, which is not this one"
-        return found, ""
+        return _with_units(found), ""
 
     def _field(self, point: str) -> str:
         return self.config.points[Name(point)].field or point
@@ -154,6 +153,15 @@ class Device:
     def _echoes(template: Template, name: str, found: Raw, wanted: int | str) -> bool:
         sent = template.text_of(name, wanted) if isinstance(found, str) else []
         return _same(found, wanted) or (isinstance(found, str) and found in sent)
+
+
+def _with_units(found: Fields) -> Fields:
+    """A field `x_unit` is the unit of the field `x`: a scale that was switched to kilograms says so only there."""
+    for name in [one for one in found if one.endswith(_UNIT) and one.removesuffix(_UNIT) in found]:
+        value, unit = found[name.removesuffix(_UNIT)], found[name]
+        if isinstance(value, str | int | float) and isinstance(unit, str) and unit.strip():
+            found[name.removesuffix(_UNIT)] = Measured(value, unit.strip())
+    return found
 
 
 def _same(found: Raw, wanted: int | str) -> bool:

@@ -19,11 +19,13 @@ from edged.testing.line import Burst, Line
 from edged.testing.waveforms import Waveform, seed_of, waveform
 
 from .codecs import mbus
+from .codecs.decode import StructDecoder
 from .codecs.sml import transmission
 from .codecs.talk import Template
 from .codecs.values import Measured, Raw
 from .config import SerialBus, SerialDevice
 from .device import Device, Kind, raw_value
+from .parts import to_bytes
 
 _REACTION = 0.005
 _IDENTIFICATION = b"/EDG5edged-simulator\r\n"
@@ -72,7 +74,8 @@ class Player:
         if sample:
             try:
                 template = Template(sample, (*values, "address", "sequence", "check"))
-                content = template.render(self.device.places(sequence) | values, kind.check)
+                rounded = {name: _round(value) if name in template.whole else value for name, value in values.items()}
+                content = template.render(self.device.places(sequence) | rounded, kind.check)
             except ValueError as exc:
                 raise ConfigError(f"{self.device.name}: the sample of message {kind.name}: {exc}") from None
             return _wrap(kind, content, checked="check" in template.names)
@@ -90,7 +93,7 @@ class Player:
         for name, place in self.device.places(sequence).items():
             if name in names and not isinstance(place, bool):
                 fields[name] = place
-        whole = "struct" in type(kind.decoder).__name__.lower()
+        whole = isinstance(kind.decoder, StructDecoder)
         for point, value in values.items():
             spec = self.device.config.points[Name(point)]
             number = round(value) if whole and isinstance(value, float) else value
@@ -99,16 +102,21 @@ class Player:
         return fields
 
 
+def _round(value: float | str | bool) -> float | int | str | bool:
+    return round(value) if isinstance(value, float) else value
+
+
 def _wrap(kind: Kind, content: bytes, *, checked: bool) -> bytes:
     match kind.framing.type:
         case "sml":
             return transmission(content)
         case "mbus":
             return mbus.long_frame(content)
+    if isinstance(kind.decoder, StructDecoder):
+        start, stop = (to_bytes(text, "") for text in (kind.framing.start, kind.framing.stop))
+        content = start + content[len(start) : len(content) - len(stop)] + stop
     if kind.check is not None and not checked:
-        at = -kind.check.size if kind.check.at is None else kind.check.at
-        room = content if at == -kind.check.size and kind.check.last is None else content
-        content = _with_check(kind, room)
+        content = _with_check(kind, content)
     return kind.framing.wrap(content)
 
 
@@ -117,8 +125,7 @@ def _with_check(kind: Kind, content: bytes) -> bytes:
     check = kind.check
     if check is None:
         return content
-    layout = getattr(kind.decoder, "size", None)
-    if layout == len(content):  # a binary layout has a place for it
+    if isinstance(kind.decoder, StructDecoder):  # a binary layout has a place for it
         at = -check.size if check.at is None else check.at
         start = at if at >= 0 else len(content) + at
         return content[:start] + check.encode(check.covered(content)) + content[start + check.size :]

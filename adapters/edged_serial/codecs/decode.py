@@ -104,7 +104,8 @@ class StructDecoder:
         }
 
     def encode(self, fields: Mapping[str, Raw]) -> bytes | None:
-        values = [fields.get(name, 0) for name in self._names]
+        nothing = self._struct.unpack(bytes(self._struct.size))
+        values = [fields.get(name, zero) for name, zero in zip(self._names, nothing, strict=True)]
         try:
             return self._struct.pack(*(v.encode("latin-1") if isinstance(v, str) else v for v in values))
         except struct.error:

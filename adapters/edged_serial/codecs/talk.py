@@ -90,6 +90,18 @@ class Template:
             raise ValueError(f"`{found[0]}` is formatted in no known way: as in {{{name}:02d}} or {{{name}:>H}}")
         self._parts.append(_Place(name, spec))
 
+    @property
+    def whole(self) -> frozenset[str]:
+        """The places that only take whole numbers."""
+        return frozenset(
+            part.name
+            for part in self._parts
+            if isinstance(part, _Place)
+            and part.spec
+            and part.spec[-1] in "dXxbBhHiIqQ"
+            and not part.spec.endswith(">d")
+        )
+
     def render(self, values: Mapping[str, float | str | bool], check: Check | None = None) -> bytes:
         """The bytes. Raises ValueError if a value is missing or does not fit its place."""
         sent = b""
@@ -97,7 +109,11 @@ class Template:
             if isinstance(part, bytes):
                 sent += part
             elif part.name == "check":
-                sent += b"" if check is None else check.encode(check.covered(sent + bytes(check.size)))
+                sent += (
+                    b""
+                    if check is None
+                    else check.encode(check.covered(sent + bytes(max(check.size, -(check.at or 0)))))
+                )
             elif part.name not in values:
                 raise ValueError(f"`{{{part.name}}}` has no value here")
             else:
