@@ -142,7 +142,7 @@ class ModbusJob:
     def answered(self, reader: Reader) -> None:
         """It was read. Costs nothing unless something is being learnt."""
         reader.silences = 0
-        if self._dead and reader.points in self._dead:
+        if self._dead and self._dead.pop(reader.points, None) is not None:
             self._named.discard(reader.points)
             self._notes.append(f"{self.device}: {reader.block.span} answers now; reading {_some(reader.points)} again")
             self._forget = True
@@ -183,12 +183,15 @@ class ModbusJob:
             for piece in self.refused(reader, NO_ANSWER, now):
                 piece.silences = _SILENCES - 1
 
-    def conclude(self) -> list[str]:
-        """End of a poll: plan anew once everything refused is known. Returns what to tell, each thing once."""
+    def conclude(self) -> None:
+        """End of a poll: plan anew once everything refused is known."""
         if self._forget:
             self._start_over()
         elif self._refused and not self._unproven:
             self._replan()
+
+    def news(self) -> list[str]:
+        """What to tell a person, each thing once."""
         notes, self._notes = self._notes, []
         return notes
 

@@ -82,7 +82,8 @@ class Poll:
         else:
             if job.is_dead(reader):
                 job.answered(reader)
-        return PollResult((), transactions=self._transactions, notes=job.conclude())
+        job.conclude()
+        return PollResult((), transactions=self._transactions, notes=job.news())
 
     async def _read(self, reader: Reader) -> None:
         job = self._job
@@ -121,16 +122,16 @@ class Poll:
         answers = gathering.read > 0
         if not answers:
             answers = await self._answers_otherwise()
-        if self._silent is not None and self._failure is not None and self._failure.reason == Reason.TIMEOUT:
-            job.silent(self._silent, time.monotonic(), others_answer=answers)
         for points, quality in job.dead():
             gathering.missing(points, quality)
-        notes = job.conclude()
-        if not answers:
-            raise self._failure or TransientError(
-                "; ".join(notes) or "it refuses every address", reason=Reason.EXCEPTION
-            )
-        return PollResult(gathering.samples(now()), self._transactions, self._raw or (), notes)
+        if self._silent is not None and self._failure is not None and self._failure.reason == Reason.TIMEOUT:
+            job.silent(self._silent, time.monotonic(), others_answer=answers)
+        job.conclude()
+        if answers:
+            return PollResult(gathering.samples(now()), self._transactions, self._raw or (), job.news())
+        if self._failure is not None:
+            raise self._failure
+        raise TransientError("; ".join(job.news()) or "it refuses every address", reason=Reason.EXCEPTION)
 
     async def _answers_otherwise(self) -> bool:
         """Nothing was read. Whether that is the fault of these addresses, because the device does answer others."""

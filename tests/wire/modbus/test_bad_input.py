@@ -15,7 +15,7 @@ import pytest
 
 from edged.adapter import Duration, TransientError
 from tests.support import rogue
-from tests.support.modbus import HOST, device, faults, holding, opened, values
+from tests.support.modbus import HOST, device, faults, holding, names, opened, values
 from tests.support.rogue import Behaviour, Rogue
 
 POINTS = holding(100, 101, 102, 103)
@@ -254,6 +254,7 @@ async def test_a_block_that_is_never_answered_does_not_hide_the_others_for_ever(
             for _ in range(4):
                 result = await bus.poll(job)
                 notes += result.notes
+                assert names(result) == sorted(points)
                 assert faults(result) == {"h1000": "bad(timeout)"}
                 assert len(values(result)) == 4
             asked = len(server.requests)

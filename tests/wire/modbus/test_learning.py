@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -156,6 +159,27 @@ async def test_a_device_that_refused_everything_while_it_started_comes_back_by_a
     assert result.transactions == 1
 
 
+async def test_a_register_that_appears_brings_its_value_at_once_and_is_reported_once() -> None:
+    points = holding(*range(10))
+    dead = {4, 7}
+    behaviour = rogue.refuse_where(lambda r: any(r.start <= d < r.start + r.count for d in dead))
+    async with Rogue([behaviour]) as server, opened("tcp", server.port, device(points)) as bus:
+        job = bus.prepare("m", list(points))
+        await poll_until_settled(bus, job)
+        dead.discard(4)
+        for one in job._dead.values():  # nobody wants to wait for a minute
+            one.again = 0.0
+        result = await bus.poll(job)
+        assert names(result) == sorted(points)
+        assert values(result)["h4"] == 4
+        assert faults(result) == {"h7": "bad(exception)"}
+        assert result.notes == ["m: holding 4 answers now; reading h4 again"]
+        results, notes = await poll_until_settled(bus, job)
+        assert notes == []
+        assert all(names(result) == sorted(points) for result in results)
+        assert faults(results[-1]) == {"h7": "bad(exception)"}
+
+
 async def test_one_job_that_is_refused_does_not_take_its_device_down() -> None:
     points = holding(1, 500)
     async with Rogue([without(500)]) as server, opened("tcp", server.port, device(points)) as bus:
@@ -218,3 +242,26 @@ async def test_whatever_does_not_exist_all_that_does_is_read(there: set[int], de
                 break
         else:
             pytest.fail("learning did not end")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False), st.sampled_from(["tcp", "rtu-over-tcp"]))
+async def test_however_a_device_behaves_each_point_is_reported_once_and_never_wrong(chance: Random, kind: str) -> None:
+    points = holding(*chance.sample(range(0, 1000, 7), 12), *range(2000, 2020))
+    behaviours = [
+        rogue.good, rogue.good, rogue.good, rogue.refuse(2), rogue.refuse(3), rogue.refuse(6), rogue.refuse(11),
+        rogue.silent, rogue.wrong_unit, rogue.registers(1), rogue.cut(5), rogue.truncated, rogue.twice,
+    ]  # fmt: skip
+    server = Rogue([lambda request: chance.choice(behaviours)(request)], framing="tcp" if kind == "tcp" else "rtu")
+    async with server, opened(kind, server.port, device(points, timeout=0.01)) as bus:
+        jobs = [bus.prepare("m", list(points)), bus.prepare("m", list(points)[:3])]
+        for n in range(10):
+            job = jobs[n % 2]
+            for one in job._dead.values():  # nobody wants to wait for a minute
+                one.again = 0.0
+            with contextlib.suppress(TransientError):
+                result = await bus.poll(job)
+                assert names(result) == sorted(job.points)
+                assert values(result).items() <= {f"h{at}": at for at in range(2020)}.items()
+            with contextlib.suppress(TransientError):
+                await bus.poll(job, probe=True)
