@@ -47,8 +47,6 @@ _PAGE = 5000
 """Readings to fetch from the buffer at a time."""
 _READ_AGAIN = 1.0
 """Seconds to wait when the buffer cannot be read."""
-_SAVING = 0.005
-"""Seconds between two looks whether a commit has ended."""
 _LAST_WORD = 1.0
 """Seconds that a stop waits for messages in flight."""
 _REFUSALS = 60
@@ -222,10 +220,7 @@ class Forwarder:
         while True:
             await window.starved.wait()
             window.starved.clear()
-            before = buffer.durable(name)
-            buffer.request_commit()
-            while buffer.durable(name) >= before:  # noqa: ASYNC110  # the buffer has no event for it, and it takes a moment
-                await asyncio.sleep(_SAVING)
+            await buffer.saved(name, max(1, window.size // 2))
             window.changed()
 
     # -- one lane --------------------------------------------------------------------------------------------------
