@@ -55,7 +55,7 @@ def demo(duration: str | None, broker: str | None, config: str | None, as_json: 
         click.echo(f"(shorter than {_CUT_AFTER + _CUT_FOR + _SETTLE - 1:.0f}s: the outage is left out)", err=True)
     result = asyncio.run(_Demo(seconds, broker, config, quiet=as_json).run())
     click.echo(json.dumps(asdict(result)) if as_json else result.text())
-    if result.lost:
+    if result.lost or not result.received:
         raise SystemExit(EXIT_PROBLEM)
 
 
@@ -75,6 +75,8 @@ class Result:
     def text(self) -> str:
         """The result for people."""
         verdict = "Nothing was lost." if not self.lost else f"{self.lost:,} readings were LOST."
+        if not self.received:
+            verdict = "NOTHING ARRIVED: the log above says why."
         return (
             f"{self.stored:,} readings stored, {self.delivered:,} delivered, {self.pending:,} still in the buffer, "
             f"{self.received:,} received behind the broker, {self.duplicates} messages twice, "

@@ -10,7 +10,11 @@ import click
 @click.option("--state", metavar="DIR", help="Folder for the buffer and caches. [default: the service's, or yours]")
 @click.option("--socket", metavar="PATH", help="Control socket. [default: in /run/edged or your runtime folder]")
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="How much to tell on standard error.",
 )
 def run(config: str | None, state: str | None, socket: str | None, log_level: str) -> None:
     """Run the gateway (what the systemd service does).

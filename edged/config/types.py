@@ -32,6 +32,8 @@ def _quantity(text: object, units: Mapping[str, float], what: str, example: str,
         if text == 0:
             return 0.0
         raise ValueError(f"a {what} needs a unit: write {example.format(text)}")
+    if isinstance(text, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip()) and float(text):
+        raise ValueError(f"a {what} needs a unit: write {example.format(text.strip())}")
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"a {what} is written as a number with a unit, such as {example.format(5)}")
     total, end = 0.0, 0

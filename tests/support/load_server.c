@@ -2,8 +2,8 @@
  *
  *   load_server DEVICES [HOST]
  *
- * Listens on DEVICES ephemeral ports, prints them on one line, and serves until its standard input is closed. Each port
- * is one device; any unit id is answered. Function 3 (read holding registers) of any range within 0..65535:
+ * Listens on DEVICES ephemeral ports, prints them on one line, and serves until its standard input is closed. Each unit
+ * id behind a port is a device of its own. Function 3 (read holding registers) of any range within 0..65535:
  *
  *   registers 0-3   microseconds since the epoch when the reply was made, big-endian 64 bit
  *   registers 4-5   how many reads this device has answered, big-endian 32 bit, starting at 1
@@ -59,7 +59,7 @@ static int answer(int device, const uint8_t *request, int length, uint8_t *out) 
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     uint64_t now = (uint64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-    uint32_t served = ++reads[device];
+    uint32_t served = ++reads[256 * device + request[6]];
     put16(out + 4, 3 + 2 * count);
     out[7] = 3;
     out[8] = 2 * count;
@@ -121,7 +121,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: load_server DEVICES [HOST]\n");
         return 2;
     }
-    reads = calloc(devices, sizeof *reads);
+    reads = calloc(256 * devices, sizeof *reads);
     int loop = epoll_create1(0);
     for (int i = 0; i < devices; i++) {
         struct sockaddr_in address = {.sin_family = AF_INET};
