@@ -39,13 +39,12 @@ class Lock:
             raise ConfigError(
                 f"the buffer {path} is in use by {owner}; stop it, or set another `buffer: path`"
             ) from exc
-        self.witness: tuple[str, int] | None = (found[2].decode(), int(found[3])) if found else None
+        self.witness: tuple[str, int] | None = (
+            (found[2].decode(), int(found[3])) if found and found[2] != b"0" else None
+        )
         """(epoch, head) as the last process left them."""
         os.ftruncate(self._fd, 0)
-        if self.witness:
-            self.note(*self.witness)
-        else:
-            self.note("0", 0)
+        self.note(*(self.witness or ("0", 0)))
 
     def note(self, epoch: str, head: int) -> None:
         """Remember how far the log has got. A full disk is no reason to fail: the note is a second safety."""

@@ -22,6 +22,7 @@ from edged.buffer.counters import Account, BufferStats, ConnectionStats, Ledger,
 from edged.buffer.cursor import CursorState, Span
 from edged.buffer.jobs import Done, Job
 from edged.buffer.reader import Reader
+from edged.buffer.store import DamagedError, is_corrupt
 from edged.buffer.tail import Tail
 from edged.buffer.writer import Writer
 from edged.clock import wall_us
@@ -191,12 +192,11 @@ class Buffer:
         if self._tail.covers(after):
             return self._tail.read(after, through, max_readings)
         while True:
-            batches, damaged = await self._read(self._reader.batches, after, through, max_readings)
-            for span in damaged:
-                self._lose(span)
-            if batches or not damaged:
+            batches, unreadable = await self._read(self._reader.batches, after, through, max_readings)
+            self._report(unreadable)
+            if batches or not unreadable:
                 return batches
-            after = damaged[-1][1]
+            after = max(last for _, last in unreadable)
 
     def cursor(self, connection: str) -> CursorState:
         """How far the connection has got, settles not yet durable included. Raises KeyError."""
@@ -225,8 +225,9 @@ class Buffer:
         return self._undurable[connection]
 
     async def saved(self, connection: str, below: int) -> None:
-        """Wait until a crash would forget fewer than `below` settles of the connection."""
+        """Commit early, and wait until a crash would forget fewer than `below` settles of the connection."""
         while self._undurable[connection] >= below:
+            self.request_commit()
             await self._advanced.wait()
 
     def request_commit(self) -> None:
@@ -384,12 +385,13 @@ class Buffer:
         self._advanced.set()
         self._advanced = asyncio.Event()
 
-    def _lose(self, span: Span) -> None:
-        """A row could not be read back. Nobody shall wait for it; the writer books the loss."""
-        for account in self._cursors.values():
-            account.cursor.add(*span)
-        self._damaged.append(span)
-        if self._timer is None:
+    def _report(self, unreadable: list[Span]) -> None:
+        """Have the writer look at what could not be read. A gap is fine where everybody has settled its samples."""
+        suspects = [
+            span for span in unreadable if any(account.cursor.missing(*span) for account in self._cursors.values())
+        ]
+        self._damaged += suspects
+        if suspects and self._timer is None:
             self._arm()
 
     # threads
@@ -402,8 +404,8 @@ class Buffer:
             self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="buffer-read")
         try:
             return await self._loop.run_in_executor(self._read_thread, function, *args)
-        except sqlite3.DatabaseError as exc:
-            if self._reader.is_damage(exc):
+        except (sqlite3.DatabaseError, DamagedError) as exc:
+            if is_corrupt(exc):
                 self._suspect = str(exc)
                 if self._timer is None:
                     self._arm()

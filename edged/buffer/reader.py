@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edged.buffer.batch import Batch
 from edged.buffer.cursor import Span
-from edged.buffer.store import decode_row, is_corrupt, open_reader, read_rows
+from edged.buffer.store import decode_row, open_reader, read_rows
 
 
 class Reader:
@@ -29,27 +29,27 @@ class Reader:
         return self._db
 
     def batches(self, after: int, through: int | None, max_readings: int) -> tuple[list[Batch], list[Span]]:
-        """(sound batches beyond `after`, damaged ranges among them). Raises sqlite3.Error."""
+        """(sound batches beyond `after`, damaged ranges and gaps among them). Raises sqlite3.Error, DamagedError."""
         batches: list[Batch] = []
-        damaged: list[Span] = []
+        unreadable: list[Span] = []
+        end = after
         for row in read_rows(self._connect(), after, through=through, max_readings=max_readings):
+            seq, first = row[0], row[1]
             batch = decode_row(row)
             if batch is not None:
                 batches.append(batch)
             else:
-                damaged.append((row[1], row[0]))
-        return batches, damaged
+                unreadable.append((first, seq))
+            if first > end + 1:
+                unreadable.append((end + 1, first - 1))
+            end = seq
+        return batches, unreadable
 
     def earliest(self, after: int) -> int:
         """The time of the oldest sample in the first row beyond `after`; 0 if there is none. Raises sqlite3.Error."""
         query = "SELECT earliest FROM log WHERE seq > ? ORDER BY seq LIMIT 1"
         row = self._connect().execute(query, (after,)).fetchone()
         return int(row[0]) if row else 0
-
-    @staticmethod
-    def is_damage(error: sqlite3.Error) -> bool:
-        """Whether the file is damaged, as opposed to not readable at the moment."""
-        return is_corrupt(error)
 
     def close(self) -> None:
         """Close the connection, if there is one."""

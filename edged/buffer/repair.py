@@ -14,7 +14,19 @@ from pathlib import Path
 
 from edged.buffer.counters import Ledger, Totals
 from edged.buffer.lock import Lock
-from edged.buffer.store import APPLICATION, FORMAT, Store, StoredRow, decode_row, is_corrupt, open_reader
+from edged.buffer.store import (
+    APPLICATION,
+    COLUMNS,
+    FORMAT,
+    LETTER_COLUMNS,
+    DamagedError,
+    Store,
+    StoredRow,
+    decode_row,
+    is_corrupt,
+    open_reader,
+    read_state,
+)
 from edged.errors import ConfigError
 
 log = logging.getLogger("edged.buffer")
@@ -25,10 +37,6 @@ _KEEP_QUARANTINED = 2
 _OWN_TABLES = {"log", "state"}
 _SPARE_PAGES = 64
 """Left free when rows are copied into a new file."""
-
-
-class DamagedError(Exception):
-    """The file is not what we wrote; the message says why."""
 
 
 @dataclass(slots=True)
@@ -46,12 +54,16 @@ def new_epoch() -> str:
 
 
 def open_buffer(path: Path, max_bytes: int, lock: Lock) -> Opened:
-    """Open, create or repair the file. Raises ConfigError (newer format, foreign file) and sqlite3.Error (disk)."""
+    """Open or create the file.
+
+    Raises DamagedError (then `rebuild` it), ConfigError (newer format, foreign file) and sqlite3.Error.
+    """
+    opened = _open(path, max_bytes)
     try:
-        opened = _open(path, max_bytes)
-    except DamagedError as exc:
-        return rebuild(path, max_bytes, str(exc), None, lock.witness)
-    _recognise(opened, lock)
+        _recognise(opened, lock)
+    except BaseException:
+        opened.store.close()
+        raise
     return opened
 
 
@@ -65,22 +77,15 @@ def _open(path: Path, max_bytes: int) -> Opened:
         if not tables:
             fresh = True
             store.create(new_epoch())
-        epoch, inode, ledger = store.load()
+        ledger = store.load()
         _check_size(store, ledger)
-    except sqlite3.Error as exc:
+    except BaseException as exc:
         store.close()
-        if is_corrupt(exc) or (not fresh and isinstance(exc, sqlite3.OperationalError) and "no such" in str(exc)):
+        no_such_table = not fresh and isinstance(exc, sqlite3.OperationalError) and "no such" in str(exc)
+        if is_corrupt(exc) or no_such_table or isinstance(exc, ValueError):
             raise DamagedError(str(exc)) from exc
         raise
-    except ValueError as exc:
-        store.close()
-        raise DamagedError(str(exc)) from exc
-    except (ConfigError, DamagedError):
-        store.close()
-        raise
-    if inode != path.stat().st_ino:
-        epoch = ""
-    return Opened(store, epoch, ledger)
+    return Opened(store, store.epoch, ledger)
 
 
 def _check_header(path: Path) -> bool:
@@ -130,31 +135,26 @@ def _check_size(store: Store, ledger: Ledger) -> None:
 
 def _recognise(opened: Opened, lock: Lock) -> None:
     """Begin a new epoch if this is a copy, or older than what its witness saw: its seqs may be in use already."""
-    epoch, ledger = opened.epoch, opened.ledger
-    if epoch and lock.witness is None:
-        return
-    why = ""
+    store, ledger = opened.store, opened.ledger
     seen_epoch, seen_head = lock.witness or ("", 0)
-    if not epoch:
+    if store.inode != store.path.stat().st_ino:
         why = "the file was copied or restored"
-    elif seen_epoch not in {epoch, "0"}:
+    elif seen_epoch and seen_epoch != opened.epoch and ledger.head:
         why = "another file was put in its place"
-    elif seen_epoch == epoch and seen_head > ledger.head:
-        why = (
-            f"it ends at seq {ledger.head}, but had reached {seen_head}: its journal was lost, or an old copy restored"
-        )
+    elif seen_epoch == opened.epoch and seen_head > ledger.head:
+        why = f"it ends at seq {ledger.head} but had reached {seen_head}: its journal was lost or an old copy restored"
         for account in ledger.accounts.values():
             account.cursor.add(ledger.head + 1, seen_head)
         ledger.head = seen_head
-    if not why:
+    else:
         return
     opened.epoch = new_epoch()
     for account in ledger.accounts.values():
         account.lanes.clear()
-    with opened.store.transaction():
-        opened.store.begin_epoch(opened.epoch)
-        opened.store.save(ledger)
-    log.warning("buffer %s begins the new epoch %s: %s", opened.store.path, opened.epoch, why)
+    with store.transaction():
+        store.begin_epoch(opened.epoch)
+        store.save(ledger)
+    log.warning("the buffer %s begins the new epoch %s: %s", store.path, opened.epoch, why)
 
 
 def rebuild(
@@ -185,7 +185,6 @@ def rebuild(
     if known:
         known.store.close()
     opened = _open(path, max_bytes)
-    opened.epoch = epoch
     if why:
         log.error(
             "the buffer %s was damaged (%s): %s; the damaged file is kept as %s; epoch %s",
@@ -205,6 +204,8 @@ class _Saved:
     ledger: Ledger | None = None
     rows: int = 0
     readings: int = 0
+    expected: int = 0
+    """Readings that its ledger speaks of."""
     complete: bool = True
 
     def __str__(self) -> str:
@@ -213,20 +214,20 @@ class _Saved:
             text += ", more did not fit"
         if self.ledger is None:
             return text + ", its counters could not be read"
-        return f"{text}, {max(0, self.ledger.kept - self.readings)} readings were lost"
+        return f"{text}, {max(0, self.expected - self.readings)} readings were lost"
 
 
 def _salvage(path: Path, store: Store, source: sqlite3.Connection | None) -> _Saved:
     """Copy all that can be read."""
     saved = _Saved()
     try:
-        db = source or open_reader(path)
+        db = source or open_reader(path, damaged=True)
     except sqlite3.Error:
         return saved
     with nullcontext() if source else closing(db):
-        with suppress(sqlite3.Error, ValueError, TypeError):
-            head, text = db.execute("SELECT head, ledger FROM state WHERE id = 1").fetchone()
-            saved.ledger = Ledger.parse(head, text)
+        with suppress(sqlite3.Error, ValueError):
+            _, _, saved.ledger = read_state(db)
+            saved.expected = saved.ledger.kept
         rows = _readable(db)
         while group := _group(rows, store.max_transaction):
             if store.used_pages() + sum(store.pages_for(len(row[8])) for row in group) > store.max_pages - _SPARE_PAGES:
@@ -244,27 +245,29 @@ def _salvage(path: Path, store: Store, source: sqlite3.Connection | None) -> _Sa
 def _copy_dead_letters(db: sqlite3.Connection, store: Store) -> None:
     letters: list[tuple[object, ...]] = []
     with suppress(sqlite3.DatabaseError):
-        letters.extend(db.execute("SELECT * FROM dead_letters ORDER BY id DESC LIMIT 100"))
+        query = f"SELECT {LETTER_COLUMNS} FROM dead_letters ORDER BY id DESC LIMIT 100"  # noqa: S608  # a constant
+        letters.extend(db.execute(query))
     size = sum(len(letter[-1]) for letter in letters if isinstance(letter[-1], bytes))
     if letters and store.used_pages() + store.pages_for(size) < store.max_pages * 3 // 4:
-        with store.transaction():
+        with suppress(sqlite3.IntegrityError), store.transaction():
             store.db.executemany("INSERT INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", letters)
 
 
 def _readable(db: sqlite3.Connection) -> Iterator[StoredRow]:
     """All sound rows: forward up to the damage, then backward from the end down to it."""
-    reached = 0
-    for query in ("SELECT * FROM log ORDER BY seq", "SELECT * FROM log WHERE seq > ? ORDER BY seq DESC"):
-        complete = False
-        with suppress(sqlite3.DatabaseError, TypeError):
-            for row in db.execute(query, (reached,) if "?" in query else ()):
-                if decode_row(row) is not None:
-                    yield row
-                if "?" not in query:
-                    reached = row[0]
-            complete = True
-        if complete:
-            return
+    query = f"SELECT {COLUMNS} FROM log WHERE seq > ? ORDER BY seq"  # noqa: S608  # constants
+    reached, above = 0, 2**63
+    with suppress(sqlite3.DatabaseError, TypeError):
+        for row in db.execute(query, (reached,)):
+            if decode_row(row) is not None and row[0] > reached:
+                reached = row[0]
+                yield row
+        return
+    with suppress(sqlite3.DatabaseError, TypeError):
+        for row in db.execute(f"{query} DESC", (reached,)):
+            if decode_row(row) is not None and reached < row[0] < above:
+                above = row[0]
+                yield row
 
 
 def _group(rows: Iterator[StoredRow], size: int) -> list[StoredRow]:
@@ -313,9 +316,10 @@ def _stamp(path: Path) -> Path:
 def _set_aside_journal(path: Path, aside: Path) -> None:
     """A journal must never be applied to a file it does not belong to."""
     journal, index = _journals(path)
-    if journal.exists():
+    if journal.exists() and journal.stat().st_size:
         journal.rename(_journals(aside)[0])
-    index.unlink(missing_ok=True)
+    for leftover in (journal, index):
+        leftover.unlink(missing_ok=True)
 
 
 def _replace(path: Path, new: Path) -> Path:

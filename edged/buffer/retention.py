@@ -11,7 +11,7 @@ from contextlib import closing
 from edged.buffer.counters import GivenUp, Ledger
 from edged.buffer.cursor import Span, common
 from edged.buffer.jobs import Done, Limit
-from edged.buffer.store import RowHead, Store
+from edged.buffer.store import DamagedError, RowHead, Store, decode_row, read_rows
 from edged.clock import mono_us, wall_us
 from edged.config.model import BufferConfig
 
@@ -108,13 +108,26 @@ class Retention:
                 raise sqlite3.OperationalError("another program keeps the file open for reading; close it")
 
     def lose(self, span: Span, ledger: Ledger, done: Done) -> None:
-        """Give up a row that cannot be read."""
-        with closing(self._store.heads(span[0] - 1)) as rows:
-            row = next(rows, None)
-        if row is None or row.span != span:
-            return
-        self._give_up([row], "corrupt", ledger, done)
-        log.error("samples %d to %d of the buffer were damaged on disk and are lost", *span)
+        """Give up samples that could not be read: a damaged row, or a gap where there should be rows.
+
+        Raises DamagedError if more than that is wrong with the file.
+        """
+        rows = read_rows(self._store.db, span[0] - 1, through=span[1])
+        if any(decode_row(row) is not None for row in rows):
+            return  # it can be read after all
+        if rows and [(row[1], row[0]) for row in rows] != [span]:
+            raise DamagedError(f"the rows around sample {span[0]} are damaged")
+        self._store.delete(*span)
+        ledger.rows, ledger.kept = self._store.totals()  # a damaged row cannot tell how many it held
+        lost = False
+        for name, account in ledger.accounts.items():
+            missing = account.cursor.add(*span)
+            if missing:  # how much that was is what all others together leave over
+                account.give_up(max(0, account.pending - self._store.unsettled(account.cursor)), "corrupt")
+                done.lose(name, missing)
+                lost = True
+        if lost or rows:
+            log.error("samples %d to %d of the buffer were damaged on disk and are lost", *span)
 
     def _limit(self) -> tuple[int, Limit]:
         """(pages the database may use for rows, which limit says so)."""

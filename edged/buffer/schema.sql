@@ -9,7 +9,7 @@ CREATE TABLE log (
     latest   INTEGER NOT NULL,
     boot     TEXT NOT NULL,         -- the boot it was written in
     skew     INTEGER NOT NULL,      -- wall clock minus monotonic clock, microseconds, of its last sample
-    crc      INTEGER NOT NULL,      -- CRC-32 of data
+    crc      INTEGER NOT NULL,      -- CRC-32 of all other columns
     data     BLOB NOT NULL          -- zlib, JSON
 ) STRICT;
 
@@ -19,6 +19,7 @@ CREATE TABLE state (
     epoch  TEXT NOT NULL,           -- the life of this file; another one means that seq starts a new story
     inode  INTEGER NOT NULL,        -- of the file: a copy has another one
     head   INTEGER NOT NULL,        -- last seq given
+    crc    INTEGER NOT NULL,        -- CRC-32 of the other columns
     ledger BLOB NOT NULL            -- counters and cursors, JSON
 ) STRICT;
 

@@ -28,15 +28,20 @@ _COUNT_READINGS = 10_000
 """How much is read at a time to count or copy rows."""
 BUSY_SECONDS = 2.0
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
-_COLUMNS = "seq, first, readings, earliest, latest, boot, skew, crc, data"
+COLUMNS = "seq, first, readings, earliest, latest, boot, skew, crc, data"
+LETTER_COLUMNS = "id, connection, first, last, readings, time, reason, detail, boot, data"
 
 StoredRow = tuple[int, int, int, int, int, str, int, int, bytes]
-"""A row of the log, as `_COLUMNS`."""
+"""A row of the log, as `COLUMNS`."""
 
 
-def is_corrupt(error: sqlite3.Error) -> bool:
-    """Whether SQLite says that the file is damaged, as opposed to a disk that is full, slow or read-only."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _CORRUPT
+class DamagedError(Exception):
+    """The file is not what we wrote; the message says why."""
+
+
+def is_corrupt(error: BaseException) -> bool:
+    """Whether the file is damaged, as opposed to a disk that is full, slow or read-only."""
+    return isinstance(error, DamagedError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _CORRUPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +83,62 @@ def decode_row(row: StoredRow) -> Batch | None:
 def read_rows(
     connection: sqlite3.Connection, after: int, *, through: int | None = None, max_readings: int = 2**62
 ) -> list[StoredRow]:
-    """The rows that end beyond `after` and begin at or before `through`: one at least, if there is one."""
+    """The rows that end beyond `after` and begin at or before `through`: one at least, if there is one.
+
+    Raises sqlite3.Error, and DamagedError if the rows do not follow each other.
+    """
     rows: list[StoredRow] = []
-    readings = 0
-    cursor = connection.execute(f"SELECT {_COLUMNS} FROM log WHERE seq > ? ORDER BY seq", (after,))  # noqa: S608  # a constant
+    readings, end = 0, after
+    cursor = connection.execute(f"SELECT {COLUMNS} FROM log WHERE seq > ? ORDER BY seq", (after,))  # noqa: S608  # a constant
     try:
         for row in cursor:
+            _check_numbers(row[:6], end if rows else 0)
             if through is not None and row[1] > through:
                 break
             if rows and readings + row[2] > max_readings:
                 break
             rows.append(row)
             readings += row[2]
+            end = row[0]
     finally:
         cursor.close()
     return rows
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
+def _check_numbers(row: Sequence[object], end: int) -> None:
+    """Whether a row can follow one that ends at `end`. What a damaged page holds can be of any type and value."""
+    seq, first, readings, earliest, latest, *_ = row
+    for number in (seq, first, readings, earliest, latest):
+        if not isinstance(number, int):
+            raise DamagedError(f"the rows beyond sample {end} are damaged")
+    if not (end < first <= seq and readings >= 0):  # type: ignore[operator]  # integers, as checked
+        raise DamagedError(f"the rows beyond sample {end} are damaged")
+
+
+def open_reader(path: Path, *, damaged: bool = False) -> sqlite3.Connection:
     """A second connection that only reads. It ends each read at once, so that it never holds back a checkpoint."""
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
-    )
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    connection.text_factory = _tolerant
+    if damaged:
+        connection.execute("PRAGMA writable_schema = ON")  # so that SQLite reads a file that lacks its end at all
     connection.execute("PRAGMA cache_size = -256")
     return connection
+
+
+def read_state(connection: sqlite3.Connection) -> tuple[str, int, Ledger]:
+    """(epoch, inode, ledger). Raises ValueError if they are damaged, sqlite3.Error."""
+    row = connection.execute("SELECT epoch, inode, head, crc, ledger FROM state WHERE id = 1").fetchone()
+    if row is None:
+        raise ValueError("its state is missing")
+    epoch, inode, head, crc, text = row
+    if not isinstance(text, bytes) or crc != _state_crc(epoch, inode, head, text):
+        raise ValueError("its counters and cursors are damaged")
+    return epoch, inode, Ledger.parse(head, text)
+
+
+def _state_crc(epoch: str, inode: int, head: int, text: bytes) -> int:
+    return zlib.crc32(text, zlib.crc32(f"{epoch},{inode},{head}".encode()))
 
 
 class Store:
@@ -117,8 +154,11 @@ class Store:
         """The hard limit of the database file."""
         self.max_transaction = self.wal_budget // 4
         """How many bytes of rows one transaction should hold, so that the journal stays within its budget."""
+        self.epoch = ""
+        self.inode = 0
         self.closed = False
         self.db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        self.db.text_factory = _tolerant
 
     def prepare(self) -> None:
         """Set the connection up. The first access to the file: raises sqlite3.DatabaseError if it is not a database."""
@@ -143,14 +183,14 @@ class Store:
     def create(self, epoch: str) -> None:
         """Make the tables in an empty file."""
         schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+        self.epoch, self.inode = epoch, self.path.stat().st_ino
         with self.transaction():
             for statement in _statements(schema):
                 self.db.execute(statement)
             self.db.execute(f"PRAGMA application_id = {APPLICATION}")
             self.db.execute(f"PRAGMA user_version = {FORMAT}")
-            self.db.execute(
-                "INSERT INTO state VALUES (1, ?, ?, 0, ?)", (epoch, self.path.stat().st_ino, Ledger().dump())
-            )
+            self.db.execute("INSERT INTO state VALUES (1, '', 0, 0, 0, x'')")
+            self.save(Ledger())
 
     def close(self) -> None:
         """Close it; the last one to close moves the journal into the database."""
@@ -175,20 +215,23 @@ class Store:
 
     # state
 
-    def load(self) -> tuple[str, int, Ledger]:
-        """(epoch, inode, ledger). Raises ValueError if they are not readable."""
-        row = self.db.execute("SELECT epoch, inode, head, ledger FROM state WHERE id = 1").fetchone()
-        if row is None:
-            raise ValueError("the row of the state is missing")
-        return row[0], row[1], Ledger.parse(row[2], row[3])
+    def load(self) -> Ledger:
+        """Read epoch, inode and ledger. Raises ValueError if they are not readable."""
+        self.epoch, self.inode, ledger = read_state(self.db)
+        return ledger
 
     def save(self, ledger: Ledger, waiting: int = 0) -> None:
-        """Write the ledger, within a transaction."""
-        self.db.execute("UPDATE state SET head = ?, ledger = ? WHERE id = 1", (ledger.head, ledger.dump(waiting)))
+        """Write them, within a transaction. See `Ledger.dump` for `waiting`."""
+        text = ledger.dump(waiting)
+        crc = _state_crc(self.epoch, self.inode, ledger.head, text)
+        self.db.execute(
+            "UPDATE state SET epoch = ?, inode = ?, head = ?, crc = ?, ledger = ? WHERE id = 1",
+            (self.epoch, self.inode, ledger.head, crc, text),
+        )
 
     def begin_epoch(self, epoch: str) -> None:
-        """Give the file a new life, within a transaction."""
-        self.db.execute("UPDATE state SET epoch = ?, inode = ? WHERE id = 1", (epoch, self.path.stat().st_ino))
+        """Give the file a new life: with the next `save`."""
+        self.epoch, self.inode = epoch, self.path.stat().st_ino
 
     # rows
 
@@ -198,11 +241,15 @@ class Store:
 
     def heads(self, after: int = 0) -> Generator[RowHead]:
         """The rows beyond `after` in order, without their data. Exhaust or close it before writing."""
-        columns = "seq, first, readings, latest, boot, skew, length(data)"
+        columns = "seq, first, readings, earliest, latest, skew, boot, length(data)"
         cursor = self.db.execute(f"SELECT {columns} FROM log WHERE seq > ? ORDER BY seq", (after,))  # noqa: S608  # a constant
+        end = 0
         try:
             for row in cursor:
-                yield RowHead(*row)
+                _check_numbers(row, end)
+                seq, first, readings, _, latest, skew, boot, size = row
+                yield RowHead(seq, first, readings, latest, boot, skew if isinstance(skew, int) else 0, size or 0)
+                end = seq
         finally:
             cursor.close()
 
@@ -210,12 +257,17 @@ class Store:
         """The seq of the last row; 0 if there is none."""
         return int(self.db.execute("SELECT coalesce(max(seq), 0) FROM log").fetchone()[0])
 
+    def totals(self) -> tuple[int, int]:
+        """(rows, readings) that are there."""
+        row = self.db.execute("SELECT count(*), coalesce(sum(readings), 0) FROM log").fetchone()
+        return int(row[0]), int(row[1])
+
     def delete(self, first: int, last: int) -> tuple[int, int]:
         """Delete the rows that lie within first..last, in a transaction; returns (rows, readings)."""
         deleted = self.db.execute(
             "DELETE FROM log WHERE seq BETWEEN ? AND ? AND first >= ? RETURNING readings", (first, last, first)
         ).fetchall()
-        return len(deleted), sum(readings for (readings,) in deleted)
+        return len(deleted), sum(readings for (readings,) in deleted if isinstance(readings, int))
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The readable batches that hold some of first..last."""
@@ -311,6 +363,11 @@ class Store:
         """Bytes that the file system has left for us."""
         status = os.statvfs(self.path.parent)
         return status.f_bavail * status.f_frsize
+
+
+def _tolerant(text: bytes) -> str:
+    """Damaged text is no error of its own; the checksum of its row tells."""
+    return text.decode("utf-8", "replace")
 
 
 def _statements(script: str) -> Iterator[str]:

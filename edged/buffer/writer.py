@@ -21,7 +21,7 @@ from edged.buffer.lock import Lock
 from edged.buffer.repair import Opened, open_buffer, rebuild
 from edged.buffer.retention import Retention
 from edged.buffer.rows import Row, make_rows
-from edged.buffer.store import Store, is_corrupt, row_crc
+from edged.buffer.store import DamagedError, Store, is_corrupt, row_crc
 from edged.clock import wall_us
 from edged.config.model import BufferConfig
 from edged.errors import ConfigError, TransientError
@@ -68,10 +68,14 @@ class Writer:
         """Take the lock and open the file. Raises ConfigError, TransientError."""
         try:
             self._lock = Lock(self.path)
-            self._adopt(open_buffer(self.path, self._config.max_bytes, self._lock))
-            self._reconcile()
-            if self.store.file_bytes() > self.store.max_pages * self.store.page:
-                self._shrink()
+            try:
+                self._begin(open_buffer(self.path, self._config.max_bytes, self._lock))
+            except (sqlite3.DatabaseError, DamagedError) as exc:
+                if not is_corrupt(exc):
+                    raise
+                if self._generation:
+                    self.store.close()
+                self._begin(rebuild(self.path, self._config.max_bytes, str(exc), None, self._lock.witness))
         except BaseException as exc:
             if self._generation:
                 self.store.close()
@@ -81,6 +85,12 @@ class Writer:
             if isinstance(exc, sqlite3.Error | OSError):
                 raise _translated(self.path, exc) from exc
             raise
+
+    def _begin(self, opened: Opened) -> None:
+        self._adopt(opened)
+        self._reconcile()
+        if self.store.file_bytes() > self.store.max_pages * self.store.page:
+            self._shrink()
 
     def _adopt(self, opened: Opened) -> None:
         full: Limit = self.retention.full if self._generation else ""
@@ -149,7 +159,7 @@ class Writer:
             self._commit_rows(done, retain=job.retain)
         except sqlite3.OperationalError as exc:
             done.error = str(exc)
-        except sqlite3.DatabaseError as exc:
+        except (sqlite3.DatabaseError, DamagedError) as exc:
             if not is_corrupt(exc):
                 raise
             self._suspect = done.error = str(exc)
@@ -259,7 +269,9 @@ class Writer:
             new = cursor.add(*span)
             readings = settle.readings
             if new != [span]:  # some of it is settled already, so count the rest
-                readings = self.store.count_readings(new) or 0
+                counted = self.store.count_readings(new)
+                # Where a row cannot be read, it is what all others together leave over.
+                readings = max(0, account.pending - self.store.unsettled(cursor)) if counted is None else counted
             if settle.outcome == "dead" and new:
                 self._bury(settle, readings)
             account.settle(settle, readings)

@@ -11,24 +11,30 @@ from edged.buffer.counters import BufferStats
 from edged.buffer.log import Buffer
 from edged.clock import mono_us, wall_us
 from edged.config.model import BufferConfig
+from edged.config.types import Duration
 from edged.model import Sample, Value
 
 BOOT = "8a6f5c1e-0000-4000-8000-000000000001"
+BY_HAND = Duration(60)
+"""A flush time that no test waits for."""
 POINTS = ("temperature", "pressure", "state")
 
 
 def sample(number: int, width: int = 3, text: str = "", *, time: int | None = None) -> Sample:
     """A sample that can be told from all others by its first value."""
-    values: list[Value] = [number, number / 7, text or f"state {number % 5}"][:width]
-    values += range(width - len(values))
+    first: list[Value] = [number, number / 7, text or f"state {number % 5}"]
+    values = first[:width]
+    values.extend(range(width - len(values)))
     now = wall_us() if time is None else time
-    return Sample(f"meter-{number % 4}", now, mono_us(), (POINTS + tuple(f"p{i}" for i in range(width)))[:width], values)
+    return Sample(
+        f"meter-{number % 4}", now, mono_us(), (POINTS + tuple(f"p{i}" for i in range(width)))[:width], values
+    )
 
 
 def noise(number: int, size: int) -> Sample:
     """A sample of one reading that compresses badly: about `size` bytes in the file."""
     seed = number * 2654435761
-    digits = []
+    digits: list[str] = []
     while len(digits) * 17 < size * 2:
         seed = (seed * 6364136223846793005 + 1442695040888963407) % 2**64
         digits.append(f"{seed:016x}")
@@ -40,7 +46,7 @@ async def running(
     path: Path, config: BufferConfig | None = None, connections: Sequence[str] = ("cloud",), boot: str = BOOT
 ) -> AsyncIterator[Buffer]:
     """A started buffer that is stopped properly. It flushes only when asked, unless configured otherwise."""
-    buffer = Buffer(path, config or BufferConfig(flush=60), connections, boot=boot)
+    buffer = Buffer(path, config or BufferConfig(flush=BY_HAND), connections, boot=boot)
     await buffer.start()
     try:
         yield buffer

@@ -19,7 +19,7 @@ from edged.config.model import BufferConfig
 from edged.config.types import Duration
 from edged.errors import ConfigError, TransientError
 from edged.model import Sample
-from tests.unit.buffer.helpers import BOOT, adds_up, check, deliver, numbers, put, read_all, running, sample
+from tests.unit.buffer.helpers import BOOT, BY_HAND, adds_up, check, deliver, numbers, put, read_all, running, sample
 
 
 async def test_a_flushed_sample_is_read_back_as_it_was_put(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ async def test_the_timer_flushes_by_itself(tmp_path: Path) -> None:
 
 
 async def test_many_readings_are_flushed_before_the_timer(tmp_path: Path) -> None:
-    async with running(tmp_path / "b.db", BufferConfig(flush=60, flush_readings=30)) as buffer:
+    async with running(tmp_path / "b.db", BufferConfig(flush=BY_HAND, flush_readings=30)) as buffer:
         put(buffer, *(sample(n) for n in range(1, 11)))
         assert await asyncio.wait_for(buffer.wait_beyond(0), 10) == 10
 
@@ -109,13 +109,13 @@ async def test_recent_batches_come_from_memory(tmp_path: Path) -> None:
 
 
 async def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
-    config = BufferConfig(flush=60, flush_readings=60)
+    config = BufferConfig(flush=BY_HAND, flush_readings=60)
     async with running(tmp_path / "b.db", config) as buffer:
         for n in range(200):
             put(buffer, *(sample(5 * n + i) for i in range(5)))
             await buffer.flush()
         assert (await buffer.read(0))[0].first == 1
-        tail = buffer._tail._batches  # noqa: SLF001  # nothing else shows what is kept in memory
+        tail = buffer._tail._batches  # nothing else shows what is kept in memory
         assert sum(batch.readings for batch in tail) <= 2 * config.flush_readings
         assert numbers(await read_all(buffer)) == list(range(1000))
 
@@ -274,7 +274,7 @@ async def test_the_counters_of_the_pipeline_survive_with_the_samples_they_belong
 async def test_the_inbox_is_bounded_and_what_it_refuses_is_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = BufferConfig(flush=60, flush_readings=30, inbox_readings=30)
+    config = BufferConfig(flush=BY_HAND, flush_readings=30, inbox_readings=30)
     async with running(tmp_path / "b.db", config) as buffer:
         assert put(buffer, *(sample(n) for n in range(15))) == 10  # no await: nothing can have been written meanwhile
         stats = buffer.stats()
@@ -388,7 +388,7 @@ async def test_failed_ends_with_a_proper_stop(tmp_path: Path) -> None:
 
 
 async def test_an_unexpected_failure_of_the_writer_surfaces(tmp_path: Path) -> None:
-    buffer = Buffer(tmp_path / "b.db", BufferConfig(flush=60), ["cloud"], boot=BOOT)
+    buffer = Buffer(tmp_path / "b.db", BufferConfig(flush=BY_HAND), ["cloud"], boot=BOOT)
     await buffer.start()
     guard = asyncio.create_task(buffer.failed())
     buffer.put(SimpleNamespace(values=[1]))  # type: ignore[arg-type]  # no sample at all: a bug in our own code

@@ -18,7 +18,19 @@ from edged.clock import mono_us, wall_us
 from edged.config.model import BufferConfig
 from edged.config.types import Duration, Size
 from edged.model import Sample
-from tests.unit.buffer.helpers import BOOT, adds_up, check, deliver, noise, numbers, put, read_all, running, sample
+from tests.unit.buffer.helpers import (
+    BOOT,
+    BY_HAND,
+    adds_up,
+    check,
+    deliver,
+    noise,
+    numbers,
+    put,
+    read_all,
+    running,
+    sample,
+)
 
 MIB = 2**20
 
@@ -43,7 +55,7 @@ async def _try_flush(buffer: Buffer) -> None:
 @pytest.mark.parametrize("size", [MIB, 3 * MIB])
 @pytest.mark.parametrize("row", [300, 20_000])
 async def test_the_file_never_grows_past_max_bytes_and_the_oldest_go(tmp_path: Path, size: int, row: int) -> None:
-    path, config = tmp_path / "b.db", BufferConfig(flush=60, max_bytes=Size(size), min_free=Size(0))
+    path, config = tmp_path / "b.db", BufferConfig(flush=BY_HAND, max_bytes=Size(size), min_free=Size(0))
     async with running(path, config) as buffer:
         n = 0
         while n * row < 2 * size:
@@ -65,7 +77,7 @@ async def test_the_file_never_grows_past_max_bytes_and_the_oldest_go(tmp_path: P
 
 async def test_being_full_is_said_once_and_so_is_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    config = BufferConfig(flush=60, max_bytes=Size(MIB), min_free=Size(0))
+    config = BufferConfig(flush=BY_HAND, max_bytes=Size(MIB), min_free=Size(0))
     async with running(tmp_path / "b.db", config) as buffer:
         for n in range(100):
             put(buffer, noise(n, 20_000))
@@ -82,7 +94,7 @@ async def test_being_full_is_said_once_and_so_is_its_end(tmp_path: Path, caplog:
 
 
 async def test_eviction_counts_exactly_what_each_connection_had_not_settled(tmp_path: Path) -> None:
-    config = BufferConfig(flush=60, max_bytes=Size(MIB), min_free=Size(0))
+    config = BufferConfig(flush=BY_HAND, max_bytes=Size(MIB), min_free=Size(0))
     async with running(tmp_path / "b.db", config, ("none", "some", "ahead", "all")) as buffer:
         put(buffer, *(noise(n, 2000) for n in range(10)))
         await buffer.flush()
@@ -102,7 +114,7 @@ async def test_eviction_counts_exactly_what_each_connection_had_not_settled(tmp_
 
 
 async def test_a_message_confirmed_after_its_eviction_is_not_counted_twice(tmp_path: Path) -> None:
-    config = BufferConfig(flush=60, max_bytes=Size(MIB), min_free=Size(0))
+    config = BufferConfig(flush=BY_HAND, max_bytes=Size(MIB), min_free=Size(0))
     async with running(tmp_path / "b.db", config) as buffer:
         for n in range(100):
             put(buffer, noise(n, 20_000))
@@ -120,7 +132,7 @@ async def test_drop_newest_refuses_and_counts_until_there_is_room(
 ) -> None:
     caplog.set_level(logging.INFO)
     path = tmp_path / "b.db"
-    config = BufferConfig(flush=60, max_bytes=Size(MIB), min_free=Size(0), when_full="drop-newest")
+    config = BufferConfig(flush=BY_HAND, max_bytes=Size(MIB), min_free=Size(0), when_full="drop-newest")
     async with running(path, config) as buffer:
         for n in range(100):
             put(buffer, noise(n, 20_000))
@@ -142,7 +154,7 @@ async def test_drop_newest_refuses_and_counts_until_there_is_room(
 
 
 async def test_a_sample_larger_than_the_buffer_takes_is_rejected_alone(tmp_path: Path) -> None:
-    config = BufferConfig(flush=60, max_bytes=Size(MIB), min_free=Size(0))
+    config = BufferConfig(flush=BY_HAND, max_bytes=Size(MIB), min_free=Size(0))
     async with running(tmp_path / "b.db", config) as buffer:
         put(buffer, noise(1, 100), noise(2, 200_000), noise(3, 100))
         await buffer.flush()
@@ -158,7 +170,7 @@ async def test_a_disk_below_min_free_is_not_filled_further(tmp_path: Path) -> No
             put(buffer, noise(n, 20_000))
             await buffer.flush()
     size = path.stat().st_size
-    config = BufferConfig(flush=60, min_free=Size(2**60))  # more than any disk has
+    config = BufferConfig(flush=BY_HAND, min_free=Size(2**60))  # more than any disk has
     async with running(path, config) as buffer:
         for n in range(30, 90):
             put(buffer, noise(n, 20_000))
@@ -176,7 +188,7 @@ async def test_a_disk_below_min_free_is_not_filled_further(tmp_path: Path) -> No
 async def test_readings_older_than_max_age_expire_by_the_monotonic_clock_of_this_boot(tmp_path: Path) -> None:
     hour = 3_600_000_000
     wrong = 1_000_000  # a wall clock that was never set: 1970
-    config = BufferConfig(flush=60, max_age=Duration(3600))
+    config = BufferConfig(flush=BY_HAND, max_age=Duration(3600))
     async with running(tmp_path / "b.db", config) as buffer:
         for age in (5 * hour, 2 * hour, hour // 2, 0):
             put(buffer, Sample("m", wrong, mono_us() - age, ("a", "b"), [1, 2]))
@@ -191,8 +203,8 @@ async def test_readings_older_than_max_age_expire_by_the_monotonic_clock_of_this
 
 async def test_rows_of_an_earlier_boot_expire_by_wall_clock_unless_it_was_not_set(tmp_path: Path) -> None:
     day = 86_400_000_000
-    config = BufferConfig(flush=60, max_age=Duration(86_400))
-    async with running(tmp_path / "b.db", BufferConfig(flush=60)) as buffer:
+    config = BufferConfig(flush=BY_HAND, max_age=Duration(86_400))
+    async with running(tmp_path / "b.db", BufferConfig(flush=BY_HAND)) as buffer:
         for time in (wall_us() - 3 * day, wall_us() - 2 * day, 1_000_000, wall_us() - 2 * day):
             put(buffer, Sample("m", time, mono_us(), ("a",), [1]))
             await buffer.flush()
@@ -204,7 +216,7 @@ async def test_rows_of_an_earlier_boot_expire_by_wall_clock_unless_it_was_not_se
 
 
 async def test_a_program_that_keeps_the_file_open_for_reading_cannot_make_it_outgrow_its_limit(tmp_path: Path) -> None:
-    path, config = tmp_path / "b.db", BufferConfig(flush=60, max_bytes=Size(MIB), min_free=Size(0))
+    path, config = tmp_path / "b.db", BufferConfig(flush=BY_HAND, max_bytes=Size(MIB), min_free=Size(0))
     async with running(path, config) as buffer:
         put(buffer, sample(1))
         await buffer.flush()
@@ -228,13 +240,13 @@ async def test_a_program_that_keeps_the_file_open_for_reading_cannot_make_it_out
 
 async def test_a_lowered_limit_makes_the_file_smaller_at_the_next_start(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
-    async with running(path, BufferConfig(flush=60, max_bytes=Size(8 * MIB))) as buffer:
+    async with running(path, BufferConfig(flush=BY_HAND, max_bytes=Size(8 * MIB))) as buffer:
         epoch = buffer.epoch
         for n in range(200):
             put(buffer, noise(n, 20_000))
             await buffer.flush()
     assert path.stat().st_size > 3 * MIB
-    async with running(path, BufferConfig(flush=60, max_bytes=Size(2 * MIB), min_free=Size(0))) as buffer:
+    async with running(path, BufferConfig(flush=BY_HAND, max_bytes=Size(2 * MIB), min_free=Size(0))) as buffer:
         assert disk_use(path) <= 2 * MIB
         left = numbers(await read_all(buffer))
         assert left == list(range(200 - len(left), 200))
