@@ -125,7 +125,7 @@ async def test_read_asks_the_gateway_and_tells_what_is_bad(gateway: Gateway) -> 
 
 async def test_read_opens_the_bus_itself_without_a_gateway(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path, SIM)
-    arguments = ["--socket", gateway.socket, "--config", gateway.config, "--state", tmp_path / "state"]
+    arguments: list[str | Path] = ["--socket", gateway.socket, "--config", gateway.config, "--state", tmp_path / "state"]
     ran = await edged("read", "other", *arguments, "--json")
     assert ran.code == 0, ran.err
     assert "x" in json.loads(ran.out)[0]["samples"][0]["values"]
@@ -186,7 +186,7 @@ async def test_simulated_devices_answer_a_gateway_with_the_same_file(tmp_path: P
         "devices": {"tank": {"bus": "plc", "points": points}},
     }
     gateway = Gateway(tmp_path, config)
-    state = ["--state", tmp_path / "state"]
+    state: list[str | Path] = ["--state", tmp_path / "state"]
     simulating = asyncio.create_task(edged("simulate", gateway.config, *state, "--for", "6s"))
     async with asyncio.timeout(20):
         while True:
