@@ -1,0 +1,194 @@
+"""M-Bus and IEC 62056-21 over a pseudo terminal, and all shipped profiles against their own simulation."""
+
+from __future__ import annotations
+
+import asyncio
+import termios
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import reduce
+from operator import xor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edged_serial import SERIAL, dialogue
+from edged_serial.codecs import mbus
+from edged_serial.line import Line as OpenLine
+
+from edged.errors import ConfigError, TransientError
+from edged.media import LineSettings
+from edged.testing import line as faults
+from edged.testing.line import Burst, Line
+
+Opened = Callable[..., AbstractAsyncContextManager[Any]]
+FIRST = bytes.fromhex("0801724523010 02D2C0A042A0000000C06123456001F".replace(" ", ""))
+LAST = bytes.fromhex("0801724523010 02D2C0A042B00000002594A1A".replace(" ", ""))
+SECONDARY = "000123452D2C0A04"
+HEAT = "profile: mbus-heat-meter\naddress: {}\nretries: 0\ntimeout: 150ms"
+
+
+class Meter:
+    """One M-Bus meter with two telegrams, primary address 1."""
+
+    def __init__(self) -> None:
+        self.count: bool | None = None
+        self.at = 0
+        self.selected = False
+        self.requests = 0
+
+    def __call__(self, request: bytes) -> Sequence[Burst]:
+        self.requests += 1
+        if request == mbus.reset_link(1):
+            self.count, self.at = None, 0
+            return [Burst(mbus.ACK, 0.001)]
+        if request == mbus.reset_link(mbus.SELECTED):
+            self.selected = False
+            return []
+        if request[:1] == b"\x68" and request[6] == 0x52:
+            identification = request[7:11][::-1].hex().upper()
+            wanted = all(a in {"F", b} for a, b in zip(identification, SECONDARY, strict=False))
+            self.selected, self.count, self.at = wanted, None, 0
+            return [Burst(mbus.ACK, 0.001)] if wanted else []
+        for count in (True, False):
+            if request in {mbus.request_data(1, count=count)} | (
+                {mbus.request_data(0xFD, count=count)} if self.selected else set()
+            ):
+                if self.count is not None and count != self.count:
+                    self.at += 1
+                self.count = count
+                return [Burst(mbus.long_frame((FIRST, LAST)[min(self.at, 1)]), 0.002)]
+        return []
+
+
+async def values(bus: Any, *points: str) -> list[Any]:
+    (sample,) = (await bus.poll(bus.prepare("a", points))).samples
+    return list(sample.values)
+
+
+async def test_mbus_by_primary_address_and_in_two_telegrams(opened: Opened) -> None:
+    async with Line(Meter(), baudrate=2400, character_bits=11) as line, opened(line.port, a=HEAT.format(1)) as bus:
+        assert await values(bus, "energy", "flow_temperature") == [563412, 67.3]
+        assert await values(bus, "energy", "flow_temperature") == [563412, 67.3]
+
+
+@pytest.mark.parametrize("address", ["'00012345'", "'000123452D2C0A04'", "'0001FFFF'"])
+async def test_mbus_by_secondary_address(opened: Opened, address: str) -> None:
+    async with Line(Meter()) as line, opened(line.port, a=HEAT.format(address)) as bus:
+        assert await values(bus, "energy", "flow_temperature") == [563412, 67.3]
+
+
+async def test_mbus_never_takes_the_answer_of_another_meter(opened: Opened) -> None:
+    other = mbus.long_frame(b"\x08\x02" + FIRST[2:])
+    respond = Meter()
+    async with (
+        Line(lambda request: [Burst(other, 0.001)] if request[1] & 0x5F == 0x5B else respond(request)) as line,
+        opened(line.port, a=HEAT.format(1)) as bus,
+    ):
+        with pytest.raises(TransientError, match="another device than 1"):
+            await values(bus, "energy")
+
+
+@pytest.mark.parametrize("fault", [faults.corrupted(), faults.truncated(), faults.late(0.18), faults.noise_inside()])
+async def test_mbus_recovers_within_one_poll(opened: Opened, fault: faults.Fault) -> None:
+    async with Line(Meter(), seed=2) as line, opened(line.port, a=HEAT.format(1)) as bus:
+        line.fault = fault
+        with pytest.raises(TransientError):
+            await values(bus, "energy")
+        line.fault = None
+        assert await values(bus, "energy") == [563412]
+
+
+async def test_mbus_scans() -> None:
+    async with Line(Meter()) as line:
+        opened = OpenLine(LineSettings(port=line.port), "line")
+        found: list[str] = []
+        try:
+            await dialogue.scan_secondary(opened, 0.02, found.append)
+        finally:
+            await opened.close()
+    assert found == [SECONDARY]
+
+
+def test_mbus_addresses_are_checked(configured: Callable[..., Any]) -> None:
+    for address, message in (("251", "go from 0 to 250"), ("'12AB'", "secondary"), ("", "needs `address`")):
+        text = HEAT.format(address).replace("address: \n", "")
+        with pytest.raises(ConfigError, match=message):
+            SERIAL.open("line", *configured("/dev/ttyS0", a=text))
+
+
+READOUT = b"0.0.0(12345678)\r\n1.8.0(0001234.567*kWh)\r\n2.8.0(0000000.000*kWh)\r\n!\r\n"
+
+
+def block(data: bytes) -> bytes:
+    body = data + b"\x03"
+    return b"\x02" + body + bytes([reduce(xor, body, 0)])
+
+
+class Readout:
+    """A meter that hands over to 9600 baud; answers only at the speed that it expects."""
+
+    def __init__(self) -> None:
+        self.line: Line
+        self.speeds: list[int] = []
+        self.data = READOUT
+
+    def speed(self) -> int:
+        return int(termios.tcgetattr(self.line._slave)[5])
+
+    def __call__(self, request: bytes) -> Sequence[Burst]:
+        self.speeds.append(self.speed())
+        if request in {b"/?!\r\n", b"/?12345678!\r\n"}:
+            return [Burst(b"/ELS5\\@V10.04\r\n", 0.005)]
+        if request == b"\x06050\r\n":
+            asyncio.get_running_loop().call_later(0.04, lambda: self.speeds.append(self.speed()))
+            return [Burst(block(self.data), 0.05)]
+        return []
+
+
+@pytest.mark.parametrize("address", ["", "address: '12345678'\n"])
+async def test_readout_with_a_hand_over_of_the_speed(opened: Opened, address: str) -> None:
+    meter = Readout()
+    async with (
+        Line(meter) as line,
+        opened(line.port, a=f"profile: iec62056-21-meter\nretries: 0\ntimeout: 300ms\n{address}") as bus,
+    ):
+        meter.line = line
+        assert await values(bus, "energy", "export") == [1234.567, 0.0]
+        assert await values(bus, "energy") == [1234.567]
+        assert meter.speed() == termios.B300
+    assert meter.speeds == [termios.B300, termios.B300, termios.B9600] * 2
+
+
+async def test_a_readout_with_a_wrong_block_check_is_no_value(opened: Opened) -> None:
+    meter = Readout()
+    async with (
+        Line(meter) as line,
+        opened(line.port, a="profile: iec62056-21-meter\nretries: 0\ntimeout: 300ms") as bus,
+    ):
+        meter.line = line
+        line.fault = lambda request, bursts, _random: (
+            [Burst(bursts[0].data.replace(b"1234.567", b"1234.568"), 0.05)] if request[:1] == b"\x06" else bursts
+        )
+        with pytest.raises(TransientError, match="wrong checksum"):
+            await values(bus, "energy")
+        line.fault = None
+        assert await values(bus, "energy") == [1234.567]
+
+
+PROFILES = sorted(path.stem for path in (SERIAL.profiles() or Path()).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+async def test_a_simulated_device_is_read(configured: Callable[..., Any], tmp_path: Path, profile: str) -> None:
+    text = f"profile: {profile}\nevery: 200ms\n" + ("address: 5\n" if profile.startswith("mbus") else "")
+    config, devices = configured(str(tmp_path / "line"), a=text)
+    async with SERIAL.simulate({"line": (config, devices)}) as simulator:
+        assert simulator.endpoints == {"line": str(tmp_path / "line")}
+        bus = SERIAL.open("line", config, devices)
+        try:
+            result = await bus.poll(bus.prepare("a", list(devices["a"].points)))
+        finally:
+            await bus.close()
+    readings = [reading for sample in result.samples for reading in sample.readings()]
+    assert any(reading.quality.status == "good" for reading in readings)
