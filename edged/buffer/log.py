@@ -36,6 +36,8 @@ T = TypeVar("T")
 STOP_SECONDS = 10.0
 RETRY_FIRST, RETRY_LONGEST = 0.1, 10.0
 """Pauses, in seconds, between tries to write to a disk that refuses; they double."""
+FIRST_FLUSH = 0.1
+"""Seconds after which the first readings of a run are flushed, however long `flush` is."""
 _NEVER = 2**62
 
 
@@ -72,7 +74,7 @@ class Buffer:
         self._tail = Tail(2 * config.flush_readings)
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
-        self._epoch_time = 0.0
+        self._epoch_time, self._head_at_start = 0.0, 0
         self._retry = 0.0
         self._alarm = Alarm(config)
 
@@ -94,7 +96,7 @@ class Buffer:
         self.epoch, self.head = self._writer.epoch, self._ledger.head
         self._cursors = {name: account.copy() for name, account in self._ledger.accounts.items()}
         self._room = self._config.inbox_readings
-        self._epoch_time = self._loop.time()
+        self._epoch_time, self._head_at_start = self._loop.time(), self.head
         self._task = asyncio.create_task(self._flush_forever(), name="buffer-flush")
 
     async def stop(self) -> None:
@@ -304,6 +306,8 @@ class Buffer:
     def _arm(self) -> None:
         """Have the next flush happen on the grid of flush times, or when a failing disk is due for another try."""
         now, every = self._loop.time(), float(self._config.flush)
+        if self.head == self._head_at_start:
+            every = min(every, FIRST_FLUSH)  # whoever has just started it wants to see that it works
         at = now + self._retry if self._retry else now + every - (now - self._epoch_time) % every
         self._timer = self._loop.call_at(at, self._flush_now)
 

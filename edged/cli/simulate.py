@@ -33,7 +33,7 @@ def simulate(  # one parameter an option
     state: str | None,
     as_json: bool,
 ) -> None:
-    """Serve the devices of CONFIG as simulated ones, with waveforms, on real sockets.
+    """Serve the devices of a configuration as simulated ones, with waveforms, on real sockets.
 
     Buses whose host is a loopback address are served exactly there, so that `edged run` with the same file polls the
     simulation. The others are served on --host, at their own port if it is free.

@@ -125,7 +125,8 @@ async def test_read_asks_the_gateway_and_tells_what_is_bad(gateway: Gateway) -> 
 
 async def test_read_opens_the_bus_itself_without_a_gateway(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path, SIM)
-    arguments: list[str | Path] = ["--socket", gateway.socket, "--config", gateway.config, "--state", tmp_path / "state"]
+    arguments: list[str | Path] = ["--socket", gateway.socket, "--config", gateway.config]
+    arguments += ["--state", tmp_path / "state"]
     ran = await edged("read", "other", *arguments, "--json")
     assert ran.code == 0, ran.err
     assert "x" in json.loads(ran.out)[0]["samples"][0]["values"]
