@@ -15,6 +15,8 @@ from .planner import Table
 
 _FORGET = 30.0
 """Seconds after which a device is not expected to answer any more, whatever it is."""
+_MOST = 16
+"""How many replies of one unit are remembered."""
 _EXACT = frozenset({5, 6, 22})
 """Functions whose reply repeats the whole request, so that only an identical one can be mistaken for it."""
 _TABLES = {function: table for table, function in READ_FUNCTIONS.items()}
@@ -28,6 +30,8 @@ class Owed(NamedTuple):
     size: int | None
     sent: float
     """When its request was over, seconds on the monotonic clock."""
+    foreign: bool = False
+    """Another master asked."""
 
 
 class Doubts:
@@ -38,8 +42,14 @@ class Doubts:
 
     def add(self, unit: int, request: Request[Any], now: float) -> None:
         """A request was given up."""
-        owed = [owed for owed in self._owed.get(unit, ()) if owed.sent > now - _FORGET]
-        self._owed[unit] = [*owed[-15:], Owed(request.function, request.reply_size, now)]
+        self._append(unit, Owed(request.function, request.reply_size, now), now)
+
+    def overheard(self, unit: int, request: bytes, now: float) -> None:
+        """Another master asked the unit (the PDU)."""
+        count = int.from_bytes(request[3:5], "big")
+        table = _TABLES.get(request[0])
+        size = None if table is None else 2 + ((count + 7) // 8 if table.is_bits else 2 * count)
+        self._append(unit, Owed(request[0], size, now, foreign=True), now)
 
     def settled(self, unit: int) -> None:
         """The unit answered a request whose reply cannot be mistaken."""
@@ -75,6 +85,10 @@ class Doubts:
             if (candidate.function, candidate.reply_size) not in taken:
                 return candidate
         return None
+
+    def _append(self, unit: int, owed: Owed, now: float) -> None:
+        kept = [each for each in self._owed.get(unit, ()) if each.sent > now - _FORGET]
+        self._owed[unit] = [*kept[1 - _MOST :], owed]
 
 
 def _harmless(request: Request[Any]) -> list[Request[Any]]:

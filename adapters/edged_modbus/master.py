@@ -38,6 +38,10 @@ _STALL = 0.1
 and some devices pause in the middle."""
 _CHATTER = 1.0
 """Seconds to wait for a silence on a line that is never silent."""
+_A_REQUEST = 7
+"""So many bytes before a reply may have been a request, with one byte lost."""
+_POLITE = 0.1
+"""Seconds in which the answer to another master is let pass."""
 _UNASKED = 1024
 """Most bytes to keep that are no answer, to see what they are."""
 _REPEATING = frozenset({5, 6, 22})
@@ -137,15 +141,19 @@ class SerialMaster:
     async def _settle(self) -> None:
         """Listen, without sending, until the line was silent for long enough and no late answer is to be expected."""
         limit = 0.0
-        while (start := max(self._not_before, self._last_rx + self._silence)) > (moment := time.monotonic()):
-            if not limit:
-                limit = max(self._not_before, moment) + _CHATTER
-            elif moment > limit:
+        while True:
+            moment = time.monotonic()
+            start = max(self._not_before, self._last_rx + self._silence)
+            if start <= moment:
+                if not self._heard:
+                    return
+                self._judge()
+                continue
+            limit = limit or max(self._not_before, moment) + _CHATTER
+            if moment > limit:
                 self._judge()
                 raise TransientError(f"the line is never silent{self._looks()}", reason=Reason.PROTOCOL)
             await self._medium.until(start)
-        if self._heard:
-            self._judge()
 
     async def _dispel_doubts(self, unit: int, request: Request[Any], within: float) -> None:
         """Make sure that no late answer, and no echo, can be taken for the answer to this request."""
@@ -230,12 +238,13 @@ class SerialMaster:
         loop = asyncio.get_running_loop()
         answer = cast("asyncio.Future[bytes]", self._answer)
         needed = self._framing.length(request.reply_size or 2) * self._medium.character
+        stall = min(_STALL, patience)
         first = end + patience + needed
-        last = first + needed + 2 * _STALL
+        last = first + needed + 2 * stall
 
         def expire() -> None:
             # Bytes that keep coming may be the answer, unless they are more than enough.
-            until = min(max(first, self._last_rx + _STALL), last)
+            until = min(max(first, self._last_rx + stall), last)
             if time.monotonic() >= until:
                 if not answer.done():
                     answer.set_exception(TimeoutError())
@@ -295,9 +304,15 @@ class SerialMaster:
     def _check_prefix(self, unit: int, frame: bytes, prefix: bytes, end: float) -> None:
         """What came before the reply. Raises InvalidReplyError if the reply may be to somebody else's request."""
         prefix = self._without_echo(prefix, frame)
-        if prefix and self._sort(prefix, asked=unit):
+        if not prefix:
+            return
+        conflict = self._sort(prefix, asked=unit)
+        if "master" in self._told or len(prefix) >= _A_REQUEST:
+            # A request of another master may have been garbled for us and not for the unit.
+            conflict = conflict or not any(self._framing.frames(prefix))
+        if conflict:
             self._doubts.add(unit, self._request, end)
-            raise InvalidReplyError(f"another master asked unit {unit} at the same time, so the answer may be to it")
+            raise InvalidReplyError(f"another master seems to have asked unit {unit}, so the answer may be to it")
 
     def _judge(self) -> None:
         """Look at what came unasked."""
@@ -315,16 +330,25 @@ class SerialMaster:
         for heard in self._framing.frames(data):
             owed = self._doubts.claim(heard.unit, heard.pdu[0], len(heard.pdu))
             if owed is not None:
-                self._came_late(heard.unit, self._last_rx - owed.sent)
                 self._not_before = min(self._not_before, self._last_rx)
-            elif (heard.asks and heard[:2] != self._sent) or heard.unit not in self._paces:
-                conflict = conflict or (heard.asks and heard.unit == asked)
-                self._tell(
-                    "master",
-                    f"another master is on this line: it asks unit {heard.unit}, function {heard.pdu[0] & 0x7F}; "
-                    f"two masters garble each other's frames",
-                )
+                if not owed.foreign:
+                    self._came_late(heard.unit, self._last_rx - owed.sent)
+            elif heard.asks and heard[:2] != self._sent:
+                conflict = conflict or heard.unit == asked
+                # Do not talk over the answer, and do not take it for ours.
+                self._doubts.overheard(heard.unit, heard.pdu, self._last_rx)
+                self._not_before = max(self._not_before, self._last_rx + _POLITE)
+                self._other_master(heard)
+            elif heard.unit not in self._paces:
+                self._other_master(heard)
         return conflict
+
+    def _other_master(self, heard: Heard) -> None:
+        self._tell(
+            "master",
+            f"another master is on this line: it asks unit {heard.unit}, function {heard.pdu[0] & 0x7F}; "
+            f"two masters garble each other's frames",
+        )
 
     def _came_late(self, unit: int, took: float) -> None:
         self.late += 1

@@ -40,8 +40,7 @@ class ModbusRtuBus(LineSettings, BusConfig):
     @property
     def gap(self) -> float:
         """The silence before each request, seconds."""
-        standard = 3.5 * self.character if self.baudrate <= _SLOW else 0.00175
-        return standard if self.silence is None else max(self.silence, standard)
+        return _gap(self, self.silence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +58,7 @@ class ModbusAsciiBus(LineSettings, BusConfig):
     retry_max: Duration = Duration(0.8)
     """Longest such pause. A short one costs nothing: `dead_share` bounds what silent devices cost."""
     silence: Duration | None = None
-    """Silence before each request, for devices that need more than one character."""
+    """Silence before each request, for devices that need more than 3.5 characters."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,8 +68,13 @@ class ModbusAsciiBus(LineSettings, BusConfig):
 
     @property
     def gap(self) -> float:
-        """The silence before each request, seconds."""
-        return self.character if self.silence is None else max(self.silence, self.character)
+        """The silence before each request, seconds. ASCII needs none; this one shows that nobody else is talking."""
+        return _gap(self, self.silence)
+
+
+def _gap(line: LineSettings, silence: float | None) -> float:
+    standard = 3.5 * line.character if line.baudrate <= _SLOW else 0.00175
+    return standard if silence is None else max(silence, standard)
 
 
 def _check_silence(silence: float | None) -> None:

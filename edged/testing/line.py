@@ -55,6 +55,8 @@ class _Talk:
     data: bytearray
     ours: bool
     """Written by whoever opened the port; else to be handed to it."""
+    asks: bool
+    """The devices listen to it."""
     done: int = 0
 
     @property
@@ -88,6 +90,7 @@ class Line:
         self.echo = False
         """Whoever sends hears himself."""
         self.requests = self.answers = 0
+        """Requests of whoever opened the port, and answers to anybody."""
         self.early = 0
         """How often somebody began to send before the line was silent for `silence`."""
         self.shortest_gap = float("inf")
@@ -101,6 +104,7 @@ class Line:
         self._random = Random(seed)  # noqa: S311  # faults are to be the same each time
         self._air: list[_Talk] = []
         self._heard = bytearray()
+        self._heard_us = False
         self._heard_until = 0.0
         self._last_end = 0.0
         self._alarm = Alarm(self._tick)
@@ -154,10 +158,7 @@ class Line:
 
     def second_master(self, request: bytes) -> None:
         """Another master asks, and the devices answer it."""
-        now = time.monotonic()
-        self._talk(bytes(request), now, ours=False)
-        end = now + len(request) * self.character
-        self._answer(self.respond(request), end)
+        self._talk(bytes(request), time.monotonic(), ours=False, asks=True)
         self._tick()
 
     # -- what goes over the wire -------------------------------------------------------------------------------------
@@ -169,19 +170,19 @@ class Line:
         except OSError:
             return
         self._check_gap(now)
-        self._talk(data, now, ours=True)
+        self._talk(data, now, ours=True, asks=True)
         self._tick()
 
     def _check_gap(self, now: float) -> None:
         gap = now - self._last_end
         self.shortest_gap = min(self.shortest_gap, gap)
-        self.early += gap < self.silence or any(not talk.ours for talk in self._air)
+        self.early += gap < self.silence or any(not talk.ours and talk.start <= now for talk in self._air)
 
-    def _talk(self, data: bytes, start: float, *, ours: bool) -> None:
+    def _talk(self, data: bytes, start: float, *, ours: bool, asks: bool = False) -> None:
         """Put bytes on the wire from `start` on."""
         if ours and self._air and self._air[-1].ours:
             start = max(start, self._air[-1].end)  # the same sender goes on
-        talk = _Talk(start, self.character, bytearray(data), ours)
+        talk = _Talk(start, self.character, bytearray(data), ours, asks)
         for other in self._air:
             if other.start < talk.end and talk.start < other.end:
                 other.garble(talk.start, talk.end, self._random)
@@ -198,43 +199,41 @@ class Line:
         """Hand over what is due, and come back when there will be more."""
         now = time.monotonic()
         for talk in list(self._air):
-            if talk.ours:
-                self._hear(talk, now)
-            else:
+            if self.echo or not talk.ours:
                 self._deliver(talk, now)
+            if now >= talk.end:
+                self._end(talk)
         if self._heard and now >= self._heard_until + self.silence:
-            request = bytes(self._heard)
+            request, counts = bytes(self._heard), self._heard_us
             self._heard.clear()
-            self._request(request)
+            self._heard_us = False
+            self._request(request, counts=counts)
             if not self.character:
                 self._tick()
                 return
         self._schedule(now)
 
-    def _hear(self, talk: _Talk, now: float) -> None:
-        """The devices listen to what the owner of the port sends; with an echo, he does too."""
-        if self.echo:
-            self._deliver(talk, now)
-        if now >= talk.end:
-            self._air = [other for other in self._air if other is not talk]
+    def _end(self, talk: _Talk) -> None:
+        self._air = [other for other in self._air if other is not talk]
+        if talk.asks:
             self._heard += talk.data
+            self._heard_us |= talk.ours
             self._heard_until = talk.end
+        if not talk.ours:
+            self._last_end = talk.end
+            self.ends.append(talk.end)
 
     def _deliver(self, talk: _Talk, now: float) -> None:
-        whole = ready = len(talk.data)
+        ready = len(talk.data)
         if now < talk.end:
             ready = int((now - talk.start) / talk.character) if now > talk.start else 0
         if ready > talk.done:
             with contextlib.suppress(OSError):  # nobody reads, so that there is no room; or unplugged
                 os.write(self._master, talk.data[talk.done : ready])
             talk.done = ready
-        if ready == whole and not talk.ours:
-            self._air = [other for other in self._air if other is not talk]
-            self._last_end = talk.end
-            self.ends.append(talk.end)
 
-    def _request(self, request: bytes) -> None:
-        self.requests += 1
+    def _request(self, request: bytes, *, counts: bool) -> None:
+        self.requests += counts
         bursts = self.respond(request)
         if self.fault is not None:
             bursts = self.fault(request, bursts, self._random)

@@ -1,0 +1,245 @@
+"""What can go wrong on a line, one thing at a time, on a real pseudo terminal at the true speed.
+
+In every case: no wrong value, no shifted value, and the next poll is good again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import edged_modbus
+from edged.adapter import TransientError
+from edged.testing.line import (
+    Fault,
+    Line,
+    corrupted,
+    dead,
+    dropped,
+    late,
+    noise_after,
+    noise_before,
+    noise_inside,
+    paused,
+    sometimes,
+    truncated,
+    twice,
+)  # fmt: skip
+from edged_modbus.frame import rtu_frame
+from edged_modbus.serial_bus import ModbusRtuBus
+from tests.wire.serial.rig import Kind, Rig, changed, rig
+
+_TIMEOUT = 0.3
+
+FAULTS: dict[str, Fault] = {
+    "stray byte before": noise_before(1),
+    "stray bytes before": noise_before(3),
+    "stray byte inside": noise_inside(1),
+    "stray byte after": noise_after(1),
+    "stray bytes after": noise_after(4),
+    "truncated": truncated(3),
+    "only the first byte": truncated(1000),
+    "one byte missing": dropped(1),
+    "wrong checksum": corrupted(1),
+    "late by 1.2 of the time-out": late(1.2 * _TIMEOUT),
+    "late by 1.9 of the time-out": late(1.9 * _TIMEOUT),
+    "late by 3 times the time-out": late(3 * _TIMEOUT),
+    "pause of 50 ms inside": paused(0.05),
+    "pause of 150 ms inside": paused(0.15),
+    "silent": dead(),
+    "answered twice": twice(),
+    "answered twice, the second late": twice(0.1),
+}
+RTU_FAULTS: dict[str, Fault] = {
+    "another unit": changed(unit_offset=1),
+    "another function": changed(function=4),
+    "a longer answer": changed(count_offset=1),
+    "a shorter answer": changed(count_offset=-1),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", ["rtu", "ascii"])
+async def test_fault_yields_no_wrong_value_and_the_next_poll_is_good(kind: Kind, fault: str) -> None:
+    await _once(kind, FAULTS[fault])
+
+
+@pytest.mark.parametrize("fault", RTU_FAULTS)
+async def test_reply_to_another_question_is_never_taken(fault: str) -> None:
+    await _once("rtu", RTU_FAULTS[fault])
+
+
+async def _once(kind: Kind, fault: Fault) -> None:
+    async with rig(kind, timeout=_TIMEOUT) as line:
+        for unit in (1, 2, 3):
+            await line.polls_well(unit)
+        line.line.fault = fault
+        await line.poll(1)
+        line.line.fault = None
+        await line.polls_well(1)
+        for unit in (2, 1, 3, 1):
+            await line.polls_well(unit)
+        assert line.line.early == 0
+
+
+async def test_noise_around_a_good_reply_costs_nothing() -> None:
+    async with rig() as line:
+        await line.polls_well(1)
+        for fault in (noise_before(2), noise_after(2)):
+            line.line.fault = fault
+            before = line.line.requests
+            await line.polls_well(1)
+            assert line.line.requests == before + 1
+
+
+async def test_late_reply_is_counted_and_named() -> None:
+    async with rig(timeout=0.2) as line:
+        await line.polls_well(1)
+        line.line.fault = late(0.4)
+        assert await line.poll(1) is None
+        line.line.fault = None
+        result = await line.poll(1)
+        assert result is not None
+        assert line.master.late >= 1
+        assert any("unit 1 answered" in note and "timeout" in note for note in result.notes)
+        assert line.wrong == []
+
+
+async def test_cancelled_poll_leaves_no_reply_behind() -> None:
+    async with rig() as line:
+        await line.polls_well(1)
+        line.line.fault = late(0.1)
+        for delay in (0.002, 0.01, 0.05, 0.12):
+            task = asyncio.create_task(line.poll(1))
+            await asyncio.sleep(delay)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        line.line.fault = None
+        for unit in (1, 2, 1):
+            await line.polls_well(unit)
+
+
+async def test_echo_is_found_and_taken_out() -> None:
+    async with rig() as line:
+        line.line.echo = True
+        result = await line.poll(1)
+        assert result is not None
+        assert any("hears what it sends" in note for note in result.notes)
+        await line.polls_well(1)
+        await line.bus.write("u1", "p3", 7)
+        assert [pdu.hex() for _, pdu in line.written] == ["0600030007"]
+
+
+@pytest.mark.parametrize("echo", [True, False])
+async def test_configured_echo_does_not_matter_when_there_is_none(echo: bool) -> None:
+    async with rig(echo=True) as line:
+        line.line.echo = echo
+        for unit in (1, 2, 1):
+            await line.polls_well(unit)
+
+
+async def test_echo_is_not_taken_for_the_confirmation_of_a_write() -> None:
+    async with rig() as line:
+        line.line.echo = True
+        line.line.fault = dead()
+        with pytest.raises(TransientError):
+            await line.bus.write("u1", "p3", 7)
+        with pytest.raises(TransientError):
+            await line.bus.write("u1", "p3", 7)
+
+
+async def test_broadcast_reaches_all_and_waits_for_no_answer() -> None:
+    async with rig(units=(0, 1, 2)) as line:
+        await line.bus.write("u0", "p3", 7)
+        await line.polls_well(1)
+        assert sorted(unit for unit, _ in line.written) == [0, 1, 2]
+        with pytest.raises(TransientError, match="all devices at once"):
+            await line.bus.poll(line.jobs[0])
+
+
+async def test_second_master_is_named_and_its_answers_are_never_taken() -> None:
+    async with rig() as line:
+        notes: list[str] = []
+        # A question of the very same shape, to the same unit, about other registers.
+        question = rtu_frame(1, bytes((3, 0, 10, 0, 10)))
+        polls = asyncio.create_task(_poll_often(line, 15, notes))
+        while not polls.done():
+            line.line.second_master(question)
+            await asyncio.sleep(0.173)
+        assert await polls > 0
+        assert any("another master" in note for note in notes)
+        await asyncio.sleep(0.1)
+        await line.polls_well(1)
+
+
+async def _poll_often(line: Rig, times: int, notes: list[str]) -> int:
+    good = 0
+    for _ in range(times):
+        result = await line.poll(1)
+        good += result is not None
+        notes += result.notes if result is not None else ()
+    return good
+
+
+async def test_slow_answer_to_another_master_is_never_taken() -> None:
+    async with rig(turnaround=0.03) as line:
+        await line.polls_well(1)
+        line.line.second_master(rtu_frame(1, bytes((3, 0, 10, 0, 10))))
+        await asyncio.sleep(0.015)  # its question is over, its answer not yet there
+        await line.poll(1)
+        await line.polls_well(1)
+
+
+async def test_dead_unit_among_good_ones_costs_them_nothing_but_time() -> None:
+    async with rig(units=tuple(range(1, 11)), timeout=0.2) as line:
+        respond = line.line.respond
+        line.line.respond = lambda heard: () if heard[0] == 4 else respond(heard)
+        for _ in range(2):
+            for unit in range(1, 11):
+                if unit == 4:
+                    assert await line.poll(unit, probe=True) is None
+                else:
+                    await line.polls_well(unit)
+        line.line.respond = respond
+        await line.polls_well(4)
+
+
+async def test_unplugging_is_noticed_at_once_and_replugging_by_the_next_poll(tmp_path: Path) -> None:
+    async with rig() as line, Line(line.line.respond, baudrate=19_200, link=tmp_path / "port") as stick:
+        config = ModbusRtuBus(adapter="modbus-rtu", port=stick.port, baudrate=19_200)
+        bus = edged_modbus.RTU.open("stick", config, line.bus._devices)  # the same devices on another port
+        job = bus.prepare("u1", ["p1", "p2"])
+        try:
+            for _ in range(2):
+                assert list((await bus.poll(job)).samples[0].values) == [0x101, 0x102]
+                stick.fault = late(5)
+                loop = asyncio.get_running_loop()
+                loop.call_later(0.05, stick.unplug)
+                began = loop.time()
+                with pytest.raises(TransientError, match="unplugged") as gone:
+                    await bus.poll(job)
+                assert loop.time() - began < 0.3
+                assert gone.value.reason == "unreachable"
+                with pytest.raises(TransientError, match="there is no port"):
+                    await bus.poll(job)
+                stick.fault = None
+                stick.plug()
+        finally:
+            await bus.close()
+
+
+@pytest.mark.parametrize("kind", ["rtu", "ascii"])
+async def test_many_random_faults_yield_no_wrong_value(kind: Kind) -> None:
+    faults = sometimes(0.4, *(fault for name, fault in FAULTS.items() if "pause" not in name and "late" not in name))
+    async with rig(kind, baudrate=None, timeout=0.002) as line:
+        line.line.fault = faults
+        for i in range(1000):
+            await line.poll(1 + i % 3)
+        line.line.fault = None
+        await asyncio.sleep(0.2)
+        for unit in (1, 2, 3):
+            await line.poll(unit)
+            await line.polls_well(unit)
