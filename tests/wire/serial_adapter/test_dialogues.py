@@ -141,8 +141,8 @@ class Readout:
         if request in {b"/?!\r\n", b"/?12345678!\r\n"}:
             return [Burst(b"/ELS5\\@V10.04\r\n", 0.005)]
         if request == b"\x06050\r\n":
-            asyncio.get_running_loop().call_later(0.04, lambda: self.speeds.append(self.speed()))
-            return [Burst(block(self.data), 0.05)]
+            asyncio.get_running_loop().call_later(0.28, lambda: self.speeds.append(self.speed()))
+            return [Burst(block(self.data), 0.3)]
         return []
 
 
@@ -151,7 +151,7 @@ async def test_readout_with_a_hand_over_of_the_speed(opened: Opened, address: st
     meter = Readout()
     async with (
         Line(meter) as line,
-        opened(line.port, a=f"profile: iec62056-21-meter\nretries: 0\ntimeout: 300ms\n{address}") as bus,
+        opened(line.port, a=f"profile: iec62056-21-meter\nretries: 0\ntimeout: 600ms\n{address}") as bus,
     ):
         meter.line = line
         assert await values(bus, "energy", "export") == [1234.567, 0.0]
@@ -164,11 +164,11 @@ async def test_a_readout_with_a_wrong_block_check_is_no_value(opened: Opened) ->
     meter = Readout()
     async with (
         Line(meter) as line,
-        opened(line.port, a="profile: iec62056-21-meter\nretries: 0\ntimeout: 300ms") as bus,
+        opened(line.port, a="profile: iec62056-21-meter\nretries: 0\ntimeout: 600ms") as bus,
     ):
         meter.line = line
         line.fault = lambda request, bursts, _random: (
-            [Burst(bursts[0].data.replace(b"1234.567", b"1234.568"), 0.05)] if request[:1] == b"\x06" else bursts
+            [Burst(bursts[0].data.replace(b"1234.567", b"1234.568"), 0.3)] if request[:1] == b"\x06" else bursts
         )
         with pytest.raises(TransientError, match="wrong checksum"):
             await values(bus, "energy")
