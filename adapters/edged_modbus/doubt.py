@@ -101,7 +101,7 @@ def _harmless(request: Request[Any]) -> list[Request[Any]]:
     if table is None:
         return []
     step = _EIGHT if table.is_bits else 1
-    counts = [number for number in range(1, count, step) if number <= 4 * step]
+    counts = list(range(1, count, step))[:_MOST]
     if request.function > 4:  # noqa: PLR2004  # a write: reading one item where it writes is all that is harmless
         counts = counts[:1]
     return [pdu.read(table, start, number) for number in counts]

@@ -42,6 +42,8 @@ _A_REQUEST = 7
 """So many bytes before a reply may have been a request, with one byte lost."""
 _POLITE = 0.1
 """Seconds in which the answer to another master is let pass."""
+_LONGEST = 5.0
+"""Most seconds that all others wait for the late answer of one."""
 _UNASKED = 1024
 """Most bytes to keep that are no answer, to see what they are."""
 _REPEATING = frozenset({5, 6, 22})
@@ -165,8 +167,11 @@ class SerialMaster:
         barrier = self._doubts.barrier(unit, request)
         if barrier is not None:
             await self._pass(unit, barrier, within)
-        elif (until := since + 2 * within) > time.monotonic():
-            self._not_before = max(self._not_before, until)
+        else:
+            # Nothing but time can help: as late as that it never was.
+            pace = self._paces.get(unit)
+            longest = max(2 * within, min(2 * pace.latest, _LONGEST)) if pace else 2 * within
+            self._not_before = max(self._not_before, since + longest)
             await self._settle()
         self._doubts.settled(unit)
 

@@ -18,7 +18,7 @@ _FADE = 0.999
 class Pace:
     """One unit. Times are from the end of the request to the beginning of the answer, seconds."""
 
-    __slots__ = ("_answers", "_longest", "_misses", "ceiling", "late")
+    __slots__ = ("_answers", "_longest", "_misses", "ceiling", "late", "latest")
 
     def __init__(self) -> None:
         self._longest = 0.0
@@ -28,6 +28,8 @@ class Pace:
         """What the configuration allows."""
         self.late = 0
         """How many answers came after they were given up."""
+        self.latest = 0.0
+        """How long the latest of them took, seconds."""
 
     @property
     def known(self) -> bool:
@@ -55,4 +57,5 @@ class Pace:
     def came_late(self, took: float) -> None:
         """It did, but too late."""
         self.late += 1
+        self.latest = max(took, self.latest)
         self._longest = max(took, self._longest)

@@ -35,7 +35,7 @@ def responder(answer: Answer, units: Iterable[int], *, ascii: bool, turnaround: 
                 answer(each, pdu)
             return ()
         reply = answer(unit, pdu)
-        return () if reply is None else (Burst(frame(unit, reply), turnaround),)
+        return () if reply is None else (Burst(frame(unit, reply), turnaround, unit),)
 
     return respond
 

@@ -38,6 +38,8 @@ class Burst:
     data: bytes
     after: float
     """Seconds between the end of the request, or of the burst before, and the first bit."""
+    sender: int = 0
+    """Which device. One device answers in the order in which it was asked, however late it is."""
 
 
 Respond = Callable[[bytes], Sequence[Burst]]
@@ -107,6 +109,8 @@ class Line:
         self._heard_us = False
         self._heard_until = 0.0
         self._last_end = 0.0
+        self._busy: dict[int, float] = {}
+        """Until when each device is answering."""
         self._alarm = Alarm(self._tick)
         self._loop: asyncio.AbstractEventLoop
         self._master = self._slave = -1
@@ -191,9 +195,10 @@ class Line:
 
     def _answer(self, bursts: Sequence[Burst], at: float) -> None:
         for burst in bursts:
-            at += burst.after
+            at = max(at, self._busy.get(burst.sender, 0.0)) + burst.after
             self._talk(burst.data, at, ours=False)
             at += len(burst.data) * self.character
+            self._busy[burst.sender] = at
 
     def _tick(self) -> None:
         """Hand over what is due, and come back when there will be more."""
@@ -316,7 +321,7 @@ def paused(seconds: float) -> Fault:
         parts: list[Burst] = []
         for burst in bursts:
             at = random.randrange(1, len(burst.data)) if len(burst.data) > 1 else 0
-            parts += [replace(burst, data=burst.data[:at]), Burst(burst.data[at:], seconds)]
+            parts += [replace(burst, data=burst.data[:at]), replace(burst, data=burst.data[at:], after=seconds)]
         return parts
 
     return split

@@ -132,7 +132,7 @@ def changed(unit_offset: int = 0, function: int | None = None, count_offset: int
                 pdu = bytes((3, len(words))) + words
             if function is not None:
                 pdu = bytes((function,)) + pdu[1:]
-            result.append(Burst(rtu_frame(unit + unit_offset, pdu), burst.after))
+            result.append(Burst(rtu_frame(unit + unit_offset, pdu), burst.after, burst.sender))
         return result
 
     return fault

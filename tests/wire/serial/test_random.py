@@ -1,0 +1,88 @@
+"""Thousands of requests on a line where nearly anything can happen to an answer.
+
+Every register holds its unit and address, and the first one the number of the request that read it, so that a value
+that is wrong, shifted, stale or another's is seen at once. EDGED_LONG=1 makes it 100,000 requests of each kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from random import Random
+
+import pytest
+
+from edged.adapter import TransientError
+from edged.testing.line import (
+    corrupted,
+    dead,
+    dropped,
+    late,
+    noise_after,
+    noise_before,
+    noise_inside,
+    sometimes,
+    truncated,
+    twice,
+)
+from tests.wire.serial.rig import Kind, Rig, rig
+
+_REQUESTS = 100_000 if os.environ.get("EDGED_LONG") else 1_000
+_TIMEOUT = 0.003
+
+FAULTS = sometimes(
+    0.4,
+    *(noise(count) for noise in (noise_before, noise_inside, noise_after) for count in (1, 2, 5)),
+    *(corrupted(bits) for bits in (1, 2, 8, 40)),
+    *(truncated(count) for count in (1, 2, 9, 99)),
+    *(dropped(count) for count in (1, 2, 5)),
+    *(late(times * _TIMEOUT) for times in (0.5, 1.0, 1.2, 1.5, 2.0, 3.0, 10.0, 30.0)),
+    dead(),
+    twice(),
+)
+
+
+@pytest.mark.timeout(3600 if os.environ.get("EDGED_LONG") else 60)
+@pytest.mark.parametrize("echo", [False, True])
+@pytest.mark.parametrize("kind", ["rtu", "ascii"])
+async def test_random_faults_yield_no_wrong_value(kind: Kind, echo: bool) -> None:
+    async with rig(kind, baudrate=None, timeout=_TIMEOUT, seed=echo) as line:
+        line.line.echo = echo
+        good = await _load(line, Random(7))
+        assert line.wrong == []
+        line.line.fault = None
+        await asyncio.sleep(0.2)
+        for unit in line.jobs:
+            await line.polls_well(unit)
+        print(f"{kind}, echo {echo}: {line.line.requests} requests, {good} good polls, {line.master.late} late answers")
+        assert good > _REQUESTS // 10
+
+
+async def _load(line: Rig, random: Random) -> int:
+    line.line.fault = FAULTS
+    good = 0
+    while line.line.requests < _REQUESTS:
+        unit = random.choice(list(line.jobs))
+        chance = random.random()
+        if chance < 0.1:
+            await _write(line, unit, random.randrange(0x10000))
+        elif chance < 0.15:
+            task = asyncio.create_task(line.poll(unit))
+            await asyncio.sleep(random.random() * 2 * _TIMEOUT)
+            task.cancel()
+            await asyncio.wait([task])
+        else:
+            good += await line.poll(unit) is not None
+    return good
+
+
+async def _write(line: Rig, unit: int, value: int) -> None:
+    """What was confirmed was carried out, and by the right unit."""
+    line.written.clear()
+    try:
+        await line.bus.write(f"u{unit}", "p3", value)
+    except TransientError:
+        return
+    pdu = b"\x06\x00\x03" + value.to_bytes(2, "big")
+    if (unit, pdu) not in line.written:
+        line.wrong.append(f"unit {unit} never got {value}")
