@@ -45,8 +45,8 @@ class Alarm:
         config = self._config
         what = "the oldest readings are dropped" if config.when_full == "drop-oldest" else "new readings are refused"
         if limit == "disk":
-            return f"the disk has less than `min_free` ({config.min_free} bytes) left for the buffer: {what}"
-        return f"the buffer has reached `max_bytes` ({config.max_bytes} bytes): {what}"
+            return f"the disk has less than `min_free` ({config.min_free / 2**20:g} MiB) left for the buffer: {what}"
+        return f"the buffer has reached `max_bytes` ({config.max_bytes / 2**20:g} MiB): {what}"
 
     def inbox_full(self, waiting: int) -> None:
         """A sample was refused because too many wait for the disk."""

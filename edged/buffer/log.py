@@ -18,6 +18,7 @@ from typing import Literal, TypeVar
 
 from edged.buffer.alarm import Alarm
 from edged.buffer.batch import Batch
+from edged.buffer.cadence import Cadence
 from edged.buffer.counters import Account, BufferStats, ConnectionStats, Ledger, Pending, Settle, Totals, Verification
 from edged.buffer.cursor import CursorState, Span
 from edged.buffer.jobs import Done, Job
@@ -34,10 +35,6 @@ log = logging.getLogger("edged.buffer")
 T = TypeVar("T")
 
 STOP_SECONDS = 10.0
-RETRY_FIRST, RETRY_LONGEST = 0.1, 10.0
-"""Pauses, in seconds, between tries to write to a disk that refuses; they double."""
-FIRST_FLUSH = 0.1
-"""Seconds after which the first readings of a run are flushed, however long `flush` is."""
 _NEVER = 2**62
 
 
@@ -72,10 +69,8 @@ class Buffer:
         self._suspect = ""
         self._waiters: list[asyncio.Future[int]] = []
         self._tail = Tail(2 * config.flush_readings)
-        self._timer: asyncio.TimerHandle | None = None
+        self._cadence: Cadence
         self._due = False
-        self._epoch_time, self._head_at_start = 0.0, 0
-        self._retry = 0.0
         self._alarm = Alarm(config)
 
     # life
@@ -96,7 +91,7 @@ class Buffer:
         self.epoch, self.head = self._writer.epoch, self._ledger.head
         self._cursors = {name: account.copy() for name, account in self._ledger.accounts.items()}
         self._room = self._config.inbox_readings
-        self._epoch_time, self._head_at_start = self._loop.time(), self.head
+        self._cadence = Cadence(float(self._config.flush), self._flush_now)
         self._task = asyncio.create_task(self._flush_forever(), name="buffer-flush")
 
     async def stop(self) -> None:
@@ -112,8 +107,7 @@ class Buffer:
         waiting = self._fresh + self._held
         if waiting:
             log.error("%d readings could not be written to the buffer before the end: %s", waiting, self._alarm.detail)
-        if self._timer:
-            self._timer.cancel()
+        self._cadence.cancel()
         if self._read_thread:
             await self._finish(self._read_thread, self._reader.close)
         await self._finish(self._write_thread, self._writer.close)
@@ -156,8 +150,7 @@ class Buffer:
         totals.suppressed += suppressed
         if rejected:
             totals.rejected[reason] += rejected
-        if self._timer is None:
-            self._arm()
+        self._cadence.ask_sometime()
 
     async def flush(self) -> int:
         """Make everything put and settled so far durable; returns head. Waits as long as the disk refuses.
@@ -219,8 +212,7 @@ class Buffer:
         account.lanes[lane] = max(account.lanes.get(lane, 0), last)
         self._settles.append(Settle(connection, first, last, readings, lane, outcome, reason, detail))
         self._undurable[connection] += 1
-        if self._timer is None:
-            self._arm()
+        self._cadence.ask()
 
     def durable(self, connection: str) -> int:
         """How many settles of the connection a crash would forget: after it, their messages are sent again."""
@@ -234,7 +226,7 @@ class Buffer:
 
     def request_commit(self) -> None:
         """Make settles durable soon rather than with the next flush. Calls are grouped while a commit is under way."""
-        if self._settles and not self._retry:
+        if self._settles and not self._cadence.retry:
             self._wake.set()
 
     # questions
@@ -292,27 +284,19 @@ class Buffer:
         self.count(rejected=readings, reason="buffer_full" if full else "inbox_full")
         if not full and not self._stopping:
             self._alarm.inbox_full(self._fresh + self._held)
+        self._cadence.ask()
         return False
 
     def _hurry(self) -> None:
-        if self._timer is None:
-            self._arm()
-        if self._fresh >= self._config.flush_readings and not self._retry:
+        self._cadence.ask()
+        if self._fresh >= self._config.flush_readings and not self._cadence.retry:
             self._due, self._early = True, _NEVER
             self._wake.set()
         else:
-            self._early = _NEVER if self._retry else self._config.flush_readings
-
-    def _arm(self) -> None:
-        """Have the next flush happen on the grid of flush times, or when a failing disk is due for another try."""
-        now, every = self._loop.time(), float(self._config.flush)
-        if self.head == self._head_at_start:
-            every = min(every, FIRST_FLUSH)  # whoever has just started it wants to see that it works
-        at = now + self._retry if self._retry else now + every - (now - self._epoch_time) % every
-        self._timer = self._loop.call_at(at, self._flush_now)
+            self._early = _NEVER if self._cadence.retry else self._config.flush_readings
 
     def _flush_now(self) -> None:
-        self._timer, self._due = None, True
+        self._due = True
         self._wake.set()
 
     def _dirty(self) -> bool:
@@ -355,9 +339,7 @@ class Buffer:
             self._flying.add(self._totals)
             self._inbox, self._totals, self._fresh, self._early = [], Totals(), 0, 0
             self._room = self._room_left()
-            if self._timer:
-                self._timer.cancel()
-                self._timer = None
+            self._cadence.cancel()
         return job
 
     def _room_left(self) -> int:
@@ -378,13 +360,16 @@ class Buffer:
                 self._cursors[name].cursor.add(*span)
         low = min((account.cursor.low for account in self._cursors.values()), default=_NEVER)
         self._tail.extend(done.batches, low)
-        self._retry = min(max(self._retry * 2, RETRY_FIRST), RETRY_LONGEST) if done.error else 0.0
+        if done.error:
+            self._cadence.failed()
+        else:
+            self._cadence.committed(samples=done.stored > 0)
         self._alarm.update(done)
         self._room = self._room_left()
         if self._fresh + self._held < self._config.inbox_readings // 2:
             self._alarm.inbox_has_room()
-        if self._timer is None and (done.error or self._fresh or self._settles or self._dirty()):
-            self._arm()
+        if done.error or self._fresh or self._settles or self._damaged or self._suspect:
+            self._cadence.ask()
         self.head = done.ledger.head
         self._advanced.set()
         self._advanced = asyncio.Event()
@@ -395,8 +380,8 @@ class Buffer:
             span for span in unreadable if any(account.cursor.missing(*span) for account in self._cursors.values())
         ]
         self._damaged += suspects
-        if suspects and self._timer is None:
-            self._arm()
+        if suspects:
+            self._cadence.ask()
 
     # threads
 
@@ -411,8 +396,7 @@ class Buffer:
         except (sqlite3.DatabaseError, DamagedError) as exc:
             if is_corrupt(exc):
                 self._suspect = str(exc)
-                if self._timer is None:
-                    self._arm()
+                self._cadence.ask()
             raise TransientError(f"the buffer cannot be read now: {exc}", reason="disk") from exc
 
 

@@ -120,9 +120,13 @@ def open_reader(path: Path, *, damaged: bool = False) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     connection.text_factory = _tolerant
-    if damaged:
-        connection.execute("PRAGMA writable_schema = ON")  # so that SQLite reads a file that lacks its end at all
-    connection.execute("PRAGMA cache_size = -256")
+    try:
+        if damaged:
+            connection.execute("PRAGMA writable_schema = ON")  # so that SQLite reads a file that lacks its end at all
+        connection.execute("PRAGMA cache_size = -256")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

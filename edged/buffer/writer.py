@@ -293,15 +293,20 @@ class Writer:
     # questions
 
     def verify(self) -> Verification:
-        """Count everything anew and compare. Raises sqlite3.Error."""
+        """Count everything anew and compare."""
+        try:
+            return Verification(tuple(self._problems()))
+        except (sqlite3.Error, DamagedError) as exc:
+            return Verification((f"the file cannot be read: {exc}",))
+
+    def _problems(self) -> list[str]:
         ledger = self.ledger
         rows, readings, damaged = self.store.count_all()
         compared = {"rows": (ledger.rows, rows), "readings in the file": (ledger.kept, readings)}
         for name, account in ledger.accounts.items():
             compared[f"readings pending for {name}"] = (account.pending, self.store.unsettled(account.cursor))
         problems = [f"{what}: {book} booked, {file} found" for what, (book, file) in compared.items() if book != file]
-        problems += [f"samples {first} to {last} are damaged" for first, last in damaged]
-        return Verification(tuple(problems))
+        return problems + [f"samples {first} to {last} are damaged" for first, last in damaged]
 
 
 def _translated(path: Path, error: sqlite3.Error | OSError) -> ConfigError | TransientError:

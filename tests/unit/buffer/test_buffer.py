@@ -407,3 +407,20 @@ async def test_stats_are_plain_json(tmp_path: Path) -> None:
         assert json.loads(json.dumps(asdict(stats)))["connections"]["cloud"]["pending"] == 3
         assert stats.file_bytes > 0
         assert stats.commits == 1
+
+
+async def test_counts_alone_do_not_cost_a_write_each_flush(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.db", BufferConfig(flush=Duration(0.01))) as buffer:
+        put(buffer, sample(1))
+        await asyncio.wait_for(buffer.wait_beyond(0), 10)
+        commits = buffer.stats().commits
+        for _ in range(20):
+            buffer.count(read=3, suppressed=3)
+            await asyncio.sleep(0.01)
+        assert buffer.stats().commits == commits
+        assert adds_up(buffer.stats())
+        put(buffer, sample(2))  # but they go with the next samples, at once
+        await asyncio.wait_for(buffer.wait_beyond(1), 10)
+        assert buffer.stats().suppressed == 60
+    async with running(tmp_path / "b.db") as buffer:
+        assert (buffer.stats().suppressed, buffer.stats().read) == (60, 66)
