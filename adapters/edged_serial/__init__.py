@@ -11,14 +11,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edged.adapter import Simulator
 
 from .bus import Bus, check_bus
 from .config import SerialBus, SerialDevice
+
+if TYPE_CHECKING:
+    from .learn import Capture, Learned
 
 __all__ = ["SERIAL"]
 
@@ -37,6 +41,12 @@ class _Adapter:
         """See `edged.adapter.Adapter`."""
         check_bus(name, config, devices)
         return Bus(name, config, devices)
+
+    def learn(self, captures: Sequence[Capture]) -> Learned:
+        """What an unknown device says, for `edged serial learn` (see `edged.cli.serial.Learner`)."""
+        from .learn import learn  # noqa: PLC0415  # `edged run` must not pay for it
+
+        return learn(captures)
 
     def simulate(
         self,

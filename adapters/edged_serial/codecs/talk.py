@@ -21,7 +21,7 @@ from .checks import Check
 
 _PLACE = re.compile(r"\{\{|\}\}|\{(?P<name>[\w.-]+)(?::(?P<spec>[^{}]*))?\}|[{}]")
 _BINARY = re.compile(r"[<>]?[bBhHiIqQfd]")
-_PLAIN = re.compile(r"0?\d{0,2}(?:\.\d{1,2})?[dXxfFeEgGs]?|[<>^+ 0-9.]*[dXxfFeEgGs]?")
+_PLAIN = re.compile(r"(?:[<>^](?=\d))?[+ ]?0?\d{0,2}(?:\.\d{1,2})?[dXxfFeEgGs]?")
 NAMES = ("address", "sequence", "value", "check")
 
 
