@@ -25,6 +25,7 @@ COMMANDS = {
     "status": ("edged.cli.live", "Show what the running gateway is doing."),
     "tail": ("edged.cli.live", "Show readings as they come."),
     "read": ("edged.cli.read", "Poll a device once and show raw registers and decoded values."),
+    "serial": ("edged.cli.serial", "Look at serial ports and unknown devices."),
     "simulate": ("edged.cli.simulate", "Serve the devices of a configuration as simulated ones."),
     "demo": ("edged.cli.demo", "Show the whole gateway at work, with simulated devices and an outage."),
 }
