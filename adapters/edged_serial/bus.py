@@ -64,9 +64,13 @@ class Listener:
     heard: dict[str, deque[Heard]] = field(default_factory=dict)
     """By group: the frames that came last."""
     count: int = 0
+    shed: int = 0
+    """Frames that nobody fetched in time, where all were to be kept."""
     unknown: int = 0
     """Frames that nobody understood."""
     last: int = 0
+    fetched: int = 0
+    """The number of the last frame that was delivered."""
     arrival: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.TimerHandle | None = None
 
@@ -94,7 +98,9 @@ class Listener:
             self.count += 1
             wall = time.time_ns() // 1000 - (time.monotonic_ns() // 1000 - moment)
             group = self.kind.group(next(iter(found), ""))
-            self.heard.setdefault(group, deque(maxlen=self.limit)).append(Heard(self.count, found, frame, wall, moment))
+            kept = self.heard.setdefault(group, deque(maxlen=self.limit))
+            self.shed += self.limit > 1 and len(kept) == self.limit and kept[0].number > self.fetched
+            kept.append(Heard(self.count, found, frame, wall, moment))
             self.arrival.set()
 
     def newest(self, group: str) -> Heard | None:
@@ -379,6 +385,9 @@ class Bus:
             listener = self._listener(job, one)
             key = (one.kind.name, one.group)
             seen = 0 if peek else job.seen.get(key, 0)
+            if listener.shed:
+                notes.append(f"{device.name}: {listener.shed} frames came faster than they were polled and are lost")
+                listener.shed = 0
             kept = listener.heard.get(one.group, ())
             new = [heard for heard in kept if heard.number > seen and mono - heard.mono <= device.config.patience * 1e6]
             for heard in new:
@@ -387,7 +396,7 @@ class Bus:
             if new:
                 fresh = True
                 if not peek:
-                    job.seen[key] = new[-1].number
+                    job.seen[key] = listener.fetched = new[-1].number
             elif not kept or mono - kept[-1].mono > device.config.patience * 1e6:
                 stale.append(one)
         if fresh:

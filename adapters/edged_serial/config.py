@@ -35,8 +35,11 @@ def parse_line(text: str) -> dict[str, object]:
     if not found:
         raise ValueError(f"`line: {text}`: write speed, data bits, parity and stop bits, as in 9600 8N1 or 300 7E1")
     return {
-        "baudrate": int(found[1]), "bytesize": int(found[2]), "parity": _PARITIES[found[3]], "stopbits": float(found[4]),
-    }  # fmt: skip
+        "baudrate": int(found[1]),
+        "bytesize": int(found[2]),
+        "parity": _PARITIES[found[3]],
+        "stopbits": float(found[4]),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class SerialBus(LineSettings, BusConfig):
                 object.__setattr__(self, key, None)
 
     def settings(self, devices: Mapping[str, SerialDevice]) -> LineSettings:
-        """The line as it is to be opened. Raises ConfigError where the devices do not agree and the bus does not say."""
+        """The line as it is to be opened. Raises ConfigError where devices disagree and it does not say."""
         wishes = {name: parse_line(device.line) for name, device in devices.items() if device.line}
         values = {one.name: getattr(self, one.name) for one in dataclasses.fields(LineSettings)}
         for key, default in _DEFAULTS.items():
@@ -232,8 +235,8 @@ class SerialDevice(DeviceConfig):
         framing = message.framing or self.framing
         if framing.type == "fixed" and not (message.send or framing.start or framing.stop or message.check):
             raise ValueError(
-                f"{where}`framing`: frames of a fixed length that come by themselves need `start`, `stop` or a `check`, "
-                f"or nobody can tell where one begins"
+                f"{where}`framing`: frames of a fixed length that come by themselves need `start`, `stop` or a "
+                f"`check`, or nobody can tell where one begins"
             )
         if "address" in Template(message.send).names and self.address is None:
             raise ValueError(f"{where}`send` has {{address}}, and the device has no `address`")

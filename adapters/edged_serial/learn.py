@@ -28,6 +28,8 @@ _READABLE = 0.9
 _SAMPLE = 16_384
 _MOST_FRAMES = 40
 _LONGEST = 256
+_AS_GOOD = 0.01
+"""Shares of the bytes that differ by less are as good."""
 _NUMBER = re.compile(r"[+-]? ?\d+(?:\.\d+)?")
 _PAIR = re.compile(r"\s*[A-Za-z][\w ]*[=:][^=:]*")
 
@@ -133,7 +135,7 @@ def _text(guess: Guess, data: bytes) -> Guess:
     meter = MarkerFramer(b"/", b"!", 4096).feed(data)
     if any(b"(" in one and b")" in one for one in meter):
         codes = re.findall(rb"\n([\d\-:.*]+)\(([\d.]+)\*([A-Za-z0-9]+)\)", meter[0])
-        points = {
+        points: dict[str, dict[str, object]] = {
             f"value_{i}": {"field": code.decode(), "unit": unit.decode()} for i, (code, _, unit) in enumerate(codes[:8])
         }
         return _known(guess, {"type": "markers", "start": "/", "stop": "!", "max": 4096}, "obis", points)
@@ -264,15 +266,11 @@ def _periodic(data: bytes) -> tuple[bytes, int] | None:
             continue
         length, times = distances.most_common(1)[0]
         share = times * length / len(data)
-        if 4 <= length <= _LONGEST and share > best[0] + 0.01:  # noqa: PLR2004  # the shortest frame worth a name
+        if 4 <= length <= _LONGEST and share > best[0] + _AS_GOOD:  # noqa: PLR2004  # the shortest frame worth a name
             best = (share, start, length)
-        elif best[2] == length and abs(share - best[0]) <= 0.01 and _begins(places, length):  # noqa: PLR2004  # as good
+        elif best[2] == length and abs(share - best[0]) <= _AS_GOOD and places[0] < length:
             best = min(best, (share, start, length), key=lambda one: data.find(one[1]))
     return (best[1], best[2]) if best[0] >= 0.5 else None  # noqa: PLR2004  # half of what came
-
-
-def _begins(places: Sequence[int], length: int) -> bool:
-    return places[0] < length
 
 
 def _gaps(chunks: Sequence[Chunk]) -> bool:
@@ -304,8 +302,10 @@ def _carries(check: Check, frames: Sequence[bytes]) -> bool:
     """Whether all frames have it, and it is more than a constant or a single byte that happens to fit."""
     if not all(len(frame) > check.size + check.first + 1 and check.valid(frame) for frame in frames):
         return False
-    if len({check.encode(check.covered(frame)) for frame in frames}) < min(3, len(frames)):  # noqa: PLR2004  # as above
+    if len({check.encode(check.covered(frame)) for frame in frames}) < min(3, len(frames)):  # as above
         return False
+    if check.notation != "binary" and not any(re.search(rb"[A-Fa-f]", check.encode(check.covered(f))) for f in frames):
+        return False  # digits that depend on each other in some other way
     return check.size > 1 or len(frames) >= 4  # noqa: PLR2004  # a byte fits by chance once in 256
 
 

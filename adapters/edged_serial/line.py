@@ -96,7 +96,7 @@ class Line:
             self.opened = time.monotonic_ns() // 1000
 
     async def reconfigure(self, **changes: object) -> None:
-        """Change the line's settings while a device does (a hand-over of the baud rate); none: back to the usual ones."""
+        """Change settings while a device does (a hand-over of the speed); without any: back to the usual ones."""
         wanted = dataclasses.replace(self._settings, **changes)  # type: ignore[arg-type]  # the caller names fields
         if wanted != self.medium.settings:
             self.medium.close()
@@ -117,10 +117,11 @@ class Line:
         longest: int = 1024,
         patient: bool = True,
     ) -> T:
-        """Send `data` (or let it do the sending), and return what `accept` makes of the first frame (and its time) that it does not reject.
+        """Send `data` (or let it do the sending), and return what `accept` makes of a frame and its time.
 
-        `within` seconds may pass before the answer begins; nothing of it is needed before. `gap` is the silence that
-        ends a frame, where one does. Without `patient` a missing answer is no reason to be quiet. Raises TransientError. One request at a time.
+        That is the first frame that it does not reject. `within` seconds may pass before the answer begins. `gap` is
+        the silence that ends a frame, where one does. Without `patient` a missing answer is no reason to be quiet.
+        One request at a time. Raises TransientError.
         """
         await self.open()
         await self._settle()

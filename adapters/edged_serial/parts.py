@@ -73,12 +73,12 @@ class LengthField:
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """Where a frame begins and ends. Bytes are written as text, with escapes such as "\\x02" in double quotes."""
+    """Where a frame begins and ends. Bytes are written as text, in double quotes with escapes (a backslash, x, 02)."""
 
     __pydantic_config__: ClassVar = STRICT
 
     type: FramingType = "lines"
-    """`lines` of text; `delimiter` (ends with `end`); `fixed` (`length` bytes); `length` (the frame says it, in `field`);
+    """`lines` of text; `delimiter` (ends with `end`); `fixed` (`length` bytes); `length` (said in `field`);
     `markers` (from `start` to `stop`, both part of the frame, and `trailer` bytes); `gap` (a silence); `slip`, `hdlc`,
     `dle` (markers with escaping, which are taken out); `sml`; `mbus`."""
     end: str = ""

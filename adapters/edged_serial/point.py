@@ -60,7 +60,7 @@ class SerialPoint(PointConfig):
     bits: tuple[int, int] | None = None
     """Some bits of an integer as a number: the lowest and the highest."""
     invalid: tuple[str | float, ...] = ()
-    """What the device says when it has no value, e.g. `["9.9E37", -9999]`. What is no number anyway needs no mention."""
+    """What the device says when it has no value, e.g. `["9.9E37", -9999]`. What is no number needs no mention."""
     write: Write | None = None
     """How a command writes it."""
 

@@ -21,7 +21,7 @@ from edged.testing.waveforms import Waveform, seed_of, waveform
 from .codecs import mbus
 from .codecs.decode import StructDecoder
 from .codecs.sml import transmission
-from .codecs.talk import Template
+from .codecs.talk import Template, Value
 from .codecs.values import Measured, Raw
 from .config import SerialBus, SerialDevice
 from .device import Device, Kind, raw_value
@@ -53,7 +53,7 @@ class Player:
                     self.requests[kind.send.render(self.device.places(number), kind.check)] = kind, number
             self.frame(kind, 0.0)  # what cannot be played is told at once
 
-    def value(self, point: Name, now: float) -> float | int | str | bool:
+    def value(self, point: Name, now: float) -> Value:
         """What a point would be sent as, at a time."""
         spec = self.device.config.points[point]
         if spec.enum:
@@ -69,7 +69,7 @@ class Player:
     def frame(self, kind: Kind, now: float, sequence: int = 0) -> bytes:
         """A frame of a kind, on the wire. Raises ConfigError if nobody knows how it looks."""
         points = [name for name in self.device.config.points if self.device.config.message_of(name) == kind.name]
-        values = {name: self.value(name, now) for name in points}
+        values: dict[str, Value] = {name: self.value(name, now) for name in points}
         sample = self.device.config.kinds[kind.name].sample
         if sample:
             try:
@@ -87,12 +87,10 @@ class Player:
             )
         return _wrap(kind, encoded, checked=False)
 
-    def _fields(self, kind: Kind, values: Mapping[str, float | int | str | bool], sequence: int) -> dict[str, Raw]:
+    def _fields(self, kind: Kind, values: Mapping[str, Value], sequence: int) -> dict[str, Raw]:
         fields: dict[str, Raw] = dict(kind.expect)
         names = kind.decoder.fields() or frozenset()
-        for name, place in self.device.places(sequence).items():
-            if name in names and not isinstance(place, bool):
-                fields[name] = place
+        fields |= {name: place for name, place in self.device.places(sequence).items() if name in names}
         whole = isinstance(kind.decoder, StructDecoder)
         for point, value in values.items():
             spec = self.device.config.points[Name(point)]
@@ -102,7 +100,7 @@ class Player:
         return fields
 
 
-def _round(value: float | str | bool) -> float | int | str | bool:
+def _round(value: Value) -> Value:
     return round(value) if isinstance(value, float) else value
 
 
@@ -239,9 +237,11 @@ async def simulated(
             )
             served.lines[name] = line, player
             for one in players:
-                for kind in one.device.kinds.values():
-                    if not one.device.asked(kind):
-                        tasks.append(group.create_task(player.talk(line, one, kind), name=f"{one.device.name} talks"))
+                tasks += [
+                    group.create_task(player.talk(line, one, kind), name=f"{one.device.name} talks")
+                    for kind in one.device.kinds.values()
+                    if not one.device.asked(kind)
+                ]
         try:
             yield served
         finally:

@@ -74,7 +74,7 @@ def ports() -> None:
 @click.option("--send", metavar="TEXT", default="", help=r"Something to send first, such as 'SI\r\n'.")
 @click.option("--name", default="my-device", show_default=True, help="Name of the profile.")
 @click.option("--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write the profile to this file.")
-def learn(  # noqa: PLR0913  # one parameter an option
+def learn(  # one parameter an option
     port: str,
     baudrates: tuple[int, ...],
     parities: tuple[str, ...],

@@ -37,9 +37,9 @@ _NESTED = re.compile(r"\((?:[^()\\]|\\.)*(?<!\\)[+*](?:[^()\\]|\\.)*\)(?:[+*]|\{
 
 
 def check_pattern(pattern: str) -> re.Pattern[str]:
-    """A regular expression, compiled. Raises ValueError if it is none, names nothing, or might take for ever.
+    r"""A regular expression, compiled. Raises ValueError if it is none, names nothing, or might take for ever.
 
-    A repeated group that itself repeats something, as in `(\\d+ ?)+`, is refused: such patterns can take exponential
+    A repeated group that itself repeats something, as in `(\d+ ?)+`, is refused: such patterns can take exponential
     time on a line that nearly matches. All others are held in check by the bounded length of a frame.
     """
     try:

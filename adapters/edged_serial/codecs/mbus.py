@@ -126,7 +126,7 @@ def parse_address(address: int | str) -> int | str:
         return int(text)
     if not _SECONDARY.fullmatch(text):
         raise ValueError(
-            f"`address: {address}`: write a primary address (0 to 250), or a secondary one in quotes: 8 or all 16 digits"
+            f"`address: {address}`: a primary address is 0 to 250, a secondary one in quotes has 8 or all 16 digits"
         )
     return text.upper()
 
@@ -224,13 +224,14 @@ class MbusDecoder:
             # F as the first digit is a minus sign; all other digits above 9 mean an error (EN 13757-3, annex A).
             if any(digit > 9 for digit in digits[1:]) or 9 < digits[0] < 15:  # noqa: PLR2004
                 return None
-        elif encoding.endswith("INTEGER") and raw[-1] == 0x80 and not any(raw[:-1]):
+        elif encoding.endswith("INTEGER") and raw == [*bytes(len(raw) - 1), _NO_VALUE]:
             return None  # the value that means there is none
         number = float(f"{float(value):.12g}")  # without the binary error of the library's scaling
         unit = _UNITS.get(record.unit, record.unit)
         return Measured(number, unit) if unit else number
 
 
+_NO_VALUE = 0x80
 _UNITS = {
     "m^3": "m³", "m^3/h": "m³/h", "m^3/min": "m³/min", "m^3/s": "m³/s", "C": "°C", "seconds": "s", "minutes": "min",
     "hours": "h", "days": "d", "none": "", "H.C.A": "", "Bittimes": "", "date": "", "time": "", "date time": "",

@@ -84,4 +84,4 @@ def _value(text: str) -> Raw:
     value, star, unit = text.partition("*")
     if star and unit:
         return Measured(value, unit)
-    return value if value else None
+    return value or None

@@ -22,6 +22,7 @@ from .checks import Check
 _PLACE = re.compile(r"\{\{|\}\}|\{(?P<name>[\w.-]+)(?::(?P<spec>[^{}]*))?\}|[{}]")
 _BINARY = re.compile(r"[<>]?[bBhHiIqQfd]")
 _PLAIN = re.compile(r"(?:[<>^](?=\d))?[+ ]?0?\d{0,2}(?:\.\d{1,2})?[dXxfFeEgGs]?")
+Value = float | str | bool
 NAMES = ("address", "sequence", "value", "check")
 
 
@@ -30,7 +31,7 @@ class _Place:
     name: str
     spec: str
 
-    def fill(self, value: float | str | bool) -> bytes:
+    def fill(self, value: Value) -> bytes:
         if _BINARY.fullmatch(self.spec) and self.spec != "d":
             return struct.pack(self.spec if self.spec[0] in "<>" else ">" + self.spec, _numeric(value, self.spec))
         if isinstance(value, bool):
@@ -46,7 +47,7 @@ class _Place:
         return format(value, self.spec).encode("latin-1")
 
 
-def _numeric(value: float | str | bool, spec: str) -> float | int:
+def _numeric(value: Value, spec: str) -> float | int:
     number = float(value)
     if spec[-1] in "fd":
         return number
@@ -102,7 +103,7 @@ class Template:
             and not part.spec.endswith(">d")
         )
 
-    def render(self, values: Mapping[str, float | str | bool], check: Check | None = None) -> bytes:
+    def render(self, values: Mapping[str, Value], check: Check | None = None) -> bytes:
         """The bytes. Raises ValueError if a value is missing or does not fit its place."""
         sent = b""
         for part in self._parts:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import zlib
 
 import pytest
-from edged_serial.codecs.checks import CRCS, Check, Crc, algorithm
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edged_serial.codecs.checks import CRCS, Check, Crc, algorithm
 
 CATALOGUE = {
     "crc8": 0xF4, "crc8-maxim": 0xA1, "crc16-modbus": 0x4B37, "crc16-arc": 0xBB3D, "crc16-ccitt-false": 0x29B1,

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edged_serial import SERIAL
-from edged_serial.config import SerialBus, SerialDevice
-from edged_serial.device import raw_value
 
 from edged.config.compiled import load_compiled
 from edged.config.load import load
 from edged.errors import ConfigError
+from edged_serial import SERIAL
+from edged_serial.config import SerialBus, SerialDevice
+from edged_serial.device import raw_value
 
 Make = Callable[[str], SerialDevice]
 GOOD = "decode: {regex: '(?P<v>.*)'}\npoints: {v: {}}\n"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from edged_serial.codecs import framing as f
 from edged_serial.codecs.checks import CRCS, Check
 from edged_serial.codecs.framing import Framer
 from edged_serial.codecs.mbus import MbusFramer, long_frame
 from edged_serial.codecs.mbus import valid as mbus_valid
 from edged_serial.codecs.sml import SmlFramer, file_of, parse, transmission
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 CRC = Check("crc16-ccitt-false", CRCS["crc16-ccitt-false"])
 SUM = Check("sum8")
@@ -49,7 +51,7 @@ def fed(framer: Framer, pieces: list[bytes]) -> list[bytes]:
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:
     places = sorted({0, len(data), *(a % (len(data) + 1) for a in at)})
-    return [data[i:j] for i, j in zip(places, places[1:], strict=False)]
+    return [data[i:j] for i, j in pairwise(places)]
 
 
 @pytest.mark.parametrize("name", FRAMERS)

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.config.load import load
+from edged.media import Chunk, LineErrors, LineSettings
 from edged_serial import SERIAL
 from edged_serial.codecs.checks import CRCS, Check
 from edged_serial.codecs.nmea import sentence
 from edged_serial.codecs.sml import file_of, transmission
 from edged_serial.device import Device
 from edged_serial.learn import Guess, Learned, analyse, learn
-from hypothesis import given
-from hypothesis import strategies as st
-
-from edged.config.load import load
-from edged.media import Chunk, LineErrors, LineSettings
 
 LINE = LineSettings(port="/dev/ttyS0")
 CRC = Check("crc16-modbus", CRCS["crc16-modbus"], order="little")
@@ -112,7 +112,7 @@ def test_the_right_speed_is_listed_first() -> None:
             (fast, heard(STREAMS["lines"]), LineErrors(framing=0, parity=0, overrun=0, breaks=0)),
         ]
     )
-    assert [guess.settings.baudrate for guess in learned.guesses][0] == 19200
+    assert learned.guesses[0].settings.baudrate == 19200
     assert "19200 8N1" in learned.report[1]
     assert "nothing came" in "\n".join(learned.report)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edged_serial import SERIAL
-from edged_serial.config import SerialDevice
-from edged_serial.device import Device
-from edged_serial.simulator import Player
 from ruamel.yaml import YAML
 
 from edged.model import Sample
 from edged.pipeline import DevicePipeline
+from edged_serial import SERIAL
+from edged_serial.config import SerialDevice
+from edged_serial.device import Device
+from edged_serial.simulator import Player
 
 FOLDER = SERIAL.profiles()
 assert FOLDER is not None

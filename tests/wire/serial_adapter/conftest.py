@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edged_serial import SERIAL
 
 from edged.config.load import load
+from edged_serial import SERIAL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edged_serial import SERIAL
-from edged_serial.bus import Bus
-from edged_serial.codecs.checks import CRCS, Check
 from ruamel.yaml import YAML
 
 from edged.config.load import load
 from edged.errors import PermanentError, TransientError
 from edged.testing import line as faults
 from edged.testing.line import Burst, Line
+from edged_serial import SERIAL
+from edged_serial.bus import Bus
+from edged_serial.codecs.checks import CRCS, Check
 
 ADDRESSED = """
     address: {address}

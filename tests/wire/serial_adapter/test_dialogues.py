@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edged_serial import SERIAL, dialogue
-from edged_serial.codecs import mbus
-from edged_serial.line import Line as OpenLine
 
 from edged.errors import ConfigError, TransientError
 from edged.media import LineSettings
 from edged.testing import line as faults
 from edged.testing.line import Burst, Line
+from edged_serial import SERIAL, dialogue
+from edged_serial.codecs import mbus
+from edged_serial.line import Line as OpenLine
 
 Opened = Callable[..., AbstractAsyncContextManager[Any]]
 FIRST = bytes.fromhex("0801724523010 02D2C0A042A0000000C06123456001F".replace(" ", ""))
