@@ -302,7 +302,7 @@ class Forwarder:
                 await self._divide(session, lane, piece, message)
             else:
                 self._chains[lane].drop(piece.last)
-                self._reject(lane, piece, outcome.reason, outcome.detail)
+                self._reject(lane, piece, outcome.reason, f"{outcome.detail}: {message.topic}")
                 await self._slow_down(session, lane)
         finally:
             session.window.give_back(lane)
@@ -346,7 +346,7 @@ class Forwarder:
                 self._suspicion.learn_limit(len(smaller.payload))
                 todo[:0] = halves(part)
             else:
-                self._reject(lane, part, outcome.reason, outcome.detail)
+                self._reject(lane, part, outcome.reason, f"{outcome.detail}: {smaller.topic}")
 
     def _delivered(self, session: _Session, lane: Lane, piece: Chunk, outcome: Outcome) -> None:
         self._settle(lane, piece, "delivered")

@@ -10,6 +10,10 @@ from edged.clock import mono_us, wall_us
 
 log = logging.getLogger("edged.uplink")
 
+_REMIND = 3_600_000_000
+"""Microseconds after which something that still holds is said again."""
+_TOLD = 100
+
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
@@ -78,16 +82,17 @@ class Story:
         self.detail = "not tried yet"
         self.attempts = 0
         self._outage_began = mono_us()
-        self._told: set[str] = set()
+        self._told: dict[str, int] = {}
+        self._outage_told: set[str] = set()
         self._flapping = False
 
     def on(self, line: str) -> None:
         """A session is open."""
         self.connected, self.since, self.detail = True, wall_us(), line
-        if "connected" in self._told:
+        if "" in self._outage_told:
             self._flapping = True
         else:
-            self._told.add("connected")
+            self._outage_told.add("")
             self._say_connected()
 
     def _say_connected(self) -> None:
@@ -101,19 +106,25 @@ class Story:
             self._say_connected()
         self.attempts = 0
         self._flapping = False
-        self._told.clear()
+        self._outage_told.clear()
 
     def off(self, why: str) -> None:
         """There is no session, or none any more."""
         if self.connected:
             self.connected, self.since = False, wall_us()
-            if not self._told:
+            if not self._outage_told:
                 self._outage_began = mono_us()
         self.detail = why
-        self.warn_once(f"not connected ({why}); trying again, up to every {self._retry_max:g} s")
+        if why not in self._outage_told:
+            self._outage_told.add(why)
+            log.warning("%s: not connected (%s); trying again, up to every %g s", self._name, why, self._retry_max)
 
     def warn_once(self, text: str) -> None:
-        """Log what would otherwise be said for each message or attempt."""
-        if text not in self._told:
-            self._told.add(text)
-            log.warning("%s: %s", self._name, text)
+        """Log what would otherwise be said for each message; a reminder comes after an hour."""
+        now = mono_us()
+        if now - self._told.get(text, -_REMIND) < _REMIND:
+            return
+        if len(self._told) >= _TOLD:
+            self._told.clear()
+        self._told[text] = now
+        log.warning("%s: %s", self._name, text)

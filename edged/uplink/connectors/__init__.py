@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pkgutil
 import re
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -48,6 +47,8 @@ def load_connector(name: str) -> Connector:
 
 
 def _unknown(name: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415  # only a mistake pays for it
+
     names = connector_names()
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     close = get_close_matches(plain, names, n=1)

@@ -6,6 +6,7 @@ The messages are described in docs/reference/mqtt.md.
 from __future__ import annotations
 
 import gzip
+import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Lane, 
 from edged.uplink.encoders import encode_columns, encode_sample
 from edged.uplink.payload import VERSION
 from edged.uplink.topics import check_template, fill
+
+log = logging.getLogger("edged.uplink")
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 """The schemes of a broker's URL, and the port each means when none is given."""
@@ -123,7 +126,8 @@ class MqttConnection(ConnectionConfig):
     status_topic: str = "edged/{gateway}/status"
     """Where a retained message says whether the gateway is online."""
     metadata_topic: str = "edged/{gateway}/metadata"
-    """Where a retained message describes devices, points and units."""
+    """Where a retained message describes devices, points and units. With `{device}`: one message for each device, as is
+    needed where there are so many that the broker would find one message too large."""
     layout: Literal["columns", "samples"] = "columns"
     """`columns`: many samples in one message. `samples`: one message for each sample of a device."""
     max_readings: int = 500
@@ -179,7 +183,7 @@ class MqttConnection(ConnectionConfig):
                 "`topic` can use {device} only with `layout: samples`: a message of columns has many devices"
             )
         check_template(self.status_topic, _NAMES)
-        check_template(self.metadata_topic, _NAMES)
+        check_template(self.metadata_topic, (*_NAMES, "device"))
         if len({self.topic, self.status_topic, self.metadata_topic}) < 3:  # noqa: PLR2004  # the three of them
             raise ValueError("`topic`, `status_topic` and `metadata_topic` must differ")
 
@@ -259,16 +263,25 @@ class Announcements:
         """Raises ConfigError if a topic cannot be made."""
         self._connection = context.name
         self._gateway = context.gateway
+        names = _names(context)
+        by_topic: dict[str, dict[str, DeviceConfig]] = {}
         try:
-            self._status_topic = fill(config.status_topic, _names(context))
-            metadata_topic = fill(config.metadata_topic, _names(context))
+            self._status_topic = fill(config.status_topic, names)
+            by_topic = {} if "{device}" in config.metadata_topic else {fill(config.metadata_topic, names): {}}
+            for device, settings in context.devices.items():
+                if not settings.enabled:
+                    continue
+                topic = fill(config.metadata_topic, {**names, "device": device})
+                by_topic.setdefault(topic, {})[device] = settings
         except ValueError as exc:
             raise ConfigError(f"connection {context.name}: {exc}") from exc
-        self._metadata = Message(metadata_topic, metadata(context.gateway, context.devices), retain=True)
+        self._metadata = [
+            Message(topic, metadata(context.gateway, devices), retain=True) for topic, devices in by_topic.items()
+        ]
 
     def greeting(self, epoch: str, time: int) -> tuple[Message, ...]:
         """What to say when a session is open."""
-        return self._status("online", "connected", epoch, time), self._metadata
+        return self._status("online", "connected", epoch, time), *self._metadata
 
     def will(self, epoch: str, time: int) -> Message:
         """What the broker is to say when the session breaks."""
@@ -312,7 +325,6 @@ def metadata(gateway: GatewayConfig, devices: Mapping[str, DeviceConfig]) -> byt
                 "points": {str(point): _point(config) for point, config in device.points.items()},
             }
             for name, device in devices.items()
-            if device.enabled
         },
     }
     return orjson.dumps(document)
@@ -339,6 +351,8 @@ class MqttConnector:
         from edged.uplink.links.tls import Tls  # noqa: PLC0415  # likewise
 
         endpoint = Endpoint.parse(config.url)
+        if config.insecure:
+            log.warning("%s: `insecure` is set: the broker's certificate is not checked", context.name)
         tls = Tls(
             ca=config.ca, certificate=config.certificate, key=config.key, alpn=tuple(config.alpn),
             server_name=config.server_name, insecure=config.insecure,

@@ -17,6 +17,8 @@ from edged.uplink.links.tls import explain
 
 __all__ = ["Announcer", "Broker", "MqttLink"]
 
+_NOTES = 5
+
 
 class Announcer(Protocol):
     """What to say at the beginning and the end of a session. `time`: microseconds since the Unix epoch."""
@@ -55,7 +57,7 @@ class MqttLink:
     @property
     def window(self) -> int:
         """How many messages may be in flight."""
-        return min(self._broker.window, self._session.receive_maximum) if self._session else self._broker.window
+        return max(1, min(self._broker.window, self._session.receive_maximum)) if self._session else self._broker.window
 
     @property
     def pacing(self) -> Pacing:
@@ -176,15 +178,18 @@ class MqttLink:
             return []
         if not session.retain:
             notes.append("the broker retains nothing, so status and metadata are not kept")
-        for message in self._announcer.greeting(self._epoch, wall_us()):
-            outcome = Outcome(Verdict.REJECTED, TOO_LARGE, "too large for the broker")
-            if self.fits(message):
-                outcome = await session.deliver(message)
+        messages = self._announcer.greeting(self._epoch, wall_us())
+        for begin in range(0, len(messages), self.window):
+            some = messages[begin : begin + self.window]
+            outcomes = await asyncio.gather(*map(self.send, some))
             if session.ended.done():
                 raise TransientError(f"{self._where}: {session.ended.result()}", reason="closed")
-            if outcome.verdict is not Verdict.DELIVERED:
-                notes.append(f"{message.topic} not published: {outcome.detail}")
-        return notes
+            notes += [
+                f"{message.topic} not published: {outcome.detail}"
+                for message, outcome in zip(some, outcomes, strict=True)
+                if outcome.verdict is not Verdict.DELIVERED
+            ]
+        return notes[:_NOTES]
 
     # -- a session -------------------------------------------------------------------------------------------------
 

@@ -23,11 +23,16 @@ PUBACK: dict[int, tuple[Verdict, str, str]] = {
 """Code → verdict, short word, meaning. 0x95 is no code of a PUBACK in the standard, but mosquitto sends it."""
 
 
+def clean(text: str) -> str:
+    """What a broker wrote, fit for one line of a log."""
+    return "".join(char if char.isprintable() else " " for char in text[:200])
+
+
 def puback(code: int, text: str = "") -> Outcome:
     """The outcome that a PUBACK means; `text` is the broker's own reason string. An unknown refusal is tried again."""
     fallback = (Verdict.RETRY, f"code_0x{code:02x}", f"reason code 0x{code:02x}") if code >= 0x80 else PUBACK[0x00]  # noqa: PLR2004  # MQTT: from 0x80 on it is an error
     verdict, reason, meaning = PUBACK.get(code, fallback)
-    return Outcome(verdict, reason, f"{meaning} ({text})" if text else meaning)
+    return Outcome(verdict, reason, f"{meaning} ({clean(text)})" if text else meaning)
 
 
 UNSUPPORTED_VERSION = 0x84
@@ -67,8 +72,8 @@ def connack(code: int, where: str, *, client_id: str = "", reference: str = "", 
     """A refused CONNECT as one of our errors."""
     act = _ACT.get(code)
     meaning = act or _WAIT.get(code, f"refused the session with reason code 0x{code:02x}")
-    meaning = meaning.format(client_id=client_id, reference=f" ({reference})" if reference else "")
-    line = f"{where} {meaning}" + (f" ({text})" if text else "")
+    meaning = meaning.format(client_id=client_id, reference=f" ({clean(reference)})" if reference else "")
+    line = f"{where} {meaning}" + (f" ({clean(text)})" if text else "")
     return PermanentError(line, reason="refused") if act else TransientError(line, reason="refused")
 
 
@@ -76,4 +81,4 @@ def disconnect(code: int, name: str, *, client_id: str, text: str = "") -> str:
     """Why the broker ended the session, for people."""
     if code == SESSION_TAKEN_OVER:
         return f"another client uses the same `client_id` {client_id!r}"
-    return f"the broker ended the session: {name or hex(code)}" + (f" ({text})" if text else "")
+    return f"the broker ended the session: {name or hex(code)}" + (f" ({clean(text)})" if text else "")

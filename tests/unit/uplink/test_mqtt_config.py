@@ -18,7 +18,7 @@ from edged.config.types import Name
 from edged.errors import ConfigError, PermanentError
 from edged.model import Sample
 from edged.uplink.api import ConnectionContext, Envelope, Lane
-from edged.uplink.connectors.mqtt import Announcements, Endpoint, JsonEncoder, MqttConnection
+from edged.uplink.connectors.mqtt import CONNECTOR, Announcements, Endpoint, JsonEncoder, MqttConnection
 from edged.uplink.payload import schema
 
 
@@ -97,6 +97,19 @@ def test_a_topic_that_uses_a_name_which_is_not_set_is_a_configuration_error() ->
         JsonEncoder(config(topic="{building}/data"), context())
     with pytest.raises(ConfigError, match="tenant"):
         Announcements(config(status_topic="{tenant}/s"), context())
+
+
+def test_metadata_can_have_a_message_for_each_device() -> None:
+    announcements = Announcements(config(metadata_topic="edged/{gateway}/metadata/{device}"), context())
+    birth, metadata = announcements.greeting("e1", 17)
+    assert birth.topic == "edged/plant-7/status"
+    assert metadata.topic == "edged/plant-7/metadata/m1"
+    assert list(orjson.loads(metadata.payload)["devices"]) == ["m1"]
+
+
+def test_an_unchecked_certificate_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    CONNECTOR.link(config(url="mqtts://b", insecure=True), context())
+    assert "not checked" in caplog.text
 
 
 def batch(*sizes: int, first: int = 1) -> Batch:
