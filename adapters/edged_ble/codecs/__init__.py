@@ -1,0 +1,1 @@
+"""What is pure about BLE: advertisements and characteristics in, values out. No I/O and no clock."""
