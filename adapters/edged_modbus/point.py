@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Literal
 
 from edged.adapter import STRICT, PointConfig
@@ -172,7 +173,7 @@ class ModbusPoint(PointConfig):
         """Whether it is only a part of its registers, so that writing it must leave the other bits alone."""
         return bool(self.bit is not None or self.bits or self.flags or self.data_type in _SHORT)
 
-    @property
+    @cached_property
     def _place(self) -> tuple[Table, int]:
         if self.address is not None:
             return modicon(self.address)

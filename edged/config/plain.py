@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import types
 import typing
+import weakref
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -80,7 +82,31 @@ def _as_it_is(data: Any) -> Any:
 
 def _mapping(key: Any, value: Any) -> _Make:
     make_key, make = (int if key is int else _maker(key)), _maker(value)
-    return lambda data: {make_key(name): make(one) for name, one in data.items()}
+
+    def make_all(data: Any) -> Any:
+        return {make_key(name): make(one) for name, one in data.items()}
+
+    return _shared(make_all) if dataclasses.is_dataclass(value) else make_all
+
+
+def _shared(make: _Make) -> _Make:
+    """`make`, but equal data gives the same object: a thousand devices of one profile share its points.
+
+    Weakly: what no configuration holds any more is forgotten.
+    """
+    made: weakref.WeakValueDictionary[str, _Points] = weakref.WeakValueDictionary()
+
+    def make_once(data: Any) -> Any:
+        text = json.dumps(data)
+        return made.get(text) or made.setdefault(text, _Points(make(data)))
+
+    return make_once
+
+
+class _Points(dict[Any, Any]):
+    """A dict that can be referred to weakly."""
+
+    __slots__ = ("__weakref__",)
 
 
 def _dataclass(cls: Any) -> _Make:
