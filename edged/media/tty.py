@@ -297,12 +297,14 @@ def _by_whom(path: str) -> str:
         wanted = os.stat(path).st_rdev  # noqa: PTH116  # as above
     except OSError:
         return ""
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal() and _has_open(process, wanted):
+    mine = str(os.getpid())
+    numbers = sorted((each.name for each in Path("/proc").iterdir() if each.name.isdecimal()), key=mine.__eq__)
+    for number in numbers:  # ourselves last: whoever else has it is more of a surprise
+        process = Path("/proc", number)
+        if _has_open(process, wanted):
             with contextlib.suppress(OSError):
                 name = (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
-                own = ", this program" if int(process.name) == os.getpid() else ""
-                return f" by {name} (pid {process.name}{own})"
+                return f" by {name} (pid {number}{', this program' if number == mine else ''})"
     return " by another program" + ("" if os.geteuid() == 0 else " (sudo fuser -v " + path + " tells which)")
 
 
