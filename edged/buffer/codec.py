@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, repeat
 from operator import attrgetter, sub
@@ -24,6 +25,9 @@ LEVEL = 1
 _END = "\x1f"
 """Ends every point name in the text of a shape."""
 _CACHED_SHAPES = 4096
+_PLAIN = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+"""A value that is neither of these would come back as a text."""
+_TIMES = 2**62
 _ODD_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 _devices, _times, _monos = attrgetter("device"), attrgetter("time"), attrgetter("mono")
@@ -34,16 +38,19 @@ def encode_batch(samples: Sequence[Sample]) -> bytes:
     """The samples as one blob. Raises PermanentError if one of them cannot be encoded."""
     try:
         document = _document(samples)
-        text = orjson.dumps(document)
+        text = orjson.dumps(document, option=_PLAIN)
         if b"null" in text and (odd := _odd_floats(samples)):
-            text = orjson.dumps(document | {"odd": odd})
+            text = orjson.dumps(document | {"odd": odd}, option=_PLAIN)
         return zlib.compress(text, LEVEL)
     except (TypeError, ValueError, OverflowError) as exc:
         raise PermanentError(f"a sample cannot be stored: {exc}", reason="unencodable") from exc
 
 
 def _document(samples: Sequence[Sample]) -> dict[str, Any]:
-    devices, times = list(map(_devices, samples)), list(map(_times, samples))
+    devices, times, monos = (list(map(part, samples)) for part in (_devices, _times, _monos))
+    for clock in (times, monos):
+        if set(map(type, clock)) != {int} or not -_TIMES < min(clock) <= max(clock) < _TIMES:
+            raise ValueError("a time is not a whole number of microseconds")
     device_index = {name: i for i, name in enumerate(dict.fromkeys(devices))}
     shape_index: dict[tuple[str, ...], int] = {}
     groups: list[list[Sequence[Value]]] = []
@@ -61,7 +68,7 @@ def _document(samples: Sequence[Sample]) -> dict[str, Any]:
         "shape": order,
         "device": list(map(device_index.__getitem__, devices)),
         "time": _deltas(times),
-        "offset": _deltas(list(map(sub, times, map(_monos, samples)))),
+        "offset": _deltas(list(map(sub, times, monos))),
         "values": [_columns(len(shape), rows) for shape, rows in zip(shape_index, groups, strict=True)],
     }
     if any(map(_qualities, samples)):
@@ -131,8 +138,9 @@ def decode_batch(blob: bytes, first: int, boot: str, readings: int) -> Batch:
 
 def _samples(document: dict[str, Any]) -> Iterable[Sample]:
     shapes = list(map(_interned_shape, document["shapes"]))
-    groups = [iter(_rows(len(shape), columns)) for shape, columns in zip(shapes, document["values"], strict=True)]
     order: list[int] = document["shape"]
+    sizes = Counter(order)
+    groups = [iter(_rows(len(shapes[i]), columns, sizes[i])) for i, columns in enumerate(document["values"])]
     values: list[Sequence[Value]] = [next(groups[shape]) for shape in order]
     for i, j, text in document.get("odd", ()):
         row = list(values[i])
@@ -148,12 +156,10 @@ def _samples(document: dict[str, Any]) -> Iterable[Sample]:
     return map(Sample, devices, times, monos, points, values, qualities)
 
 
-def _rows(width: int, columns: list[Any]) -> Iterable[Sequence[Value]]:
+def _rows(width: int, columns: list[Any], samples: int) -> Iterable[Sequence[Value]]:
     if width == 0:
         return repeat(())
-    if isinstance(columns[0], list):
-        return zip(*columns, strict=True)
-    return (tuple(columns),)
+    return zip(*columns, strict=True) if samples > 1 else (tuple(columns),)
 
 
 def _decode_qualities(document: dict[str, Any], widths: list[int]) -> list[Mapping[int, Quality]]:

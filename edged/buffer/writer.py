@@ -284,6 +284,8 @@ class Writer:
             for batch in self.store.batches(settle.first, settle.last)
             for sample in batch.samples[max(0, settle.first - batch.first) : settle.last - batch.first + 1]
         ]
+        if not samples:
+            return  # not readable: the loss is booked where that is found out
         data = encode_batch(samples)
         if self.retention.has_room(len(data)):
             self.store.bury(settle, readings, wall_us(), self._boot, data, DEAD_LETTERS)

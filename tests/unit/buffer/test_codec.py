@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -91,8 +92,20 @@ def test_equal_qualities_share_one_object() -> None:
         Sample("m", 1, 1, ("a",), ["\ud800"]),
         Sample("m", 1, 1, ("a", "b"), [1]),
         Sample("m", 1, 1, ("a\x1fb",), [1]),
+        Sample("m", 1.5, 1, ("a",), [1]),  # type: ignore[arg-type]  # likewise
+        Sample("m", 1, 2**63, ("a",), [1]),
+        Sample("m", 1, 1, ("a",), [datetime.now(UTC)]),  # type: ignore[list-item]  # likewise
     ],
-    ids=["beyond 64 bits", "bytes", "half a surrogate pair", "a value is missing", "control character in a name"],
+    ids=[
+        "beyond 64 bits",
+        "bytes",
+        "half a surrogate pair",
+        "a value is missing",
+        "control character in a name",
+        "fraction of a microsecond",
+        "time",
+        "a date",
+    ],
 )
 def test_what_cannot_be_stored_is_refused(one: Sample) -> None:
     with pytest.raises(PermanentError) as refused:
