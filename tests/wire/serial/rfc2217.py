@@ -11,7 +11,7 @@ import serial
 import serial.rfc2217
 
 
-class _Pty(serial.Serial):
+class _Pty(serial.Serial):  # type: ignore[misc]  # pyserial is not typed
     """A pseudo terminal has no modem lines, and the server asks for them."""
 
     cts = dsr = ri = cd = False

@@ -1,0 +1,55 @@
+"""A serial bus under the scheduler, as the daemon runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import edged_modbus
+from edged.adapter import Name, Sample
+from edged.polling import Assignment, BusPoller
+from edged.testing.line import Line
+from edged_modbus.config import ModbusDevice
+from edged_modbus.point import ModbusPoint
+from edged_modbus.serial_bus import ModbusRtuBus
+from edged_modbus.simline import responder
+
+
+async def test_replugging_is_picked_up_within_a_second_and_costs_nothing_meanwhile(tmp_path: Path) -> None:
+    respond = responder(lambda _unit, pdu: bytes((3, 2 * pdu[4])) + bytes(2 * pdu[4]), (1, 2), ascii=False)
+    devices = {
+        f"d{unit}": ModbusDevice(bus=Name("b"), unit=unit, points={Name("p"): ModbusPoint(holding=0)})
+        for unit in (1, 2)
+    }  # fmt: skip
+    good = asyncio.Event()
+    bad = asyncio.Event()
+
+    def emit(sample: Sample) -> None:
+        (good if sample.values[0] is not None else bad).set()
+
+    async with Line(respond, baudrate=19_200, link=tmp_path / "port") as line:
+        config = ModbusRtuBus(adapter="modbus-rtu", port=line.port, baudrate=19_200)
+        work = [Assignment(name, ["p"], every=0.05) for name in devices]
+        poller = BusPoller("b", lambda: edged_modbus.RTU.open("b", config, devices), config, work, emit)
+        running = asyncio.create_task(poller.run())
+        try:
+            for _ in range(2):
+                await _within(5, good)
+                bad.clear()
+                line.unplug()
+                await _within(2, bad)
+                cpu = time.process_time()
+                await asyncio.sleep(1.5)
+                assert time.process_time() - cpu < 0.3
+                good.clear()
+                line.plug()
+                await _within(1.0, good)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    async with asyncio.timeout(seconds):
+        await event.wait()
