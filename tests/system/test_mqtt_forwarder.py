@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -25,7 +26,7 @@ from edged.testing.proxy import FaultProxy
 from edged.uplink.api import ConnectionContext, Lane
 from edged.uplink.connectors.mqtt import CONNECTOR, MqttConnection
 from edged.uplink.forwarder import Forwarder
-from tests.support.fakebroker import FakeBroker, Published
+from tests.support.fakebroker import FakeBroker, Published, connack
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
 
@@ -523,3 +524,61 @@ async def test_stopping_is_quick_and_hears_the_last_word(tmp_path: Path) -> None
         async with gateway(tmp_path / "buffer.db", fake.port, running=False) as after:
             assert after.buffer.cursor("cloud").low == 20
             assert after.buffer.cursor("cloud").lanes == {Lane.LIVE.value: 20}
+
+
+async def test_refused_sessions_that_need_a_person_are_tried_slowly(tmp_path: Path) -> None:
+    async with (
+        FakeBroker(connack=lambda *_: connack(0x86)) as fake,
+        gateway(tmp_path / "buffer.db", fake.port, retry_max=Duration(0.4)) as one,
+    ):
+        await asyncio.sleep(1.2)
+        assert 1 <= len(fake.connects) <= 7  # pauses of 0.2 s to 0.4 s
+        assert "`username`" in one.forwarder.state().detail
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_broker_in_any_mood_gets_everything_and_never_more_than_the_window_at_once(
+    tmp_path: Path, seed: int
+) -> None:
+    mood = random.Random(seed)
+    sick = True
+    outstanding: dict[int, int] = {}
+    most = 0
+    confirmed: list[Any] = []
+
+    def puback(message: Published) -> int | None:
+        nonlocal most
+        if not message.topic.endswith("/data"):
+            return 0
+        outstanding[message.session] = outstanding.get(message.session, 0) + 1
+        most = max(most, outstanding[message.session])
+        dice = mood.random() if sick else 1.0
+        if dice < 0.02:
+            return -1
+        if dice < 0.04:
+            return None  # and so the whole session goes silent in the end
+        outstanding[message.session] -= 1
+        if dice < 0.1:
+            return 0x97
+        confirmed.append(orjson.loads(message.payload))
+        return 0
+
+    settings: dict[str, Any] = {"retry_max": Duration(0.1), "ack_timeout": Duration(0.2), "window": 8}
+    async with (
+        FakeBroker(puback=puback) as fake,
+        gateway(tmp_path / "buffer.db", fake.port, layout="samples", **settings) as one,
+    ):
+        one.poll(10, age=60)  # some of it goes the historical lane
+        for _ in range(20):
+            one.poll(1)
+            await asyncio.sleep(0.05)
+        sick = False
+        await one.drained()
+        assert (await one.saved()) == {"delivered": 30 * 500, "pending": 0, "dead": 0}
+    audit = Audit()
+    for payload in confirmed:
+        audit.take(payload)
+    assert audit.readings == 30 * 500
+    assert audit.missing == []
+    assert audit.duplicates == 0  # what was confirmed is not sent again
+    assert most <= 8

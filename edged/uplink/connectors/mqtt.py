@@ -86,7 +86,7 @@ class MqttConnection(ConnectionConfig):
 
     url: str
     """The broker: `mqtt://host`, `mqtts://host` (TLS), `ws://host/path` or `wss://host/path`, with `:port` if it is not
-    the usual one."""
+    the usual one. Without a path: `/mqtt`."""
     username: str | None = None
     """The user name, if the broker wants one."""
     password: Secret | None = None

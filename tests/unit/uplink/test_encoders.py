@@ -110,6 +110,9 @@ def test_a_bad_value_is_never_shown_even_if_there_is_one() -> None:
 
 
 def test_text_that_looks_like_null_is_text() -> None:
+    odd = Sample("null", 1, 0, ("nullleiter", "null"), ["a,null", ":null"])
+    assert one(odd)["values"] == {"nullleiter": "a,null", "null": ":null"}
+    assert "quality" not in columns(odd)["tables"][0]
     assert one(sample(["null", None], {1: bad("timeout")}))["values"] == {"p0": "null", "p1": None}
 
 
