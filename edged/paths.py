@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from edged.errors import ConfigError
+
 _SYSTEM_CONFIG = Path("/etc/edged/edged.yaml")
 _SYSTEM_STATE = Path("/var/lib/edged")
 _SYSTEM_RUN = Path("/run/edged")
 
 
 def config_path(given: str | None = None) -> Path:
-    """The configuration file: as given, else `$EDGED_CONFIG`, else /etc/edged/edged.yaml."""
-    return Path(given or os.environ.get("EDGED_CONFIG") or _SYSTEM_CONFIG)
+    """The configuration file: as given, else `$EDGED_CONFIG`, else /etc/edged/edged.yaml.
+
+    Raises ConfigError if none was given and the usual one is not there.
+    """
+    path = Path(given or os.environ.get("EDGED_CONFIG") or _SYSTEM_CONFIG)
+    if not given and not path.exists():
+        raise ConfigError(f"there is no {path}: name your configuration on the command line, or in $EDGED_CONFIG")
+    return path
 
 
 def state_dir(given: str | None = None) -> Path:

@@ -13,6 +13,7 @@ import click
 
 from edged import paths
 from edged.cli import EXIT_CONFIG, EXIT_PROBLEM, NoDaemonError, client
+from edged.errors import ConfigError
 
 if TYPE_CHECKING:
     from edged.config.model import Config
@@ -44,9 +45,11 @@ def read(  # one parameter an option
     if not direct:
         try:
             results = client.call(paths.socket_path(socket), f"/v1/read/{quote(device)}", method="POST")
-        except NoDaemonError:
-            if config is None and not paths.config_path().exists():
-                raise
+        except NoDaemonError as exc:
+            try:
+                paths.config_path(config)
+            except ConfigError:
+                raise exc from None
     loaded: Config | None = None
     if results is None or config is not None:
         loaded = load_compiled(paths.config_path(config), paths.state_dir(state) / "cache")
