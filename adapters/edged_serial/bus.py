@@ -41,6 +41,8 @@ _USUAL_ANSWER = 32
 _REACTION = 0.03
 """Bytes of an answer and seconds before it, where nothing is known of a device."""
 _MOST_FRAMES = 256
+_LOOK = 0.25
+"""Seconds between two looks at whether the port is still there, while a first frame is awaited."""
 
 
 class Heard(NamedTuple):
@@ -61,6 +63,8 @@ class Listener:
     kind: Kind
     framer: Framer
     limit: int
+    news: asyncio.Event
+    """Set when a frame came."""
     heard: dict[str, deque[Heard]] = field(default_factory=dict)
     """By group: the frames that came last."""
     count: int = 0
@@ -71,7 +75,6 @@ class Listener:
     last: int = 0
     fetched: int = 0
     """The number of the last frame that was delivered."""
-    arrival: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.TimerHandle | None = None
 
     def hear(self, data: bytes, moment: int) -> None:
@@ -101,7 +104,7 @@ class Listener:
             kept = self.heard.setdefault(group, deque(maxlen=self.limit))
             self.shed += self.limit > 1 and len(kept) == self.limit and kept[0].number > self.fetched
             kept.append(Heard(self.count, found, frame, wall, moment))
-            self.arrival.set()
+            self.news.set()
 
     def newest(self, group: str) -> Heard | None:
         """The frame of a group that came last."""
@@ -133,6 +136,7 @@ class Bus:
             if spec.dialogue
         }
         self._turn = asyncio.Lock()
+        self._news = asyncio.Event()
         self._sequence = 0
         self._awake: dict[str, float] = {}
         self._listeners: dict[tuple[str, Name], Listener] = {}
@@ -151,7 +155,7 @@ class Bus:
 
     def _listen(self, device: Device, kind: Kind) -> None:
         limit = _KEPT if device.config.keep == "all" else 1
-        listener = Listener(device, kind, kind.framer(), limit)
+        listener = Listener(device, kind, kind.framer(), limit, self._news)
         self._listeners[device.name, kind.name] = listener
         self._line.listen(listener.hear)
 
@@ -368,13 +372,15 @@ class Bus:
             return
         patience = self._devices[job.device].config.patience
         until = (self._line.opened or time.monotonic_ns() // 1000) / 1e6 + patience
-        arrival = listeners[0].arrival
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(until - time.monotonic(), 0)):
-                while not any(one.newest(col.group) for one, col in zip(listeners, job.listened, strict=True)):
-                    arrival.clear()
-                    async with asyncio.timeout(1):
-                        await arrival.wait()
+        while (left := until - time.monotonic()) > 0:
+            if not self._line.medium.is_open:
+                await self._line.open()
+            self._news.clear()
+            if any(listener.newest(one.group) for listener, one in zip(listeners, job.listened, strict=True)):
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _LOOK)):
+                    await self._news.wait()
 
     def _take(self, job: Job, samples: list[Sample], reads: list[RawRead], notes: list[str], *, peek: bool) -> bool:
         """Add the samples of new frames, and of groups that have become stale. Whether there was a new frame."""

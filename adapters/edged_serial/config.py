@@ -233,10 +233,10 @@ class SerialDevice(DeviceConfig):
         if message.decode is None:
             raise ValueError(f"{where}`decode` is missing: it says how to find the values in a frame")
         framing = message.framing or self.framing
-        if framing.type == "fixed" and not (message.send or framing.start or framing.stop or message.check):
+        if framing.type in {"fixed", "length"} and not (framing.start or framing.stop or message.check):
             raise ValueError(
-                f"{where}`framing`: frames of a fixed length that come by themselves need `start`, `stop` or a "
-                f"`check`, or nobody can tell where one begins"
+                f"{where}`framing`: with `type: {framing.type}` give `start`, `stop` or a `check`, or nobody can "
+                f"tell noise from a frame; a short answer without any of them is best told by `type: gap`"
             )
         if "address" in Template(message.send).names and self.address is None:
             raise ValueError(f"{where}`send` has {{address}}, and the device has no `address`")

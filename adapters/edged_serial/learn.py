@@ -16,6 +16,7 @@ from edged.media import Chunk, LineErrors, LineSettings
 
 from .codecs.checks import CRCS, Check, Notation
 from .codecs.framing import FixedFramer, LineFramer, MarkerFramer
+from .codecs.nmea import NmeaDecoder
 from .codecs.sml import BEGIN
 from .codecs.values import number
 
@@ -134,10 +135,10 @@ def _printable(data: bytes) -> float:
 def _text(guess: Guess, data: bytes) -> Guess:
     meter = MarkerFramer(b"/", b"!", 4096).feed(data)
     if any(b"(" in one and b")" in one for one in meter):
-        codes = re.findall(rb"\n([\d\-:.*]+)\(([\d.]+)\*([A-Za-z0-9]+)\)", meter[0])
-        points: dict[str, dict[str, object]] = {
-            f"value_{i}": {"field": code.decode(), "unit": unit.decode()} for i, (code, _, unit) in enumerate(codes[:8])
-        }
+        codes: list[tuple[bytes, bytes, bytes]] = re.findall(rb"\n([\d\-:.*]+)\(([\d.]+)\*([A-Za-z0-9]+)\)", meter[0])
+        points: dict[str, dict[str, object]] = {}
+        for i, (code, _, unit) in enumerate(codes[:8]):
+            points[f"value_{i}"] = {"field": code.decode(), "unit": unit.decode()}
         return _known(guess, {"type": "markers", "start": "/", "stop": "!", "max": 4096}, "obis", points)
     if data.count(b"$") and re.search(rb"\$[A-Z]{5},[^*]*\*[0-9A-F]{2}", data):
         return _nmea(guess, data)
@@ -148,10 +149,13 @@ def _text(guess: Guess, data: bytes) -> Guess:
 
 
 def _nmea(guess: Guess, data: bytes) -> Guess:
-    kinds = sorted(set(re.findall(rb"\$[A-Z]{2}([A-Z]{3}),", data)))
-    points = {f"value_{i}": {"field": f"{kind.decode()}.FIELD"} for i, kind in enumerate(kinds)}
+    framing: dict[str, object] = {"type": "markers", "start": "$", "stop": "*", "trailer": 2, "max": 120}
+    points: dict[str, dict[str, object]] = {}
+    for frame in _distinct(MarkerFramer(b"$", b"*", 120, trailer=2).feed(data)):
+        for name, value in (NmeaDecoder().decode(frame) or {}).items():
+            if isinstance(value, str) and number(value) is not None:
+                points[_name(name)] = {"field": name}
     check = {"type": "xor", "first": 1, "last": -3, "notation": "hex"}
-    framing = {"type": "markers", "start": "$", "stop": "*", "trailer": 2, "max": 120}
     return replace(_known(guess, framing, "nmea", points), check=check)
 
 

@@ -48,7 +48,7 @@ class Line:
         self.medium = Medium(settings, name)
         self.name = name
         self.opened = 0
-        """When the port was opened last: microseconds on the monotonic clock; 0 while it is not open."""
+        """When the port was opened last: microseconds on the monotonic clock; 0 before."""
         self.foreign = 0
         """How often something came that nobody had asked for."""
         self._settings = settings
@@ -58,7 +58,7 @@ class Line:
         self._quiet_until = 0.0
         self._last = 0.0
         self._keeper: asyncio.Task[None] | None = None
-        self._closed = False
+        self._opening = asyncio.Lock()
 
     def listen(self, heard: Heard) -> None:
         """Hand all that arrives to `heard`, and have the port open from the first use on."""
@@ -68,10 +68,12 @@ class Line:
         """Have the port open. Raises TransientError `unreachable`."""
         if self.medium.is_open:
             return
-        self.opened = 0
-        self.medium.on_receive(self._received)
-        await self.medium.open()
-        self.opened = time.monotonic_ns() // 1000
+        async with self._opening:
+            if self.medium.is_open:
+                return
+            self.medium.on_receive(self._received)
+            await self.medium.open()
+            self.opened = time.monotonic_ns() // 1000
         if self._listeners and self._keeper is None:
             self._keeper = asyncio.create_task(self._keep_open(), name=f"keep {self.name} open")
 
@@ -87,13 +89,9 @@ class Line:
     async def _keep_open(self) -> None:
         while True:
             await self.medium.closed()
-            self.opened = 0
             await asyncio.sleep(_AGAIN)
-            try:
-                await self.medium.open()
-            except TransientError:
-                continue  # whoever polls says so
-            self.opened = time.monotonic_ns() // 1000
+            with contextlib.suppress(TransientError):  # whoever polls says so
+                await self.open()
 
     async def reconfigure(self, **changes: object) -> None:
         """Change settings while a device does (a hand-over of the speed); without any: back to the usual ones."""

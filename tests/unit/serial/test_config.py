@@ -27,7 +27,7 @@ GOOD = "decode: {regex: '(?P<v>.*)'}\npoints: {v: {}}\n"
         ("decode: {json: true, known: sml}\npoints: {v: {}}", "not json and known"),
         (GOOD + "framing: {type: markers, start: a}", "needs `stop`"),
         (GOOD + "framing: {type: lines, length: 4}", "has no meaning with `type: lines`"),
-        (GOOD + "framing: {type: fixed, length: 4}", "nobody can tell where one begins"),
+        (GOOD + "framing: {type: fixed, length: 4}", "nobody can tell noise from a frame"),
         (GOOD + 'framing: {type: delimiter, end: "→"}', "not one byte"),
         (GOOD + "send: '{address}'", "the device has no `address`"),
         (GOOD + "send: '{check}'", "there is no `check`"),

@@ -91,6 +91,7 @@ def test_nmea_is_recognised() -> None:
     guess = look(b"\r\n".join(sentence(f"WIMWV,{i}.0,R,1.{i},M,A") for i in range(5)) + b"\r\n")
     assert guess.decode == {"known": "nmea"}
     assert guess.check["type"] == "xor"
+    assert guess.points["mwv_wind_speed"] == {"field": "MWV.wind_speed"}
 
 
 def test_seven_bits_with_parity_are_seen_in_eight() -> None:

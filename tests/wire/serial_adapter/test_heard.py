@@ -188,3 +188,13 @@ async def test_unplugged_and_plugged_in_again_without_being_asked(opened: Opened
         say(line, b"R0002\r")
         await heard(bus, 2)
         assert (await bus.poll(job, probe=True)).samples[0].values == [2]
+
+
+async def test_a_port_that_vanishes_while_the_first_frame_is_awaited_is_told(opened: Opened, tmp_path: Path) -> None:
+    async with Line(mute, link=tmp_path / "port") as line, opened(line.port, a=RANGE.replace("400ms", "1h")) as bus:
+        poll = asyncio.create_task(bus.poll(bus.prepare("a", ["value"])))
+        await asyncio.sleep(0.1)
+        line.unplug()
+        with pytest.raises(TransientError) as caught:
+            await poll
+        assert caught.value.reason == "unreachable"
