@@ -10,6 +10,7 @@ deliver it, the buffer closes last.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -27,7 +28,7 @@ from edged.config.model import Config
 from edged.config.secrets import resolve
 from edged.config.types import Secret
 from edged.control import ControlApi, ControlServer
-from edged.errors import ConfigError, EdgedError
+from edged.errors import ConfigError, EdgedError, TransientError
 from edged.hub import Hub
 from edged.model import Sample
 from edged.notify import notify
@@ -41,6 +42,8 @@ log = logging.getLogger("edged")
 
 _LAST_DELIVERY = 2.0
 """Seconds that forwarders may take at a stop to deliver what was read last."""
+_DISK_RETRY = 5.0
+"""Seconds between two tries to open a buffer whose disk is full or fails."""
 _GOLDEN = 0.618033988749895
 """Multiples of it, modulo 1, spread any number of jobs evenly over a period."""
 _RESTART_MIN, _RESTART_MAX = 1.0, 60.0
@@ -75,8 +78,7 @@ class Daemon:
         self._pipeline = Pipeline(config.devices)
         self._stop = asyncio.Event()
         self._started = wall_us()
-        path = Path(config.buffer.path) if config.buffer.path else places.state / "buffer.db"
-        self._buffer = Buffer(path, config.buffer, list(config.connections), boot=boot_id())
+        self._buffer = self._new_buffer()
         self._pollers = dict(self._make_pollers())
         self._forwarders: dict[str, Forwarder] = {}
         self._control = ControlServer(places.socket, ControlApi(self.status, self._read, self._hub))
@@ -137,7 +139,8 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until `stop()`. Raises ConfigError if it cannot start."""
-        await self._buffer.start()
+        if not await self._open_buffer():
+            return
         try:
             async with asyncio.TaskGroup() as group:
                 guard = group.create_task(self._buffer.failed(), name="buffer guard")
@@ -159,6 +162,30 @@ class Daemon:
         finally:
             await self._buffer.stop()
         log.info("stopped")
+
+    async def _open_buffer(self) -> bool:
+        """Open the buffer, waiting for a disk that is full or fails. False if asked to stop meanwhile."""
+        told = ""
+        while not self._stop.is_set():
+            try:
+                await self._buffer.start()
+            except TransientError as exc:
+                if str(exc) != told:
+                    told = str(exc)
+                    log.error("%s; trying again every %.0f s", exc, _DISK_RETRY)  # noqa: TRY400  # one line for people
+                    notify(f"STATUS={exc}")
+            else:
+                return True
+            self._buffer = self._new_buffer()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DISK_RETRY):
+                    await self._stop.wait()
+        return False
+
+    def _new_buffer(self) -> Buffer:
+        config = self._config
+        path = Path(config.buffer.path) if config.buffer.path else self._places.state / "buffer.db"
+        return Buffer(path, config.buffer, list(config.connections), boot=boot_id())
 
     def _announce(self) -> None:
         config = self._config
