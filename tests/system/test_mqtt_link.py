@@ -421,7 +421,9 @@ async def test_a_refused_session_is_told_in_plain_words(code: int, kind: type[Ed
 
 async def test_nobody_listens_nobody_answers_no_such_host() -> None:
     assert "nothing listens" in str(await refusal(make(free_port())))
-    assert "cannot find the host" in str(await refusal(make(1883, host="no-such-host.invalid")))
+    assert "cannot find the host" in str(
+        await refusal(make(1883, host="no-such-host.invalid", connect_timeout=Duration(40)))
+    )
     assert "no host name" in str(await refusal(make(1883, host="a..b")))
     async with FakeBroker(connack=lambda *_: None) as fake:
         assert "did not answer within 0.2 s" in str(await refusal(make(fake.port, connect_timeout=Duration(0.2))))
