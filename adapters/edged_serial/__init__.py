@@ -11,12 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edged.adapter import Simulator
+from edged.media import LineSettings
 
 from .bus import Bus, check_bus
 from .config import SerialBus, SerialDevice
@@ -47,6 +48,12 @@ class _Adapter:
         from .learn import learn  # noqa: PLC0415  # `edged run` must not pay for it
 
         return learn(captures)
+
+    async def scan(self, settings: LineSettings, found: Callable[[str], None], *, every: bool) -> None:
+        """Find M-Bus devices, for `edged serial scan` (see `edged.cli.serial.Scanner`). Raises TransientError."""
+        from .scan import scan  # noqa: PLC0415  # `edged run` must not pay for it
+
+        await scan(settings, found, every=every)
 
     def simulate(
         self,

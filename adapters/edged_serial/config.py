@@ -246,8 +246,10 @@ class SerialDevice(DeviceConfig):
             raise ValueError(f"{where}`dialogue: {self.dialogue}` does the asking: remove `send` and `wake`")
         if self.dialogue is not None and message.decode.known != _DIALOGUES[self.dialogue]:
             raise ValueError(f"{where}`decode` must be {{known: {_DIALOGUES[self.dialogue]}}} with this `dialogue`")
-        decoder = message.decode.decoder()
-        names = decoder.fields()
+        try:
+            names = message.decode.decoder().fields()
+        except ConfigError as exc:  # a package is missing; told with its place, as a mistake in the configuration
+            raise ValueError(f"{where}`decode`: {exc}") from exc
         if names is not None and (missing := message.decode.expect.keys() - names):
             raise ValueError(f"{where}`decode`: `expect` has {min(missing)}, and there is no such field")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import reduce
 from operator import xor
 
-from edged.adapter import ConfigError, TransientError
+from edged.adapter import ConfigError
 
 from .codecs import mbus
 from .codecs.framing import DelimiterFramer, MarkerFramer
@@ -107,37 +107,6 @@ def _answer_of(address: int | str, primary: int) -> Callable[[bytes, Moment], tu
         return frame, moment
 
     return accept
-
-
-async def scan_primary(line: Line, within: float, found: Callable[[int, str], None]) -> None:
-    """Ask each primary address; `found` gets those that answer, with their secondary addresses. Takes minutes."""
-    for address in range(251):
-        try:
-            frame, _ = await read_mbus(line, address, within)
-        except TransientError as exc:
-            if exc.reason == "unreachable":
-                raise
-            if exc.reason != "timeout":
-                found(address, f"? ({exc})")
-            continue
-        found(address, mbus.secondary_of(frame))
-
-
-async def scan_secondary(line: Line, within: float, found: Callable[[str], None], prefix: str = "") -> None:
-    """Find devices by secondary address: digit by digit where several answer. `found` gets their addresses."""
-    try:
-        frame, _ = await read_mbus(line, prefix.ljust(8, "F"), within)
-    except TransientError as exc:
-        if exc.reason == "unreachable":
-            raise
-        if exc.reason == "timeout":
-            return
-    else:
-        found(mbus.secondary_of(frame))
-        return
-    if len(prefix) < 8:  # noqa: PLR2004  # digits of an identification
-        for digit in "0123456789":
-            await scan_secondary(line, within, found, prefix + digit)
 
 
 def check_address(dialogue: str, name: str, address: int | str | None) -> int | str:

@@ -1,15 +1,15 @@
 """`edged serial`: what is plugged in, and what an unknown device sends.
 
-The analysis belongs to whichever adapter knows about such devices: an adapter that has the method `learn` is asked.
+The core knows no protocol. An adapter may have the methods of `Learner` and `Scanner`; whichever has them is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import click
 
@@ -18,6 +18,7 @@ from edged.cli import EXIT_PROBLEM
 if TYPE_CHECKING:
     from edged.media import Chunk, LineErrors, LineSettings
 
+T = TypeVar("T")
 _BAUDRATES = (9600, 115200, 19200, 4800, 2400, 38400, 57600, 1200, 300)
 _PARITIES = ("none", "even")
 
@@ -41,6 +42,15 @@ class Learner(Protocol):
 
     def learn(self, captures: Sequence[tuple[LineSettings, Sequence[Chunk], LineErrors | None]]) -> Learned:
         """Look at what was heard with each setting of the line. Pure."""
+        ...
+
+
+@runtime_checkable
+class Scanner(Protocol):
+    """An adapter that can find devices on a line which have addresses of their own. Optional."""
+
+    async def scan(self, settings: LineSettings, found: Callable[[str], None], *, every: bool) -> None:
+        """Tell `found` each device as it is found; with `every`, ask every address. Raises TransientError."""
         ...
 
 
@@ -100,7 +110,7 @@ def learn(  # one parameter an option
         data = send.encode("latin-1").decode("unicode_escape").encode("latin-1")
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from None
-    learner = _learner()
+    learner = _adapter_that(Learner, "look at unknown serial devices")  # type: ignore[type-abstract]  # a protocol
     captures = asyncio.run(_capture(wanted, seconds, data))
     learned = learner.learn(captures)
     for line in learned.report:
@@ -118,6 +128,35 @@ def learn(  # one parameter an option
         click.echo(f"\nThe profile is in {output}.")
 
 
+@serial.command()
+@click.argument("port")
+@click.option("--baud", "baudrate", default=2400, show_default=True, help="Speed of the line.")
+@click.option("--parity", default="even", show_default=True, type=click.Choice(["none", "even", "odd"]))
+@click.option("--every", is_flag=True, help="Ask each of the 251 primary addresses; takes minutes.")
+def scan(port: str, baudrate: int, parity: str, every: bool) -> None:
+    """Find M-Bus devices on PORT and print the `address` of each.
+
+    By their secondary addresses, unless --every is given. Stop the gateway first. Exit code 1 if there is none.
+    """
+    from edged.media import LineSettings
+
+    try:
+        settings = LineSettings(port=port, baudrate=baudrate, parity=parity)  # type: ignore[arg-type]  # click has checked
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
+    found: list[str] = []
+
+    def tell(device: str) -> None:
+        found.append(device)
+        click.echo(device)
+
+    scanner = _adapter_that(Scanner, "scan a serial line")  # type: ignore[type-abstract]  # a protocol
+    asyncio.run(scanner.scan(settings, tell, every=every))
+    if not found:
+        click.echo("Nobody answered: is the level converter powered, are speed and parity right?", err=True)
+        raise SystemExit(EXIT_PROBLEM)
+
+
 def _write(path: Path, text: str) -> None:
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -128,7 +167,8 @@ def _write(path: Path, text: str) -> None:
         raise click.BadParameter(f"{path} cannot be written: {exc.strerror}", param_hint="--output") from None
 
 
-def _learner() -> Learner:
+def _adapter_that(can: type[T], what: str) -> T:
+    """An installed adapter with this capability. Raises ConfigError."""
     from edged.adapter import adapter_names, load_adapter
     from edged.errors import ConfigError
 
@@ -137,9 +177,9 @@ def _learner() -> Learner:
             adapter: Any = load_adapter(name)
         except ConfigError:  # it lacks a package; another may do
             continue
-        if isinstance(adapter, Learner):
+        if isinstance(adapter, can):
             return adapter
-    raise ConfigError("no installed adapter knows how to look at unknown serial devices")
+    raise ConfigError(f"no installed adapter can {what}")
 
 
 async def _capture(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,12 @@ points:
     for point, value in (("scaled", 61), ("word", "maybe"), ("scaled", "x"), ("scaled", None)):
         with pytest.raises(ValueError, match=r"outside|none of|cannot be written"):
             raw_value(config, point, value)
+
+
+@pytest.mark.parametrize(("package", "known"), [("pynmea2", "nmea"), ("meterbus", "mbus")])
+def test_a_missing_package_is_told_with_its_extra(
+    device_of: Make, monkeypatch: pytest.MonkeyPatch, package: str, known: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=r"edged\.yaml:\d+:\d+: .*pip install 'edged\[meters\]'"):
+        device_of(f"decode: {{known: {known}}}\npoints: {{v: {{}}}}")

@@ -30,7 +30,7 @@ def _lines() -> Iterator[str]:
     yield ""
     yield "<!-- Made from adapters/edged_serial/profiles by tests/unit/serial/test_reference.py: change those. -->"
     yield ""
-    yield "Write `profile: NAME` at a device whose bus has `adapter: serial`. How to describe a device that is not here:"
+    yield "Write `profile: NAME` at a device whose bus has `adapter: serial`. How to describe another device:"
     yield "[Read a serial device](../how-to/serial-device.md)."
     yield ""
     yield "| profile | device | line | talks | vectors |"

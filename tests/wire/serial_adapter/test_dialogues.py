@@ -17,9 +17,9 @@ from edged.errors import ConfigError, TransientError
 from edged.media import LineSettings
 from edged.testing import line as faults
 from edged.testing.line import Burst, Line
-from edged_serial import SERIAL, dialogue
+from edged_serial import SERIAL
 from edged_serial.codecs import mbus
-from edged_serial.line import Line as OpenLine
+from edged_serial.scan import scan
 
 Opened = Callable[..., AbstractAsyncContextManager[Any]]
 FIRST = bytes.fromhex("0801724523010 02D2C0A042A0000000C06123456001F".replace(" ", ""))
@@ -99,15 +99,33 @@ async def test_mbus_recovers_within_one_poll(opened: Opened, fault: faults.Fault
         assert await values(bus, "energy") == [563412]
 
 
-async def test_mbus_scans() -> None:
+@pytest.mark.parametrize("every", [False, True])
+async def test_mbus_scans(every: bool) -> None:
+    found: list[str] = []
     async with Line(Meter()) as line:
-        opened = OpenLine(LineSettings(port=line.port), "line")
-        found: list[str] = []
-        try:
-            await dialogue.scan_secondary(opened, 0.02, found.append)
-        finally:
-            await opened.close()
-    assert found == [SECONDARY]
+        await scan(LineSettings(port=line.port), found.append, every=every, within=0.005)
+    assert found == ([f"address: 1  secondary {SECONDARY}"] if every else [f'address: "{SECONDARY}"'])
+
+
+async def test_mbus_scan_tells_two_meters_apart() -> None:
+    meters = {"00012345": Meter(), "00092345": Meter()}
+    selected: list[str] = []
+
+    def respond(request: bytes) -> Sequence[Burst]:
+        if request[:1] == b"\x68" and request[6] == 0x52:
+            wanted = request[7:11][::-1].hex().upper()
+            selected[:] = [one for one in meters if all(a in {"F", b} for a, b in zip(wanted, one, strict=True))]
+            return [Burst(mbus.ACK, 0.001)] if selected else []
+        if request in {mbus.request_data(0xFD, count=count) for count in (True, False)} and selected:
+            number = bytes.fromhex(selected[0])[::-1]
+            answer = mbus.long_frame(LAST.replace(bytes.fromhex("45230100"), number))
+            return [Burst(answer if len(selected) == 1 else bytes(b | 0x41 for b in answer), 0.001)]
+        return []
+
+    found: list[str] = []
+    async with Line(respond) as line:
+        await scan(LineSettings(port=line.port), found.append, every=False, within=0.005)
+    assert [text[10:18] for text in found] == ["00012345", "00092345"]
 
 
 def test_mbus_addresses_are_checked(configured: Callable[..., Any]) -> None:

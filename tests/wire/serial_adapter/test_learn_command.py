@@ -69,6 +69,7 @@ def test_says_so_when_nothing_comes(tmp_path: Path) -> None:
 
 def test_a_wrong_name_or_port_is_told() -> None:
     assert CliRunner().invoke(serial, ["learn", "COM3"]).exit_code == 2
+    assert CliRunner().invoke(serial, ["scan", "COM3"]).exit_code == 2
     result = CliRunner().invoke(serial, ["learn", "/dev/ttyS0", "--name", "a b"])
     assert result.exit_code == 2
     assert "is not a name" in result.output
