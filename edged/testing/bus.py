@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edged.adapter import Plan, PollResult
+from edged.adapter import Job, Plan, PollResult
 from edged.clock import mono_us, wall_us
 from edged.errors import TransientError
 from edged.model import Sample, Value
@@ -49,11 +49,11 @@ class FakeBus:
         """A job for these points."""
         return FakeJob(device, tuple(points))
 
-    def plan(self, job: FakeJob) -> Plan:  # noqa: ARG002  # the signature is the protocol's
+    def plan(self, job: Job) -> Plan:  # noqa: ARG002  # the signature is the protocol's
         """Nothing is known of a fake's cost."""
         return Plan()
 
-    async def poll(self, job: FakeJob, *, probe: bool = False, raw: bool = False) -> PollResult:  # noqa: ARG002  # likewise
+    async def poll(self, job: Job, *, probe: bool = False, raw: bool = False) -> PollResult:  # noqa: ARG002  # likewise
         """One sample with the device's value for every point. Raises TransientError as the device was told to."""
         device = self.devices[job.device]
         device.polls.append(asyncio.get_running_loop().time())

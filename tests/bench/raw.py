@@ -14,7 +14,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 REGISTERS = 50
@@ -97,7 +97,7 @@ async def sqlite(seconds: float, _ports: list[int]) -> int:
     return done
 
 
-REFERENCES: dict[str, Callable[[float, list[int]], Awaitable[int]]] = {
+REFERENCES: dict[str, Callable[[float, list[int]], Coroutine[None, None, int]]] = {
     "pymodbus": pymodbus,
     "streams": streams,
     "aiomqtt": aiomqtt,
@@ -109,7 +109,7 @@ def main() -> None:
     """Run one reference."""
     name, seconds, ports = sys.argv[1], float(sys.argv[2]), [int(port) for port in sys.argv[3:]]
     cpu, began = time.process_time(), time.monotonic()
-    done = asyncio.run(REFERENCES[name](seconds, ports))  # type: ignore[arg-type]  # they are coroutine functions
+    done = asyncio.run(REFERENCES[name](seconds, ports))
     elapsed, cpu = time.monotonic() - began, time.process_time() - cpu
     print(json.dumps({"name": name, "per_second": done / elapsed, "cpu_us": 1e6 * cpu / max(done, 1)}))
 

@@ -130,8 +130,8 @@ def _pymodbus_server(
     kind: str, units: tuple[int, ...], sslctx: ssl.SSLContext | None
 ) -> ModbusTcpServer | ModbusUdpServer:
     from pymodbus import FramerType, ModbusDeviceIdentification  # noqa: PLC0415  # heavy, and not for every test
-    from pymodbus.server import ModbusTcpServer, ModbusTlsServer, ModbusUdpServer  # noqa: PLC0415
-    from pymodbus.simulator import DataType, SimData, SimDevice  # noqa: PLC0415
+    from pymodbus.server import ModbusTcpServer, ModbusTlsServer, ModbusUdpServer  # noqa: PLC0415  # likewise
+    from pymodbus.simulator import DataType, SimData, SimDevice  # noqa: PLC0415  # likewise
 
     def bits() -> list[SimData]:
         return [SimData(0, values=[bool(n % 2) for n in range(ADDRESSES)], datatype=DataType.BITS)]

@@ -43,7 +43,7 @@ class Subscriber:
         client.subscribe([(topic, 1) for topic in self._topics])
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
-        self.messages.append(Got(message.topic, message.payload, message.retain, time.time_ns() // 1000))
+        self.messages.append(Got(message.topic, bytes(message.payload), message.retain, time.time_ns() // 1000))
 
     def start(self) -> None:
         """Connect and wait until subscribed."""

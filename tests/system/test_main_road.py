@@ -54,7 +54,8 @@ def served(port: int) -> int:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(struct.pack(">HHHBBHH", 1, 0, 6, 1, 3, 4, 2))
         reply = connection.recv(64)
-    return struct.unpack(">I", reply[9:13])[0] - 1
+    (count,) = struct.unpack(">I", reply[9:13])
+    return int(count) - 1
 
 
 def judge(subscriber: Subscriber) -> tuple[Report, Audit]:
