@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from edged.adapter import STRICT, BusConfig, Duration
-from edged.media.settings import LineSettings, Parity
+from edged.media import LineSettings, Parity
 
 from .planner import Costs
 

@@ -1,18 +1,40 @@
 """Media that several adapters share. They move bytes and know no protocol; adapters may import them.
 
-`Medium` is a serial line: a port of this machine, or one behind a serial server.
+`Medium` is a serial line: a port of this machine, or one behind a serial server. What configuration needs is loaded at
+once, the rest when it is first used.
 """
 
 from __future__ import annotations
 
-from .ports import NoPortError, SerialPort, candidates, find_port, list_ports
-from .ring import Frame, FrameRing
-from .serial import Chunk, Medium
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .settings import LineSettings, Parity, check_port
-from .timer import PreciseTimer
-from .tty import LineErrors
+
+if TYPE_CHECKING:
+    from .ports import NoPortError, SerialPort, candidates, find_port, list_ports
+    from .ring import Frame, FrameRing
+    from .serial import Chunk, Medium
+    from .timer import Alarm, PreciseTimer
+    from .tty import LineErrors
 
 __all__ = [
-    "Chunk", "Frame", "FrameRing", "LineErrors", "LineSettings", "Medium", "NoPortError", "Parity", "PreciseTimer",
-    "SerialPort", "candidates", "check_port", "find_port", "list_ports",
+    "Alarm", "Chunk", "Frame", "FrameRing", "LineErrors", "LineSettings", "Medium", "NoPortError", "Parity",
+    "PreciseTimer", "SerialPort", "candidates", "check_port", "find_port", "list_ports",
 ]  # fmt: skip
+
+_WHERE = {
+    "NoPortError": "ports", "SerialPort": "ports", "candidates": "ports", "find_port": "ports", "list_ports": "ports",
+    "Frame": "ring", "FrameRing": "ring",
+    "Chunk": "serial", "Medium": "serial",
+    "Alarm": "timer", "PreciseTimer": "timer",
+    "LineErrors": "tty",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

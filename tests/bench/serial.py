@@ -6,13 +6,16 @@ Ten devices with twenty registers each. The line is simulated in a process of it
 terminal paced at the baud rate, whose devices answer after 4 ms. The limit is what the wire allows: request, the
 device's turnaround, answer, and the silence before the next request. A silence is measured from the last bit of an
 answer to the moment just before the next request is written, both on the monotonic clock that all processes share.
+"Typically" is by the median: on a machine that others use too, single transactions are held up by the machine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +47,15 @@ def main() -> None:
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     os.sched_setaffinity(0, {UNDER_TEST})
-    print(
-        f"{'baud':>7} {'of the limit':>13} {'of a core':>10} {'early':>6} {'shortest silence':>17} {'1 of 10 dead':>13}"
-    )
+    logging.disable()  # that no device can be read as often as asked is the point here
+    print(f"{'baud':>7} {'of the limit':>13} {'typically':>10} {'of a core':>10} {'1 of 10 dead':>13}  silences")
     for baudrate in (9_600, 19_200, 115_200):
         healthy = _measure(baudrate, seconds, dead=False)
         dead = _measure(baudrate, seconds, dead=True)
         print(
-            f"{baudrate:>7} {healthy['share']:>12.2%} {healthy['cpu']:>10.2%} {healthy['early']:>6} "
-            f"{healthy['shortest'] * 1e3:>9.3f}/{healthy['gap'] * 1e3:.3f} ms "
-            f"{dead['readings'] / healthy['readings']:>13.1%}",
+            f"{baudrate:>7} {healthy['share']:>13.2%} {healthy['typical']:>10.2%} {healthy['cpu']:>10.2%} "
+            f"{dead['readings'] / healthy['readings']:>13.1%}  {healthy['early']} too short, "
+            f"the shortest {healthy['shortest'] * 1e3:.3f} of {healthy['gap'] * 1e3:.3f} ms",
             flush=True,
         )
 
@@ -98,6 +101,7 @@ async def _load(port: str, baudrate: int, seconds: float, *, dead: bool, ends: P
     gaps = _gaps(sent, [] if dead else json.loads(_last(ends)))
     return {
         "readings": rate,
+        "typical": cycle / statistics.median((b - a) / 1e6 for a, b in pairwise(sent)),
         "share": cycle * (len(sent) - 1) / (sent[-1] - sent[0]) * 1e6,
         "cpu": cpu / took,
         "gap": config.gap,
