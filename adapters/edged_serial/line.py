@@ -53,6 +53,7 @@ class Line:
         """How often something came that nobody had asked for."""
         self._settings = settings
         self._listeners: list[Heard] = []
+        self._on_open: list[Callable[[], None]] = []
         self._reader: deque[tuple[bytes, int]] | None = None
         self._arrival = asyncio.Event()
         self._quiet_until = 0.0
@@ -60,9 +61,10 @@ class Line:
         self._keeper: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
 
-    def listen(self, heard: Heard) -> None:
-        """Hand all that arrives to `heard`, and have the port open from the first use on."""
+    def listen(self, heard: Heard, opened: Callable[[], None]) -> None:
+        """Hand all that arrives to `heard`, call `opened` whenever the port was opened, and keep it open."""
         self._listeners.append(heard)
+        self._on_open.append(opened)
 
     async def open(self) -> None:
         """Have the port open. Raises TransientError `unreachable`."""
@@ -71,6 +73,8 @@ class Line:
         async with self._opening:
             if self.medium.is_open:
                 return
+            for opened in self._on_open:
+                opened()
             self.medium.on_receive(self._received)
             await self.medium.open()
             self.opened = time.monotonic_ns() // 1000

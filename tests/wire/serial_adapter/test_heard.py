@@ -198,3 +198,24 @@ async def test_a_port_that_vanishes_while_the_first_frame_is_awaited_is_told(ope
         with pytest.raises(TransientError) as caught:
             await poll
         assert caught.value.reason == "unreachable"
+
+
+async def test_halves_of_two_frames_are_never_joined(opened: Opened, tmp_path: Path) -> None:
+    async with Line(mute, link=tmp_path / "port") as line, opened(line.port, a=RANGE) as bus:
+        await bus._line.open()
+        say(line, b"R0001\rR12")
+        await heard(bus, 1)
+        line.unplug()
+        await asyncio.sleep(0.05)
+        line.plug()
+        async with asyncio.timeout(3):
+            while not bus._line.medium.is_open:
+                await asyncio.sleep(0.02)
+        say(line, b"34\rR0005\rR56")
+        await heard(bus, 2)
+        assert (await bus.poll(bus.prepare("a", ["value"]))).samples[0].values == [5]
+        await asyncio.sleep(1.6)  # the device was switched off in the middle of a frame
+        say(line, b"78\rR0009\r")
+        await heard(bus, 3)
+        assert (await bus.poll(bus.prepare("a", ["value"]))).samples[0].values == [9]
+        assert sum(listener.count for listener in bus._listeners.values()) == 3
