@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol
 
-from edged.adapter import Quality, Value
+from edged.adapter import Quality, Reason, Value, bad
 
 ValueType = Literal["number", "integer", "boolean", "text"]
 _BASE = "-0000-1000-8000-00805f9b34fb"
 _NOTHING: Mapping[str, Quality] = MappingProxyType({})
+ABSENT = bad(Reason.DECODE)
+"""The quality of a value that the sensor itself says it does not have."""
 
 
 def uuid_of(text: str | int) -> str:
@@ -72,8 +74,10 @@ class Decoded:
 
 
 class Decoder(Protocol):
-    """Makes values of one sensor's advertisements. Has no state but the counters that refuse what was recorded and
-    played again, so each sensor needs its own."""
+    """Makes values of one sensor's advertisements.
+
+    Has no state but the counters that refuse what was recorded and played again, so each sensor needs its own.
+    """
 
     points: Mapping[str, Kind]
     """All values it can yield."""
@@ -83,3 +87,32 @@ class Decoder(Protocol):
     def decode(self, adv: Advertisement) -> Decoded | None:
         """What it says; None if it is of another format. Raises nothing, whatever the bytes are."""
         ...
+
+    def reset(self) -> None:
+        """Forget the counters: the sensor has been silent for so long that it may have been restarted."""
+        ...
+
+
+class Stateless:
+    """Of decoders that remember nothing."""
+
+    complete = True
+
+    def reset(self) -> None:
+        """There is nothing to forget."""
+
+
+def decoded(values: Mapping[str, Value], packet_id: int | None = None) -> Decoded:
+    """`values`, those that are None being bad."""
+    absent = {name: ABSENT for name, value in values.items() if value is None}
+    return Decoded(values, absent or _NOTHING, packet_id)
+
+
+def refused(why: str) -> Decoded:
+    """No values, and the reason."""
+    return Decoded({}, problem=why)
+
+
+def address_of(octets: bytes) -> str:
+    """Six bytes, most significant first, as an address is written."""
+    return octets.hex(":").upper()
