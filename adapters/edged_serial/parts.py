@@ -340,19 +340,19 @@ class Decode:
 
 
 def _known(name: Known) -> Decoder:
-    match name:  # imported when used: each is needed by few gateways
+    match name:
         case "nmea":
-            from .codecs.nmea import NmeaDecoder  # noqa: PLC0415
+            from .codecs.nmea import NmeaDecoder  # noqa: PLC0415  # few gateways need it
 
             return NmeaDecoder()
         case "sml":
-            from .codecs.sml import SmlDecoder  # noqa: PLC0415
+            from .codecs.sml import SmlDecoder  # noqa: PLC0415  # few gateways need it
 
             return SmlDecoder()
         case "mbus":
-            from .codecs.mbus import MbusDecoder  # noqa: PLC0415
+            from .codecs.mbus import MbusDecoder  # noqa: PLC0415  # few gateways need it
 
             return MbusDecoder()
-    from .codecs.obis import ObisDecoder  # noqa: PLC0415
+    from .codecs.obis import ObisDecoder  # noqa: PLC0415  # few gateways need it
 
     return ObisDecoder()

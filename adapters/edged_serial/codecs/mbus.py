@@ -18,6 +18,9 @@ ACK = b"\xe5"
 SELECTED = 0xFD
 """The primary address of whoever was selected by secondary address."""
 _LONGEST = 255 + 6
+_LONG, _SHORT, _STOP = 0x68, 0x10, 0x16
+_SHORT_SIZE, _LONG_SIZE, _DATA_SIZE = 5, 9, 19
+"""Bytes of a short frame, of the shortest long frame, and of the shortest with a variable data header."""
 _SND_NKE, _REQ_UD2, _SND_UD = 0x40, 0x5B, 0x53
 _FCB = 0x20
 _SELECT = 0x52
@@ -77,7 +80,7 @@ class MbusFramer:
             case 0x68:
                 if len(buffer) < 4:  # noqa: PLR2004  # start, length, length, start
                     return 4 if all(a == b for a, b in zip(buffer[2:3], buffer[1:2], strict=False)) else 0
-                return buffer[1] + 6 if buffer[1] == buffer[2] and buffer[3] == 0x68 and buffer[1] >= 3 else 0  # noqa: PLR2004  # the frame's header
+                return buffer[1] + 6 if buffer[1] == buffer[2] and buffer[3] == _LONG and buffer[1] >= 3 else 0  # noqa: PLR2004  # the frame's header
         return 0
 
 
@@ -85,10 +88,14 @@ def valid(frame: bytes) -> bool:
     """Whether a frame is one: markers, lengths and checksum."""
     if frame == ACK:
         return True
-    if len(frame) == 5 and frame[0] == 0x10 and frame[4] == 0x16:  # noqa: PLR2004  # a short frame
+    if len(frame) == _SHORT_SIZE and frame[0] == _SHORT and frame[4] == _STOP:  # a short frame
         return sum(frame[1:3]) & 0xFF == frame[3]
-    long = 9 <= len(frame) <= _LONGEST and frame[0] == frame[3] == 0x68 and frame[1] == frame[2] == len(frame) - 6  # noqa: PLR2004
-    return long and frame[-1] == 0x16 and sum(frame[4:-2]) & 0xFF == frame[-2]  # noqa: PLR2004  # the stop byte
+    long = (
+        _LONG_SIZE <= len(frame) <= _LONGEST
+        and frame[0] == frame[3] == _LONG
+        and frame[1] == frame[2] == len(frame) - 6
+    )
+    return long and frame[-1] == _STOP and sum(frame[4:-2]) & 0xFF == frame[-2]  # the stop byte
 
 
 def _short(control: int, address: int) -> bytes:
@@ -133,11 +140,11 @@ def parse_address(address: int | str) -> int | str:
 
 def answers(frame: bytes, address: int | str) -> bool:
     """Whether a frame is the data of the device with this address."""
-    if len(frame) < 9 or frame[4] not in _RSP_UD:  # noqa: PLR2004  # the shortest long frame
+    if len(frame) < _LONG_SIZE or frame[4] not in _RSP_UD:  # the shortest long frame
         return False
     if isinstance(address, int):
         return frame[5] == address
-    if len(frame) < 19 or frame[6] not in _VARIABLE:  # noqa: PLR2004  # with a data header
+    if len(frame) < _DATA_SIZE or frame[6] not in _VARIABLE:  # with a data header
         return False
     found = (frame[7:11][::-1] + frame[11:15]).hex().upper()
     return all(want in {"F", have} for want, have in zip(address.ljust(16, "F"), found, strict=True))
@@ -145,7 +152,9 @@ def answers(frame: bytes, address: int | str) -> bool:
 
 def secondary_of(frame: bytes) -> str:
     """The secondary address in a telegram with variable data; empty if there is none."""
-    return (frame[7:11][::-1] + frame[11:15]).hex().upper() if len(frame) >= 19 and frame[6] in _VARIABLE else ""  # noqa: PLR2004
+    return (
+        (frame[7:11][::-1] + frame[11:15]).hex().upper() if len(frame) >= _DATA_SIZE and frame[6] in _VARIABLE else ""
+    )
 
 
 def more_follows(frame: bytes) -> bool:
@@ -178,7 +187,7 @@ class MbusDecoder:
         """The records of one telegram, or of several that were joined by `join`."""
         fields: Fields = {}
         for one in split(frame):
-            if not valid(one) or len(one) < 19 or one[6] not in _VARIABLE:  # noqa: PLR2004  # with a data header
+            if not valid(one) or len(one) < _DATA_SIZE or one[6] not in _VARIABLE:  # with a data header
                 return None
             try:
                 telegram = self.telegram(one)
@@ -222,7 +231,7 @@ class MbusDecoder:
         if encoding.endswith("BCD"):
             digits = [digit for byte in reversed(raw) for digit in (byte >> 4, byte & 15)]
             # F as the first digit is a minus sign; all other digits above 9 mean an error (EN 13757-3, annex A).
-            if any(digit > 9 for digit in digits[1:]) or 9 < digits[0] < 15:  # noqa: PLR2004
+            if any(digit > 9 for digit in digits[1:]) or 9 < digits[0] < 15:  # noqa: PLR2004  # decimal digits, and the sign
                 return None
         elif encoding.endswith("INTEGER") and raw == [*bytes(len(raw) - 1), _NO_VALUE]:
             return None  # the value that means there is none
@@ -232,6 +241,8 @@ class MbusDecoder:
 
 
 _NO_VALUE = 0x80
+_PLAIN_TEXT = 0xFC
+"""The VIF that is followed by the unit in letters."""
 _UNITS = {
     "m^3": "m³", "m^3/h": "m³/h", "m^3/min": "m³/min", "m^3/s": "m³/s", "C": "°C", "seconds": "s", "minutes": "min",
     "hours": "h", "days": "d", "none": "", "H.C.A": "", "Bittimes": "", "date": "", "time": "", "date time": "",
@@ -250,7 +261,7 @@ def _name(about: Mapping[str, Any], record: Any) -> str:
             name += f".{letter}{about[key]}"
     name += _FUNCTIONS.get(str(about["function"]).rpartition(".")[2], "")
     codes = list(record.vib.parts)
-    extra = codes[2:] if codes and codes[0] in {0xFB, 0xFD} else codes[1:] if codes and codes[0] != 0xFC else []  # noqa: PLR2004
+    extra = codes[2:] if codes and codes[0] in {0xFB, 0xFD} else codes[1:] if codes and codes[0] != _PLAIN_TEXT else []
     return name + "".join(f".x{code & 0x7F:02x}" for code in extra)
 
 
@@ -268,7 +279,7 @@ def join(frames: Iterable[bytes]) -> bytes:
 def split(joined: bytes) -> list[bytes]:
     """What `join` joined; a single frame stays as it is."""
     parts, at = [], 0
-    while at + 6 <= len(joined) and joined[at] == 0x68:  # noqa: PLR2004  # a long frame begins
+    while at + 6 <= len(joined) and joined[at] == _LONG:  # a long frame begins
         end = at + joined[at + 1] + 6
         parts.append(joined[at:end])
         at = end
