@@ -1,0 +1,63 @@
+"""Bluetooth Low Energy: sensors that are heard, and devices that are connected to.
+
+    buses:
+      radio: {adapter: ble}
+    devices:
+      cellar: {bus: radio, address: "C4:64:E3:01:23:45", decoder: ruuvi}
+
+`codecs/`, `config`, `decoders`, `listener`, `job`, `watchdog`, `fresh`, `strangers` and `encode` do no I/O; `bluez`,
+`radio`, `gatt`, `pairing` and `bus` do, through bluetoothd on D-Bus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from edged.adapter import ConfigError, Simulator
+
+from .config import BleBus, BleDevice
+
+if TYPE_CHECKING:
+    from .bus import Bus
+
+__all__ = ["BLE"]
+
+
+class _Adapter:
+    """Satisfies `edged.adapter.Adapter`."""
+
+    bus_config = BleBus
+    device_config = BleDevice
+
+    def profiles(self) -> Path | None:
+        """The device types that come with it."""
+        return Path(__file__).parent / "profiles"
+
+    def open(self, name: str, config: BleBus, devices: Mapping[str, BleDevice]) -> Bus:
+        """See `edged.adapter.Adapter`."""
+        from .bus import Bus  # noqa: PLC0415  # `edged check` of a configuration without radios must not load bleak
+
+        return Bus(name, config, devices)
+
+    def simulate(
+        self,
+        buses: Mapping[str, tuple[BleBus, Mapping[str, BleDevice]]],
+        *,
+        host: str = "127.0.0.1",  # noqa: ARG002  # the signature is the protocol's
+        seed: int = 0,  # noqa: ARG002  # likewise
+    ) -> AbstractAsyncContextManager[Simulator]:
+        """There is no radio to simulate on."""
+        return _refuse(", ".join(buses))
+
+
+def _refuse(names: str) -> NoReturn:
+    raise ConfigError(
+        f"{names}: Bluetooth devices cannot be simulated, as that would need a radio; leave this bus out with "
+        "`enabled: false`"
+    )
+
+
+BLE = _Adapter()
