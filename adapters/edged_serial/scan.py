@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from edged.adapter import Reason, TransientError
 from edged.media import LineSettings
@@ -31,9 +31,11 @@ async def scan(settings: LineSettings, found: Callable[[str], None], *, every: b
         await line.close()
 
 
-async def scan_primary(line: Line, within: float, found: Callable[[str], None]) -> None:
+async def scan_primary(
+    line: Line, within: float, found: Callable[[str], None], addresses: Iterable[int] = range(251)
+) -> None:
     """Ask each primary address."""
-    for address in range(251):
+    for address in addresses:
         try:
             frame, _ = await read_mbus(line, address, within)
         except TransientError as exc:

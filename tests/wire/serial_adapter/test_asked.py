@@ -200,7 +200,7 @@ async def test_random_faults_give_no_wrong_value(tmp_path: Path) -> None:
             0.5, faults.noise_before(4), faults.noise_inside(1), faults.truncated(1), faults.corrupted(2),
             faults.late(0.036), faults.twice(0.001), faults.noise_after(9),
         )  # fmt: skip
-        for count in range(120):
+        for count in range(90):
             name, number = ("a", 1) if count % 2 else ("b", 2)
             try:
                 found = await value(bus, name)
@@ -208,7 +208,7 @@ async def test_random_faults_give_no_wrong_value(tmp_path: Path) -> None:
                 continue
             good += 1
             assert found == pytest.approx(number + devices_.asked / 1000)
-    assert good > 60
+    assert good > 40
 
 
 async def test_an_echo_is_taken_out(tmp_path: Path) -> None:

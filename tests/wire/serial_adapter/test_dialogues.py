@@ -19,7 +19,8 @@ from edged.testing import line as faults
 from edged.testing.line import Burst, Line
 from edged_serial import SERIAL
 from edged_serial.codecs import mbus
-from edged_serial.scan import scan
+from edged_serial.line import Line as OpenLine
+from edged_serial.scan import scan, scan_primary
 
 Opened = Callable[..., AbstractAsyncContextManager[Any]]
 FIRST = bytes.fromhex("0801724523010 02D2C0A042A0000000C06123456001F".replace(" ", ""))
@@ -99,16 +100,26 @@ async def test_mbus_recovers_within_one_poll(opened: Opened, fault: faults.Fault
         assert await values(bus, "energy") == [563412]
 
 
-@pytest.mark.parametrize("every", [False, True])
-async def test_mbus_scans(every: bool) -> None:
+async def test_mbus_scan_by_secondary_address() -> None:
     found: list[str] = []
     async with Line(Meter()) as line:
-        await scan(LineSettings(port=line.port), found.append, every=every, within=0.005)
-    assert found == ([f"address: 1  secondary {SECONDARY}"] if every else [f'address: "{SECONDARY}"'])
+        await scan(LineSettings(port=line.port), found.append, every=False, within=0.1)
+    assert found == [f'address: "{SECONDARY}"']
+
+
+async def test_mbus_scan_by_primary_address() -> None:
+    found: list[str] = []
+    async with Line(Meter()) as line:
+        opened = OpenLine(LineSettings(port=line.port), "line")
+        try:
+            await scan_primary(opened, 0.1, found.append, range(4))
+        finally:
+            await opened.close()
+    assert found == [f"address: 1  secondary {SECONDARY}"]
 
 
 async def test_mbus_scan_tells_two_meters_apart() -> None:
-    meters = {"00012345": Meter(), "00092345": Meter()}
+    meters = {"00012345": Meter(), "90012345": Meter()}
     selected: list[str] = []
 
     def respond(request: bytes) -> Sequence[Burst]:
@@ -124,8 +135,8 @@ async def test_mbus_scan_tells_two_meters_apart() -> None:
 
     found: list[str] = []
     async with Line(respond) as line:
-        await scan(LineSettings(port=line.port), found.append, every=False, within=0.005)
-    assert [text[10:18] for text in found] == ["00012345", "00092345"]
+        await scan(LineSettings(port=line.port), found.append, every=False, within=0.05)
+    assert [text[10:18] for text in found] == ["00012345", "90012345"]
 
 
 def test_mbus_addresses_are_checked(configured: Callable[..., Any]) -> None:

@@ -18,7 +18,7 @@ RANGE = """
 framing: {type: delimiter, end: "\\r"}
 decode: {regex: 'R(?P<value>\\d{4})'}
 every: 100ms
-silence: 400ms
+silence: 800ms
 points: {value: {}}
 """
 Opened = Callable[..., AbstractAsyncContextManager[Any]]
@@ -60,7 +60,7 @@ async def test_nothing_new_is_no_reading_and_silence_is_a_failure(opened: Opened
         (sample,) = (await bus.poll(job)).samples
         assert sample.values == [2]
         assert (await bus.poll(job)).samples == []
-        await asyncio.sleep(0.45)
+        await asyncio.sleep(0.9)
         with pytest.raises(TransientError, match="has sent nothing") as caught:
             await bus.poll(job)
         assert caught.value.reason == "timeout"
@@ -75,7 +75,7 @@ async def test_a_frame_that_grew_old_unread_is_not_shown(opened: Opened) -> None
         await bus._line.open()
         say(line, b"R0001\r")
         await heard(bus, 1)
-        await asyncio.sleep(0.45)
+        await asyncio.sleep(0.9)
         with pytest.raises(TransientError):
             await bus.poll(bus.prepare("a", ["value"]))
 
@@ -142,7 +142,7 @@ async def test_sentences_of_several_kinds(opened: Opened) -> None:
     text = """
     framing: {type: markers, start: "$", stop: "*", trailer: 2}
     every: 100ms
-    silence: 400ms
+    silence: 800ms
     decode: {known: nmea}
     points:
       wind: {field: MWV.wind_speed}
@@ -160,7 +160,7 @@ async def test_sentences_of_several_kinds(opened: Opened) -> None:
             ("wind",): [0.1],
             ("temperature",): [17.7],
         }
-        for _ in range(5):
+        for _ in range(9):
             await asyncio.sleep(0.1)
             say(line, wind)
         await asyncio.sleep(0.05)
@@ -191,7 +191,7 @@ async def test_unplugged_and_plugged_in_again_without_being_asked(opened: Opened
 
 
 async def test_a_port_that_vanishes_while_the_first_frame_is_awaited_is_told(opened: Opened, tmp_path: Path) -> None:
-    async with Line(mute, link=tmp_path / "port") as line, opened(line.port, a=RANGE.replace("400ms", "1h")) as bus:
+    async with Line(mute, link=tmp_path / "port") as line, opened(line.port, a=RANGE.replace("800ms", "1h")) as bus:
         poll = asyncio.create_task(bus.poll(bus.prepare("a", ["value"])))
         await asyncio.sleep(0.1)
         line.unplug()
