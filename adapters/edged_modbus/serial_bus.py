@@ -11,7 +11,7 @@ from edged.media import LineSettings, Parity
 from .planner import Costs
 
 _TURNAROUND = 0.005
-"""Seconds that a device is reckoned to think before it answers."""
+"""Seconds from a request to its answer that are reckoned with, the silence between them included."""
 _SLOW = 19_200
 """Up to this speed a silence is 3.5 characters, above it 1.75 ms (Modbus over Serial Line V1.02, 2.5.1.1)."""
 
@@ -86,6 +86,6 @@ def serial_costs(config: ModbusRtuBus | ModbusAsciiBus) -> Costs:
     """What its requests cost."""
     character = config.character
     if isinstance(config, ModbusRtuBus):
-        return Costs(13 * character + 2 * config.gap + _TURNAROUND, 2 * character, character / 8)
+        return Costs(13 * character + config.gap + _TURNAROUND, 2 * character, character / 8)
     # Unit, function, LRC and so on as two digits each, and colon, CR and LF.
     return Costs(28 * character + config.gap + _TURNAROUND, 4 * character, character / 4)

@@ -154,6 +154,7 @@ class Line:
         self._master = self._slave = -1
         self._air.clear()
         self._heard.clear()
+        self._busy.clear()
 
     def say(self, *bursts: Burst) -> None:
         """Send without being asked, as a device that only talks does, or a second master."""
@@ -195,7 +196,7 @@ class Line:
 
     def _answer(self, bursts: Sequence[Burst], at: float) -> None:
         for burst in bursts:
-            at = max(at, self._busy.get(burst.sender, 0.0)) + burst.after
+            at = max(at + burst.after, self._busy.get(burst.sender, 0.0))
             self._talk(burst.data, at, ours=False)
             at += len(burst.data) * self.character
             self._busy[burst.sender] = at

@@ -30,16 +30,17 @@ from tests.wire.serial.rig import Kind, Rig, rig
 _REQUESTS = 100_000 if os.environ.get("EDGED_LONG") else 1_000
 _TIMEOUT = 0.003
 
-FAULTS = sometimes(
-    0.4,
+FAULTS = [
     *(noise(count) for noise in (noise_before, noise_inside, noise_after) for count in (1, 2, 5)),
-    *(corrupted(bits) for bits in (1, 2, 8, 40)),
+    corrupted(1),
     *(truncated(count) for count in (1, 2, 9, 99)),
     *(dropped(count) for count in (1, 2, 5)),
     *(late(times * _TIMEOUT) for times in (0.5, 1.0, 1.2, 1.5, 2.0, 3.0, 10.0, 30.0)),
     dead(),
     twice(),
-)
+]
+# CRC-16 finds any three wrong bits. The LRC of ASCII is a sum: two can cancel each other, and nobody can tell.
+RTU_FAULTS = [*FAULTS, corrupted(2), corrupted(3)]
 
 
 @pytest.mark.timeout(3600 if os.environ.get("EDGED_LONG") else 60)
@@ -48,6 +49,7 @@ FAULTS = sometimes(
 async def test_random_faults_yield_no_wrong_value(kind: Kind, echo: bool) -> None:
     async with rig(kind, baudrate=None, timeout=_TIMEOUT, seed=echo) as line:
         line.line.echo = echo
+        line.line.fault = sometimes(0.4, *(RTU_FAULTS if kind == "rtu" else FAULTS))
         good = await _load(line, Random(7))
         assert line.wrong == []
         line.line.fault = None
@@ -59,7 +61,6 @@ async def test_random_faults_yield_no_wrong_value(kind: Kind, echo: bool) -> Non
 
 
 async def _load(line: Rig, random: Random) -> int:
-    line.line.fault = FAULTS
     good = 0
     while line.line.requests < _REQUESTS:
         unit = random.choice(list(line.jobs))
