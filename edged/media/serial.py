@@ -110,7 +110,7 @@ class Medium:
         port = await self._open()
         self._port = port
         self._gone.clear()
-        log.info("%s: opened %s", self.name, port.where)
+        log.info("opened %s%s", self.name, "" if port.where == self.name else f" ({port.where})")
 
     async def _open(self) -> Port:
         if self.settings.port.startswith("socket://"):
