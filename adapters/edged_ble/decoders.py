@@ -1,45 +1,80 @@
-"""Which decoders there are, the one for a device, and which one an unknown advertisement is for."""
+"""The decoder for a device, and the one that an unknown advertisement is for."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
 from edged.adapter import ConfigError
 
-from .codecs.advert import Advertisement, Decoder, Kind
+from .codecs import atc, beacons, bthome, ruuvi, services
+from .codecs.advert import Advertisement, Decoder, uuid_of
+from .codecs.layout import ByteMapDecoder, Field, Pattern
 from .config import BleDevice
+from .known import BYTES, KNOWN, RADIO_POINTS, Known, key_of, new_decoder
 
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A decoder that a device can name."""
-
-    name: str
-    title: str
-    points: Mapping[str, Kind]
-    complete: bool
-    """Every sensor of the format has all of `points`."""
-    make: Callable[[bytes | None], Decoder]
-    """A new one with this bind key. Raises ConfigError when it needs a package that is not installed."""
-    key_length: int = 0
-    """Bytes of the bind key; 0 where there is none."""
-    package: str = ""
-    """The library it needs, from the extra `ble-decoders`; empty for our own."""
-
-
-KNOWN: Mapping[str, Known] = {}
+__all__ = ["KNOWN", "RADIO_POINTS", "Known", "decoder_for", "identify", "new_decoder"]
 
 
 def decoder_for(device: BleDevice) -> Decoder | None:
     """A new decoder for the advertisements of a device; None if the configuration names none (GATT only).
 
-    Its bind key must already be a text. Raises ConfigError for a bind key that is none and for an extra that is missing.
+    Its bind key must already be a text. Raises ConfigError for a bind key that is none, and when the extra is missing.
     """
-    raise NotImplementedError
+    if not device.decoder:
+        return None
+    if device.decoder == BYTES:
+        return _byte_map(device)
+    if device.bind_key is None:
+        return new_decoder(device.decoder)
+    return new_decoder(device.decoder, key_of(device.bind_key.text, device.decoder))
+
+
+def _byte_map(device: BleDevice) -> Decoder:
+    data = device.data
+    if data is None:
+        raise ConfigError("`decoder: bytes` needs `data`, which says which bytes are meant")
+    return ByteMapDecoder(
+        {name: device.points[name].layout for name in device.advertised if name not in device.radio_points},
+        company=data.company,
+        service=None if data.service is None else uuid_of(data.service),
+        lengths=data.lengths,
+        patterns=[Pattern.parse(one.at, one.hex) for one in data.match],
+        packet=None if data.packet is None else Field(data.packet.at, data.packet.type, data.packet.order),
+    )
 
 
 def identify(adv: Advertisement, *, libraries: bool = False) -> str | None:
     """The name of the decoder that this advertisement is for; asks the libraries of the extra too if told to."""
-    raise NotImplementedError
+    for name in _likely(adv):
+        found = new_decoder(name).decode(adv)
+        if found is not None:
+            return name
+    if libraries and (adv.manufacturer_data or adv.service_data):
+        return _identify_by_library(adv)
+    return None
+
+
+def _likely(adv: Advertisement) -> list[str]:
+    names = [name for uuid, name in _BY_SERVICE.items() if uuid in adv.service_data]
+    if ruuvi.COMPANY in adv.manufacturer_data:
+        names += ["ruuvi", "ruuvi-air"]
+    if beacons.APPLE in adv.manufacturer_data:
+        names.append("ibeacon")
+    if not services.CARRIED.keys().isdisjoint(adv.service_data):
+        names.append("ess")
+    return names
+
+
+_BY_SERVICE = {bthome.SERVICE: "bthome", atc.SERVICE: "atc", beacons.EDDYSTONE: "eddystone"}
+
+
+def _identify_by_library(adv: Advertisement) -> str | None:
+    from .codecs.library import LibraryDecoder  # noqa: PLC0415  # only `edged scan ble` asks for it
+
+    for name, known in KNOWN.items():
+        if not known.package:
+            continue
+        try:
+            if LibraryDecoder(name).supported(adv):
+                return name
+        except ConfigError:
+            continue
+    return None

@@ -30,6 +30,7 @@ EDDYSTONE_POINTS: Mapping[str, Kind] = {
 _IBEACON = Struct(">2x16sHHb")
 _TLM = Struct(">2xHhII")
 _UID_LENGTH, _URL_SCHEME = 18, 2
+_NO_TEMPERATURE = -0x8000
 _SCHEMES = ("http://www.", "https://www.", "http://", "https://")
 _ENDINGS = (
     ".com/", ".org/", ".edu/", ".net/", ".info/", ".biz/", ".gov/", ".com", ".org", ".edu", ".net", ".info", ".biz",
@@ -105,7 +106,7 @@ def _telemetry(data: bytes) -> Decoded:
     return decoded(
         {
             "battery_voltage": millivolts / 1000 if millivolts else None,
-            "temperature": None if temperature == -0x8000 else temperature / 256,
+            "temperature": None if temperature == _NO_TEMPERATURE else temperature / 256,
             "advertisements": count,
             "uptime": tenths / 10,
         }

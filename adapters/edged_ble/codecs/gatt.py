@@ -124,7 +124,8 @@ _HEALTH = {
     "location": Kind("text", "", "Where on the body it was measured"),
 }
 _PLACES = {
-    1: "armpit", 2: "body", 3: "ear", 4: "finger", 5: "gastrointestinal", 6: "mouth", 7: "rectum", 8: "toe", 9: "tympanum",
+    1: "armpit", 2: "body", 3: "ear", 4: "finger", 5: "gastrointestinal", 6: "mouth", 7: "rectum", 8: "toe",
+    9: "tympanum",
 }  # fmt: skip
 
 

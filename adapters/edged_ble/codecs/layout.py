@@ -11,7 +11,7 @@ from typing import Literal
 
 from edged.adapter import Quality, Value
 
-from .advert import ABSENT, Advertisement, Decoded, Kind, Stateless
+from .advert import ABSENT, Advertisement, Decoded, Kind, Stateless, refused
 from .gatt import ieee_float, sfloat
 
 FieldType = Literal[
@@ -56,9 +56,11 @@ class Field:
     def read(self, data: bytes) -> Value | Quality:
         """The value; `bad(...)` where the sensor says that there is none, or where the bytes are no such value.
 
-        Raises IndexError if the bytes do not reach so far.
+        None if the bytes do not reach so far.
         """
         part = self._part(data)
+        if part is None:
+            return None
         if self.type == "hex":
             return part.hex()
         if self.type == "text":
@@ -66,17 +68,17 @@ class Field:
         value = self._number(part)
         if value is None:
             return ABSENT
-        return value if isinstance(value, float) else self._meaning(value)
+        return self._meaning(value) if isinstance(value, int) else value
 
-    def _part(self, data: bytes) -> bytes:
+    def _part(self, data: bytes) -> bytes | None:
         start = self.at if self.at >= 0 else len(data) + self.at
         width = WIDTHS.get(self.type, self.length)
         end = len(data) if width is None else start + width
         if start < 0 or end > len(data) or start > len(data):
-            raise IndexError(f"{len(data)} bytes are too few")
+            return None
         return data[start:end]
 
-    def _number(self, part: bytes) -> float | None:
+    def _number(self, part: bytes) -> int | float | None:
         if self.type in INTEGERS:
             return int.from_bytes(part, self.order, signed=self.type[0] == "i")
         match self.type:
@@ -172,14 +174,13 @@ class ByteMapDecoder(Stateless):
                 return None
         values: dict[str, Value] = {}
         quality: dict[str, Quality] = {}
-        try:
-            for name, one in self._fields:
-                value = one.read(data)
-                if isinstance(value, Quality):
-                    values[name], quality[name] = None, value
-                else:
-                    values[name] = value
-            packet = None if self._packet is None else self._packet.read(data)
-        except IndexError:
-            return Decoded({}, problem=f"{len(data)} bytes, and the points of its configuration reach beyond them")
+        for name, one in self._fields:
+            value = one.read(data)
+            if value is None:
+                return refused(f"{len(data)} bytes are too few for {name}")
+            if isinstance(value, Quality):
+                values[name], quality[name] = None, value
+            else:
+                values[name] = value
+        packet = None if self._packet is None else self._packet.read(data)
         return Decoded(values, quality, packet if isinstance(packet, int) else None)

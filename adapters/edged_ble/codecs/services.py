@@ -1,4 +1,4 @@
-"""Standard characteristics in advertisements: service data under the UUID of a characteristic or of the battery service.
+"""Standard characteristics in advertisements: service data under the UUID of a characteristic, or 180F for battery.
 
 Beacons of ELA Innovation and others send temperature as 0x2A6E, humidity as 0x2A6F and so on, in the formats of the
 GATT Specification Supplement.
@@ -14,7 +14,8 @@ from .advert import ABSENT, Advertisement, Decoded, Kind, Stateless, refused, uu
 from .gatt import FORMATS
 
 _SHORT = (
-    "2A19", "2A6C", "2A6D", "2A6E", "2A6F", "2A70", "2A71", "2A76", "2A77", "2A78", "2A79", "2A7A", "2A7B", "2AFB", "2B8C",
+    "2A19", "2A6C", "2A6D", "2A6E", "2A6F", "2A70", "2A71", "2A76", "2A77", "2A78", "2A79", "2A7A", "2A7B",
+    "2AFB", "2B8C",
 )  # fmt: skip
 CARRIED = {uuid_of(short): FORMATS[uuid_of(short)] for short in _SHORT}
 CARRIED[uuid_of("180F")] = FORMATS[uuid_of("2A19")]
