@@ -12,12 +12,20 @@ from pathlib import Path
 GROUPS = {"run": ["build"], "demo": ["build"], "test": ["build", "test"], "lint": ["build", "test", "lint"]}
 
 
+EXTRAS = {
+    "run": [],
+    "demo": ["demo"],
+    "test": ["demo", "meters", "ble-decoders"],
+    "lint": ["demo", "meters", "ble-decoders"],
+}
+
+
 def requirements(purpose: str) -> list[str]:
-    """The requirements of the project, its `demo` extra unless only `run` is asked for, and the purpose's groups."""
+    """The requirements of the project, and the purpose's extras and groups."""
     pyproject = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
     wanted: list[str] = list(pyproject["project"]["dependencies"])
-    if purpose != "run":
-        wanted += pyproject["project"]["optional-dependencies"]["demo"]
+    for extra in EXTRAS[purpose]:
+        wanted += pyproject["project"]["optional-dependencies"][extra]
     for group in GROUPS[purpose]:
         wanted += pyproject["dependency-groups"][group]
     return wanted

@@ -19,7 +19,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SOURCES = sorted(path for folder in ("edged", "adapters") for path in (ROOT / folder).rglob("*.py"))
 ALL_SOURCES = SOURCES + sorted(path for folder in ("tests", ".ci") for path in (ROOT / folder).rglob("*.py"))
 
-PROTOCOLS = ("pymodbus", "serial", "bleak", "edged_modbus", "edged_sim")
+PROTOCOLS = ("pymodbus", "serial", "bleak", "edged_ble", "edged_modbus", "edged_serial", "edged_sim")
 FOR_PEOPLE_ONLY = ("pydantic", "ruamel", "rich", "sqlite_utils", "yaml", "jsonschema", "amqtt", "click")
 """What checks, prints or edits; a daemon at work has no use for it, and a Pi has better use for the memory."""
 
@@ -87,6 +87,12 @@ def test_help_loads_only_the_command_line_itself() -> None:
     )
     heavy = {*FOR_PEOPLE_ONLY, *PROTOCOLS, "asyncio", "sqlite3", "ssl", "aiomqtt", "paho", "orjson", "tenacity"}
     assert not loaded & (heavy - {"click"})
+
+
+def test_the_decoders_for_bluetooth_load_nothing_under_the_gpl() -> None:
+    for library in ("bthome", "govee", "inkbird", "ruuvitag", "sensorpush", "thermobeacon", "thermopro", "xiaomi"):
+        pytest.importorskip(f"{library}_ble", reason="pip install 'edged[ble-decoders]'")
+        assert "pyric" not in loaded_by(f"import {library}_ble")
 
 
 def comments(path: Path) -> list[tuple[int, str]]:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import pytest
-from edged_modbus.codec import compile_decoder, encode_value, mask_for
-from edged_modbus.planner import Block, Costs, Limits, Span, Table, plan
-from edged_modbus.point import INTEGERS, WIDTHS, ModbusPoint, Order
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edged.adapter import ALL_GOOD, Reason, Value, bad
+from edged_modbus.codec import compile_decoder, encode_value, mask_for
+from edged_modbus.planner import Block, Costs, Limits, Span, Table, plan
+from edged_modbus.point import INTEGERS, WIDTHS, ModbusPoint, Order
 
 NOT_A_VALUE = bad(Reason.DECODE)
 CODES = {"float16": ">e", "float32": ">f", "float64": ">d"}

@@ -9,6 +9,8 @@ import sys
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
+
 from edged_modbus.config import (
     ModbusDevice,
     ModbusPoint,
@@ -19,7 +21,6 @@ from edged_modbus.config import (
 )
 from edged_modbus.planner import Limits, Span, Table
 from edged_modbus.point import modicon
-from pydantic import TypeAdapter, ValidationError
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from edged_modbus import pdu
-from edged_modbus.frame import RtuReplyParser, crc16, rtu_frame
-from edged_modbus.planner import Table
 from hypothesis import given
 from hypothesis import strategies as st
 from pymodbus.framer.rtu import FramerRTU
+
+from edged_modbus import pdu
+from edged_modbus.frame import RtuReplyParser, crc16, rtu_frame
+from edged_modbus.planner import Table
 
 REQUEST = pdu.read(Table.HOLDING, 0x0400, 2)
 REPLY = bytes.fromhex("03 04 00 01 00 02")

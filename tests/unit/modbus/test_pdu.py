@@ -7,14 +7,14 @@ import struct
 from typing import Any
 
 import pytest
-from edged_modbus import pdu
-from edged_modbus.pdu import DeviceFailureError, InvalidReplyError, RefusedError, Request
-from edged_modbus.planner import Table
 from hypothesis import given
 from hypothesis import strategies as st
 from pymodbus.pdu import DecodePDU
 
 from edged.adapter import EdgedError, PermanentError, TransientError
+from edged_modbus import pdu
+from edged_modbus.pdu import DeviceFailureError, InvalidReplyError, RefusedError, Request
+from edged_modbus.planner import Table
 
 HOLDING = Table.HOLDING
 

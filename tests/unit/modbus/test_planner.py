@@ -6,6 +6,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from edged_modbus.planner import (
     MAX_BITS,
     MAX_REGISTERS,
@@ -20,8 +23,6 @@ from edged_modbus.planner import (
     plan,
     unread,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 HOLDING = Table.HOLDING
 spans = st.builds(Span, st.sampled_from([HOLDING, Table.COIL]), st.integers(0, 40), st.integers(1, 5))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import edged_modbus
 import pytest
+from pydantic import TypeAdapter
+from ruamel.yaml import YAML
+
+import edged_modbus
 from edged_modbus.codec import compile_decoder
 from edged_modbus.config import ModbusDevice, ModbusPoint
 from edged_modbus.planner import Block, Span, line_costs, network_costs, plan
-from pydantic import TypeAdapter
-from ruamel.yaml import YAML
 
 FOLDER = Path(edged_modbus.__file__).parent / "profiles"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -1,0 +1,209 @@
+"""What the daemon is put through, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from edged.testing.proxy import FaultProxy
+from tests.bench import measure
+from tests.support.checker import Report, check, rows
+from tests.support.gateway import Gateway, running
+from tests.support.load_server import REGISTERS, load_server, points_yaml
+from tests.support.mosquitto import Mosquitto
+from tests.support.subscriber import Got, Subscriber, subscribed
+
+PORTS = 20
+"""Endpoints of the load server, each one bus."""
+_SETTLE = 5.0
+"""Seconds after the first message before anything is measured."""
+
+
+def config(ports: Iterable[int], units: int, *, flush: str, broker: int) -> dict[str, Any]:
+    """A gateway with `units` devices behind each port, each read once a second."""
+    buses, devices = {}, {}
+    for i, port in enumerate(ports):
+        buses[f"b{i}"] = {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": port}
+        for unit in range(1, units + 1):
+            devices[f"b{i}u{unit}"] = {"bus": f"b{i}", "unit": unit, "every": "1s", "profile": "load"}
+    return {
+        "gateway": {"id": "bench"},
+        "buffer": {"flush": flush},
+        "buses": buses,
+        "devices": devices,
+        "connections": {"cloud": {"connector": "mqtt", "url": f"mqtt://127.0.0.1:{broker}", "retry_max": "1s"}},
+    }
+
+
+@dataclass
+class Rig:
+    """A daemon at work between a load server and a receiver."""
+
+    gateway: Gateway
+    subscriber: Subscriber
+    proxy: FaultProxy
+    first: float
+    """Seconds from the start of the process to the first message at the receiver."""
+
+    async def transactions(self) -> int:
+        """How many reads it has made."""
+        return sum(bus["transactions"] for bus in (await self.gateway.status())["buses"])
+
+
+@asynccontextmanager
+async def rig(units: int, *, ports: int = PORTS, registers: int = REGISTERS, flush: str = "1s") -> AsyncIterator[Rig]:
+    """Start everything; yields when the first message has arrived."""
+    with ExitStack() as stack:
+        # A real disk: /tmp may be memory.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))
+        where = stack.enter_context(load_server(ports, *measure.pinned(measure.THE_REST)))
+        broker = stack.enter_context(Mosquitto(folder / "broker"))
+        subscriber = stack.enter_context(subscribed(broker.port, "edged/bench/data"))
+        async with FaultProxy("127.0.0.1", broker.port) as proxy:
+            gateway = Gateway(
+                folder / "gateway",
+                config(where, units, flush=flush, broker=proxy.port),
+                prefix=measure.pinned(measure.UNDER_TEST),
+                profiles={"load": {"points": points_yaml(registers)}},
+            )
+            began = time.monotonic()
+            async with running(gateway):
+                while not subscriber.messages:
+                    await asyncio.sleep(0.005)
+                yield Rig(gateway, subscriber, proxy, time.monotonic() - began)
+
+
+async def load(units: int, seconds: float, *, flush: str = "1s") -> dict[str, Any]:
+    """Run under load for `seconds` after it settled: what arrived, when, and what it cost."""
+    async with rig(units, flush=flush) as one:
+        await asyncio.sleep(_SETTLE)
+        before, since, at = measure.cost(one.gateway.pid), len(one.subscriber.messages), time.monotonic()
+        transactions = await one.transactions()
+        await asyncio.sleep(seconds)
+        spent, elapsed = measure.cost(one.gateway.pid) - before, time.monotonic() - at
+        until = len(one.subscriber.messages)
+        transactions = await one.transactions() - transactions
+        rss, pss = measure.memory(one.gateway.pid)
+        count = measure.threads(one.gateway.pid)
+    messages = one.subscriber.messages
+    window = messages[since:until]
+    readings = sum(orjson.loads(message.payload)["readings"] for message in window)
+    return {
+        "devices": units * PORTS,
+        "due_per_second": units * PORTS * REGISTERS,
+        "readings_per_second": readings / elapsed,
+        "transactions_per_second": transactions / elapsed,
+        "cpu_percent": 100 * spent.cpu / elapsed,
+        "cpu_s_per_million": 1e6 * spent.cpu / max(readings, 1),
+        "written_per_reading": spent.written / max(readings, 1),
+        "rss_mib": rss,
+        "pss_mib": pss,
+        "threads": count,
+        "latency_ms": _latencies(window),
+        "jitter_ms_p99": _jitter(window),
+        **_verdict(check(orjson.loads(message.payload) for message in messages)),
+    }
+
+
+async def idle(seconds: float) -> dict[str, Any]:
+    """One device with ten registers, each second, started twice: from the YAML, and from what was kept of it."""
+    async with rig(1, ports=1, registers=10) as one:
+        cold = one.first
+        await one.gateway.stop()
+        seen = len(one.subscriber.messages)
+        began = time.monotonic()
+        await one.gateway.start()
+        while len(one.subscriber.messages) == seen:
+            await asyncio.sleep(0.005)
+        warm = time.monotonic() - began
+        await asyncio.sleep(_SETTLE)
+        before, at = measure.cost(one.gateway.pid), time.monotonic()
+        await asyncio.sleep(seconds)
+        spent, elapsed = measure.cost(one.gateway.pid) - before, time.monotonic() - at
+        rss, pss = measure.memory(one.gateway.pid)
+    return {
+        "first_message_cold_s": cold,
+        "first_message_warm_s": warm,
+        "cpu_percent": 100 * spent.cpu / elapsed,
+        "written_per_reading": spent.written / (10 * elapsed),
+        "rss_mib": rss,
+        "pss_mib": pss,
+    }
+
+
+async def drain(units: int, outage: float) -> dict[str, Any]:
+    """Cut the broker off for `outage` seconds under load: how fast the backlog then goes beside fresh readings."""
+    async with rig(units) as one:
+        await asyncio.sleep(_SETTLE)
+        await one.proxy.refuse()
+        await asyncio.sleep(outage)
+        await one.proxy.restore()
+        seen = len(one.subscriber.messages)
+        while len(one.subscriber.messages) == seen:
+            await asyncio.sleep(0.005)
+        since, at = time.time_ns() // 1000, time.monotonic()
+        backlog = await _pending(one.gateway)
+        while await _pending(one.gateway) > 3 * units * PORTS * REGISTERS:
+            await asyncio.sleep(0.1)
+        elapsed = time.monotonic() - at
+    messages = one.subscriber.messages
+    live = [m for m in messages if m.at > since and orjson.loads(m.payload)["lane"] == "live"]
+    report = check(orjson.loads(message.payload) for message in messages)
+    return {
+        "backlog": backlog,
+        "seconds": elapsed,
+        "drained_per_second": backlog / elapsed,
+        "live_latency_ms": _latencies(live),
+        **_verdict(report),
+    }
+
+
+async def _pending(gateway: Gateway) -> int:
+    pending: int = (await gateway.status())["buffer"]["connections"]["cloud"]["pending"]
+    return pending
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """The value that `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
+
+
+def _latencies(messages: Iterable[Got]) -> dict[str, float]:
+    """From the read to the arrival at the receiver."""
+    ages = [
+        (message.at - moment) / 1000
+        for message in messages
+        for table in orjson.loads(message.payload)["tables"]
+        for moment in table["times"]
+    ]
+    return {name: percentile(ages, share) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+
+
+def _jitter(messages: Sequence[Got]) -> float:
+    """By how much the time between two reads of a device differs from a second."""
+    times: dict[str, list[int]] = {}
+    for message in messages:
+        for device, moment, _ in rows(orjson.loads(message.payload)):
+            times.setdefault(device, []).append(moment)
+    return percentile((abs(b - a - 1e6) / 1000 for of in times.values() for a, b in pairwise(sorted(of))), 0.99)
+
+
+def _verdict(report: Report) -> dict[str, Any]:
+    return {
+        "wrong": report.wrong,
+        "missing_reads": report.missing,
+        "repeated": report.repeated,
+        "disordered": report.disordered,
+        "bad_readings": report.bad_readings,
+        "stamp_error_ms_p99": percentile(map(abs, report.stamp_errors), 0.99) / 1000,
+    }
