@@ -9,13 +9,18 @@ import struct
 from types import TracebackType
 from typing import Self
 
+_HANDED_OVER = 0.01
+"""Seconds between the last bytes and the reset, which would overtake them otherwise."""
+
 
 class FaultProxy:
     """Forwards one local port to an upstream while its context lasts; each fault can be switched at any moment.
 
     `refuse()` resets what is connected and refuses what comes, as a stopped broker does. `blackhole()` swallows bytes
-    in both directions and says nothing, as a dead modem does. `reset()` cuts what is connected once. `restore()` ends
-    refusing and swallowing. `delay` (seconds each way) and `rate` (bytes a second) make the link slow.
+    in both directions and says nothing, as a dead modem does. `hold()` keeps them back, as a link does that is gone so
+    shortly that TCP repeats them. `reset()` cuts what is connected once, `reset_after()` in the middle of a packet.
+    `restore()` ends refusing, swallowing and holding. `delay` (seconds each way) and `rate` (bytes a second) make the
+    link slow.
     """
 
     def __init__(self, host: str, port: int, *, listen: int = 0) -> None:
@@ -26,7 +31,13 @@ class FaultProxy:
         self.rate: float | None = None
         self.accepted = 0
         """How many connections it has forwarded."""
+        self.resets = 0
+        """How many connections were cut because of `reset_after()`."""
         self._swallow = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._limit: dict[str, int] = {}
+        """Direction → bytes that may still pass before the cut."""
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -67,8 +78,21 @@ class FaultProxy:
         """Swallow everything, also of new connections, until `restore()`. What was swallowed never arrives."""
         self._swallow = True
 
+    def hold(self) -> None:
+        """Keep everything back until `restore()`, which lets it arrive: late, but whole."""
+        self._flowing.clear()
+
+    def reset_after(self, *, up: int | None = None, down: int | None = None) -> None:
+        """Once, when so many more bytes have gone to the upstream or come from it, cut every connection with a reset.
+
+        The bytes before the cut arrive, those behind it never do. Counted from now on.
+        """
+        self._limit = {way: limit for way, limit in (("up", up), ("down", down)) if limit is not None}
+
     async def restore(self) -> None:
         """Be a faithful proxy again. Connections that lost bytes are cut, since TCP could not have lost them."""
+        self._limit = {}
+        self._flowing.set()
         if self._swallow:
             self._swallow = False
             self.reset()
@@ -84,8 +108,8 @@ class FaultProxy:
             self._open.add(up)
             self.accepted += 1
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, up))
-                group.create_task(self._pump(answer, writer))
+                group.create_task(self._pump(reader, up, "up"))
+                group.create_task(self._pump(answer, writer, "down"))
         except OSError:
             pass  # the upstream refuses: so do we
         except asyncio.CancelledError:
@@ -98,14 +122,24 @@ class FaultProxy:
             if task:
                 self._tasks.discard(task)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
         try:
             while data := await reader.read(65_536):
                 if self.delay or self.rate:
                     await asyncio.sleep(self.delay + (len(data) / self.rate if self.rate else 0))
-                if not self._swallow:
-                    writer.write(data)
-                    await writer.drain()
+                await self._flowing.wait()
+                if self._swallow:
+                    continue
+                room = self._limit.get(way, len(data))
+                writer.write(data[:room])
+                await writer.drain()
+                if way in self._limit:
+                    self._limit[way] = room - len(data)
+                    if self._limit[way] <= 0:
+                        self._limit = {}
+                        self.resets += 1
+                        await asyncio.sleep(_HANDED_OVER)
+                        self.reset()
         except ConnectionError:
             pass  # one side is gone: tell the other
         writer.close()

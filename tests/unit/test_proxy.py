@@ -73,3 +73,28 @@ async def test_delay_and_an_upstream_that_is_gone() -> None:
         assert loop.time() - began >= 0.1
         proxy.upstream = ("127.0.0.1", 1)
         assert await say(proxy) == b""
+
+
+async def test_what_is_held_arrives_late_but_whole() -> None:
+    async with echo() as port, FaultProxy("127.0.0.1", port) as proxy:
+        proxy.hold()
+        with pytest.raises(TimeoutError):
+            await say(proxy, patience=0.2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"x")
+        await proxy.restore()
+        assert await reader.read(1) == b"x"
+        writer.close()
+
+
+async def test_a_reset_in_the_middle_of_a_packet_lets_just_so_many_bytes_pass() -> None:
+    async with echo() as port, FaultProxy("127.0.0.1", port) as proxy:
+        proxy.reset_after(down=3)
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"hello")
+        assert await reader.readexactly(3) == b"hel"
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        writer.close()
+        assert proxy.resets == 1
+        assert await say(proxy) == b"hello"

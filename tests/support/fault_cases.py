@@ -1,0 +1,260 @@
+"""What can happen to a gateway: each case puts its fault in and says when it was over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from tests.support.faultbench import SOAK, Bench, Case, seconds
+
+_CUT_PATIENCE = 20.0
+_FULL = 0.5
+"""Seconds after which another write onto a full disk is tried."""
+
+
+async def _broker_stopped(bench: Bench) -> None:
+    bench.broker.stop()
+    await asyncio.sleep(seconds(60, 4))
+    bench.broker.start()
+    bench.over()
+
+
+async def _link_refused(bench: Bench) -> None:
+    await bench.proxy.refuse()
+    await asyncio.sleep(seconds(60, 4))
+    await bench.proxy.restore()
+    bench.over()
+
+
+async def _silent(how_long: float, bench: Bench) -> None:
+    bench.proxy.blackhole()
+    await asyncio.sleep(how_long)
+    await bench.proxy.restore()
+    bench.over()
+
+
+async def _held(bench: Bench) -> None:
+    before = bench.proxy.accepted
+    bench.proxy.hold()
+    await asyncio.sleep(seconds(8, 3))
+    await bench.proxy.restore()
+    bench.over()
+    await bench.arrives()
+    assert bench.proxy.accepted == before, "the session should have survived"
+
+
+async def _resets(limits: list[dict[str, int]], bench: Bench) -> None:
+    """Cut each session after so many bytes, whatever packet that is in."""
+    for limit in limits:
+        bench.proxy.reset()  # so that the count begins with CONNECT
+        bench.proxy.reset_after(**limit)
+        before = bench.proxy.resets
+        async with asyncio.timeout(_CUT_PATIENCE):
+            while bench.proxy.resets == before:
+                await asyncio.sleep(0.02)
+        bench.over()
+
+
+async def _session_dropped(bench: Bench) -> None:
+    """Another client takes the client id, with a clean start: the broker forgets the session and ends it."""
+    for _ in range(int(seconds(10, 2))):
+        thief = paho.Client(CallbackAPIVersion.VERSION2, client_id="edged-plant-7-cloud", clean_session=True)
+        thief.connect("127.0.0.1", bench.broker.port)
+        thief.loop_start()
+        await asyncio.sleep(0.05)
+        thief.disconnect()
+        thief.loop_stop()
+        bench.over()
+        await bench.arrives()
+
+
+async def _slow(delay: float, bench: Bench) -> None:
+    bench.proxy.delay = delay
+    await asyncio.sleep(seconds(60, 8))
+    bench.over()
+
+
+async def _stopped_process(bench: Bench) -> None:
+    os.kill(bench.gateway.pid, signal.SIGSTOP)
+    await asyncio.sleep(seconds(30, 5))
+    os.kill(bench.gateway.pid, signal.SIGCONT)
+    bench.over()
+
+
+async def _restarted(bench: Bench) -> None:
+    for _ in range(int(seconds(10, 2))):
+        await bench.kill(signal.SIGTERM)
+        await bench.gateway.status()
+        await asyncio.sleep(1)
+
+
+async def _killed(times: int, seed: int, bench: Bench) -> None:
+    moments = random.Random(seed)
+    for _ in range(times):
+        await asyncio.sleep(moments.uniform(0, 3))
+        await bench.kill(signal.SIGKILL)
+
+
+async def _disk_full(bench: Bench) -> None:
+    """Something else fills the disk to the last byte, and keeps it full."""
+    filler = bench.folder / "disk" / "filler"
+    for _ in range(int(seconds(3, 1))):
+        with filler.open("ab", buffering=0) as file:
+            for _ in range(int(seconds(20, 5) / _FULL)):
+                for size in (65_536, 512):
+                    try:
+                        while file.write(bytes(size)):
+                            pass
+                    except OSError:
+                        continue
+                await asyncio.sleep(_FULL)
+        filler.unlink()
+        bench.over()
+        await bench.delivered()
+
+
+async def _read_only(error: str, bench: Bench) -> None:
+    """Every write of the daemon fails, as on a disk that the kernel has remounted read-only."""
+    calls = "pwrite64,ftruncate,fdatasync,fsync"
+    tracer = await asyncio.create_subprocess_exec(
+        "strace", "-f", "-qq", "-p", str(bench.gateway.pid), "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}",
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(_CUT_PATIENCE):
+            while (await bench.gateway.status())["buffer"]["alarm"] != "failing":
+                assert tracer.returncode is None, "strace cannot attach"
+                await asyncio.sleep(0.2)
+        await asyncio.sleep(seconds(30, 4))
+    finally:
+        tracer.terminate()
+        await tracer.wait()
+    bench.over()
+
+
+def _cut(share: float, path: Path) -> None:
+    os.truncate(path, int(path.stat().st_size * share))
+
+
+def _scribble(at: float, size: int, path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(int(path.stat().st_size * at))
+        file.write(random.Random(size).randbytes(size))
+
+
+def _journal(damage: Callable[[Path], None], path: Path) -> None:
+    journal = path.with_name(path.name + "-wal")
+    if journal.exists() and journal.stat().st_size:
+        damage(journal)
+
+
+def _zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _zero_page(page: int, path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(page * 1024)
+        file.write(bytes(1024))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut to half": partial(_cut, 0.5),
+    "journal emptied": partial(_journal, partial(_cut, 0)),
+    "torn page": partial(_scribble, 0.6, 500),
+    "cut to nothing": partial(_cut, 0),
+    "cut to a tenth": partial(_cut, 0.1),
+    "one byte short": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "deleted": lambda path: path.unlink(),
+    "deleted with its journal": lambda path: [one.unlink() for one in path.parent.glob("buffer.db*")],
+    "zeroed": _zero,
+    "text": lambda path: path.write_bytes(b"nothing of the kind\n" * 100),
+    "magic overwritten": partial(_scribble, 0, 16),
+    "first page zeroed": partial(_zero_page, 0),
+    "second page zeroed": partial(_zero_page, 1),
+    "third page zeroed": partial(_zero_page, 2),
+    "one bit of noise in the middle": partial(_scribble, 0.5, 1),
+    "its last pages overwritten": partial(_scribble, 0.9, 2000),
+    "twenty pages overwritten": partial(_scribble, 0.3, 20_000),
+    "journal zeroed": partial(_journal, _zero),
+    "journal cut to half": partial(_journal, partial(_cut, 0.5)),
+    "journal torn": partial(_journal, partial(_scribble, 0.5, 500)),
+}
+"""What can become of a buffer's file while the gateway is down."""
+
+
+async def _damaged(names: list[str], bench: Bench) -> None:
+    path = bench.folder / "disk" / "buffer.db"
+    for name in names:
+        await bench.proxy.refuse()
+        await asyncio.sleep(seconds(4, 2.5))
+        await bench.gateway.stop(signal.SIGKILL)
+        DAMAGES[name](path)
+        await bench.gateway.start()
+        await bench.gateway.status()
+        await bench.proxy.restore()
+        bench.over()
+        await bench.arrives()
+        await bench.delivered()
+
+
+def _up(*sizes: int) -> list[dict[str, int]]:
+    return [{"up": size} for size in sizes]
+
+
+def _down(*sizes: int) -> list[dict[str, int]]:
+    return [{"down": size} for size in sizes]
+
+
+_QUICK = {"retry_max": "200ms"}
+_IMPATIENT = {"keepalive": "2s", "ack_timeout": "3s"}
+_CONNECT = _up(1, 2, 20, 100, 200, 250, 300) + _down(1, 2, 4, 8)
+_PUBLISH = _up(400, 500, 1_000, 3_000, 6_000, 10_000, 20_000, 33_333, 50_000)
+_ACK = _down(12, 13, 14, 16, 17, 19, 22, 25, 30)
+_MORE = random.Random(7)
+
+CASES = [
+    Case("broker stopped for {:.0f} s".format(seconds(60, 4)), _broker_stopped, persistent=True),
+    Case("link refused for {:.0f} s".format(seconds(60, 4)), _link_refused),
+    Case("link silent for {:.0f} s, longer than keepalive".format(seconds(60, 8)), partial(_silent, seconds(60, 8)), _IMPATIENT),
+    Case("link silent for {:.0f} s, shorter than keepalive: bytes lost".format(seconds(8, 3)), partial(_silent, seconds(8, 3))),
+    Case("link silent for {:.0f} s, shorter than keepalive: bytes late".format(seconds(8, 3)), _held),
+    Case("reset in CONNECT or CONNACK", partial(_resets, _CONNECT), _QUICK),
+    Case("reset in PUBLISH", partial(_resets, _PUBLISH + _up(*(_MORE.randrange(300, 60_000) for _ in range(60 * SOAK)))), _QUICK),
+    Case("reset in PUBACK", partial(_resets, _ACK + _down(*(_MORE.randrange(12, 80) for _ in range(30 * SOAK)))), _QUICK),
+    Case("broker drops the session", _session_dropped),
+    Case("50 ms each way", partial(_slow, 0.05)),
+    Case("800 ms each way", partial(_slow, 0.8)),
+    Case("process stopped (SIGSTOP) for {:.0f} s".format(seconds(30, 5)), _stopped_process, _IMPATIENT),
+    Case("stop and start (SIGTERM)", _restarted),
+    *(
+        Case(f"kill -9 at {seconds(50, 3):.0f} random moments, {i + 1}", partial(_killed, int(seconds(50, 3)), i), unflushed=True)
+        for i in range(4 if SOAK else 1)
+    ),
+    *(
+        Case(f"buffer damaged after a kill -9: {', '.join(names)}", partial(_damaged, names), damage=True)
+        for names in ([[name] for name in DAMAGES] if SOAK else [list(DAMAGES)[:3]])
+    ),
+    Case("disk full, and free again", _disk_full, buffer={"max_bytes": "8MiB"}, disk="24m"),
+    *(Case(f"every write fails ({error}), and works again", partial(_read_only, error)) for error in ("EROFS", "EIO")),
+]  # fmt: skip
+"""All of them."""
+
+
+def impossible(case: Case) -> str:
+    """Why the case cannot be run here; empty if it can."""
+    if case.disk and os.geteuid() != 0:
+        return "needs root to mount a small disk"
+    if isinstance(case.act, partial) and case.act.func is _read_only and not shutil.which("strace"):
+        return "needs strace"
+    return ""
+

@@ -1,0 +1,247 @@
+"""One gateway under 1,000 readings a second between real devices and a real broker, and what became of each reading.
+
+A fault is put in by the case; the bench notes when it was over. What arrived is judged afterwards, from the messages
+alone and against what the devices say they served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from edged.testing.audit import Audit
+from edged.testing.proxy import FaultProxy
+from tests.support.checker import check, rows
+from tests.support.gateway import Gateway
+from tests.support.load_server import REGISTERS, load_server, points_yaml
+from tests.support.mosquitto import Mosquitto
+from tests.support.subscriber import Subscriber, subscribed
+
+SOAK = bool(os.environ.get("EDGED_SOAK"))
+"""The long versions: `make soak`."""
+DEVICES = 20
+WINDOW = 20
+"""The default in-flight window: so many messages may be repeated after a fault."""
+A_POLL = DEVICES * REGISTERS
+"""Readings of one second."""
+_PATIENCE = 120.0
+
+
+def seconds(long: float, short: float) -> float:
+    """How long a fault lasts, in `make soak` and in the ordinary tests."""
+    return long if SOAK else short
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A fault, and how much it may cost."""
+
+    name: str
+    act: Callable[[Bench], Awaitable[None]]
+    connection: Mapping[str, Any] = field(default_factory=dict)
+    buffer: Mapping[str, Any] = field(default_factory=dict)
+    disk: str = ""
+    """The size of the disk that the buffer has to itself, if it has one."""
+    persistent: bool = False
+    """The broker keeps its sessions over a restart."""
+    unflushed: bool = False
+    """The daemon is killed: what it had not flushed may be gone."""
+    damage: bool = False
+    """The disk destroys stored readings: they may be gone, but not without a word."""
+
+
+@dataclass(slots=True)
+class Row:
+    """A line of the table."""
+
+    case: str
+    readings: int = 0
+    faults: int = 0
+    lost: int = 0
+    """Readings that had been flushed, or were read outside of a crash, and never arrived."""
+    unflushed: int = 0
+    """Readings that were never flushed when the daemon was killed: at most `allowed`."""
+    allowed: int = 0
+    destroyed: int = 0
+    """Readings that the disk destroyed, by the daemon's own count or log."""
+    duplicates: int = 0
+    """Messages."""
+    out_of_order: int = 0
+    wrong: int = 0
+    adds_up: bool = True
+    live_again: float = 0.0
+    """Seconds from the end of a fault to the arrival of something read after it; the longest."""
+    caught_up: float = 0.0
+    """Seconds from the end of a fault until everything read before its end had arrived; the longest."""
+    log: str = ""
+
+    def complaints(self) -> list[str]:
+        """What is not as promised."""
+        found = {
+            f"{self.lost} readings lost": self.lost,
+            f"{self.unflushed} readings lost by kills, {self.allowed} allowed": self.unflushed > self.allowed,
+            f"{self.duplicates} duplicates after {self.faults} faults": self.duplicates > WINDOW * self.faults,
+            f"{self.out_of_order} out of order": self.out_of_order,
+            f"{self.wrong} wrong": self.wrong,
+            f"{self.destroyed} readings destroyed without a word": self.destroyed and " damaged " not in self.log,
+            "the counters do not add up": not self.adds_up,
+            "nothing arrived": not self.readings,
+            "no fault was put in": not self.faults,
+        }
+        return [f"{self.case}: {what}" for what, is_so in found.items() if is_so]
+
+
+class Bench:
+    """What a case works with."""
+
+    def __init__(self, case: Case, folder: Path, ports: list[int], broker: Mosquitto, sub: Subscriber) -> None:
+        self.case = case
+        self.folder = folder
+        self.broker = broker
+        self.subscriber = sub
+        self.proxy = FaultProxy("127.0.0.1", broker.port)
+        self.gateway: Gateway
+        self._ports = ports
+        self._healed: list[int] = []
+        self.kills = 0
+
+    def configure(self) -> None:
+        """Write the gateway's configuration. The proxy is listening."""
+        ports = self._ports
+        url = f"mqtt://127.0.0.1:{self.proxy.port}"
+        buses = {f"b{i}": {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": port} for i, port in enumerate(ports)}
+        devices = {f"d{i}": {"bus": f"b{i}", "unit": 1, "every": "1s", "points": points_yaml()} for i in range(DEVICES)}
+        connection = {"connector": "mqtt", "url": url, "retry_max": "1s", **self.case.connection}
+        buffer = {"path": str(self.folder / "disk" / "buffer.db"), "min_free": "1MiB", **self.case.buffer}
+        config = {
+            "gateway": {"id": "plant-7"}, "buses": buses, "devices": devices,
+            "connections": {"cloud": connection}, "buffer": buffer,
+        }  # fmt: skip
+        self.gateway = Gateway(self.folder / "gateway", config)
+
+    def over(self) -> None:
+        """The fault is over now."""
+        self._healed.append(time.time_ns() // 1000)
+
+    async def arrives(self, messages: int = 2) -> None:
+        """Wait until so many more messages have arrived."""
+        wanted = len(self.subscriber.messages) + messages
+        async with asyncio.timeout(_PATIENCE):
+            while len(self.subscriber.messages) < wanted:
+                await asyncio.sleep(0.05)
+
+    async def delivered(self) -> dict[str, Any]:
+        """Wait until nothing older than a few flushes is pending; returns the status."""
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                status = await self.gateway.status()
+                buffer = status["buffer"]
+                if buffer["connections"]["cloud"]["pending"] + buffer["waiting"] <= 3 * A_POLL:
+                    return status
+                await asyncio.sleep(0.2)
+
+    async def kill(self, number: int) -> None:
+        """End the daemon with a signal and start it again."""
+        await self.gateway.stop(number)
+        self.kills += 1
+        await self.gateway.start()
+        self.over()
+
+    def served(self) -> dict[str, int]:
+        """Device → how many reads it has answered, by its own count."""
+        counts = {}
+        for i, port in enumerate(self._ports):
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+                connection.sendall(struct.pack(">HHHBBHH", 1, 0, 6, 1, 3, 4, 2))
+                (count,) = struct.unpack(">I", connection.recv(64)[9:13])
+            counts[f"d{i}"] = int(count) - 1
+        return counts
+
+    def judge(self, status: Mapping[str, Any]) -> Row:
+        """What became of everything, once the gateway has ended."""
+        arrived = [(orjson.loads(message.payload), message.at) for message in self.subscriber.messages]
+        audit = Audit()
+        for payload, _ in arrived:
+            audit.take(payload)
+        report = check(payload for payload, _ in arrived)
+        # A poll that the end cut off may have been answered without being taken.
+        tail = sum(max(0, count - report.last.get(device, 0) - 1) for device, count in self.served().items())
+        gone = (report.missing + tail) * REGISTERS
+        buffer = status["buffer"]
+        cloud = buffer["connections"]["cloud"]
+        row = Row(self.case.name, report.good_readings, len(self._healed), log=self.gateway.lines())
+        row.adds_up = adds_up(buffer) and (self.case.damage or audit.readings >= cloud["delivered"])
+        epochs = {(lane.gateway, lane.epoch) for lane in audit.lanes}
+        uncovered = sum(last - first + 1 for epoch in epochs for first, last in audit.gaps(*epoch))
+        unseen = max(len(audit.missing), uncovered)
+        row.duplicates, row.out_of_order = audit.duplicates, audit.out_of_order + report.disordered
+        row.wrong = report.wrong
+        if self.case.damage:
+            row.destroyed = gone
+        elif self.case.unflushed:
+            row.allowed = self.kills * 2 * A_POLL
+            row.unflushed, row.lost = gone, unseen * REGISTERS
+        else:
+            row.lost = max(gone, unseen * REGISTERS)
+        times = [(max(at for _, at, _ in rows(payload)), at) for payload, at in arrived]
+        for healed in self._healed:
+            row.live_again = max(row.live_again, min((at for read, at in times if read > healed), default=0) - healed)
+            row.caught_up = max(row.caught_up, max((at for read, at in times if read <= healed), default=0) - healed)
+        row.live_again, row.caught_up = row.live_again / 1e6, row.caught_up / 1e6
+        return row
+
+
+def adds_up(buffer: Mapping[str, Any]) -> bool:
+    """Promise 5."""
+    settled = ("delivered", "expired", "evicted", "dead", "pending")
+    return buffer["read"] == buffer["stored"] + buffer["suppressed"] + buffer["rejected"] + buffer["waiting"] and all(
+        connection["stored_for"] == sum(connection[key] for key in settled)
+        for connection in buffer["connections"].values()
+    )
+
+
+@asynccontextmanager
+async def _bench(case: Case, folder: Path) -> AsyncIterator[Bench]:
+    disk = folder / "disk"
+    disk.mkdir(parents=True)
+    async with AsyncExitStack() as stack:
+        if case.disk:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={case.disk}", "edged-test", disk], check=True)
+            stack.callback(subprocess.run, ["umount", "-l", disk], check=True)
+        ports = stack.enter_context(load_server(DEVICES))
+        broker = stack.enter_context(Mosquitto(folder / "broker", persistence=case.persistent))
+        sub = stack.enter_context(subscribed(broker.port, "edged/+/data"))
+        bench = Bench(case, folder, ports, broker, sub)
+        await stack.enter_async_context(bench.proxy)
+        bench.configure()
+        yield bench
+
+
+async def run(case: Case, folder: Path) -> Row:
+    """Run one case and judge it."""
+    async with _bench(case, folder) as bench:
+        await bench.gateway.start()
+        try:
+            await bench.arrives(3)
+            await case.act(bench)
+            bench.proxy.delay = 0.0
+            await bench.proxy.restore()
+            await bench.arrives(2)
+            status = await bench.delivered()
+            code = await bench.gateway.stop()
+        finally:
+            await bench.gateway.stop(9)
+        await asyncio.sleep(0.5)
+        assert code == 0, bench.gateway.lines()
+        return await asyncio.to_thread(bench.judge, status)
