@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from bleak.backends.bluezdbus import manager as bleak_manager
@@ -21,9 +21,6 @@ from dbus_fast.aio import MessageBus
 from dbus_fast.errors import AuthError, DBusError
 
 from edged.adapter import Reason, TransientError
-
-if TYPE_CHECKING:
-    from dbus_fast.service import ServiceInterface
 
 T = TypeVar("T")
 
@@ -198,6 +195,7 @@ class Bluez:
         self._ended: asyncio.Task[None] | None = None
         self._watched = ""
         self._rules: list[str] = []
+        self._served: dict[str, Callable[[Message], Message]] = {}
         self.owner = ""
         """The D-Bus name of the bluetoothd that runs: another one after a restart."""
         self.trouble = asyncio.Event()
@@ -226,7 +224,7 @@ class Bluez:
             bus.disconnect()
             raise
         self._bus = bus
-        bus.add_message_handler(self._signal)
+        bus.add_message_handler(self._message)
         self._ended = asyncio.create_task(self._wait_for_end(bus), name="D-Bus connection")
         await self._match(f"type='signal',sender='{_DBUS}',member='NameOwnerChanged',arg0='{SERVICE}'")
 
@@ -288,12 +286,9 @@ class Bluez:
         """Another one whenever what was registered with bluetoothd is gone."""
         return f"{self._bus.unique_name if self._bus else ''} {self.owner}"
 
-    def export(self, path: str, interface: ServiceInterface) -> None:
-        """Offer an object to bluetoothd. Raises TransientError."""
-        if self._bus is None:
-            raise explain(EOFError())
-        self._bus.unexport(path, interface)
-        self._bus.export(path, interface)
+    def serve(self, path: str, answer: Callable[[Message], Message]) -> None:
+        """Answer bluetoothd's calls to this path."""
+        self._served[path] = answer
 
     async def call(
         self, to: str, path: str, interface: str, member: str, signature: str = "", body: Sequence[Any] = (),
@@ -322,9 +317,16 @@ class Bluez:
             await self.call(_DBUS, "/org/freedesktop/DBus", _DBUS, "AddMatch", "s", [rule])
             self._rules.append(rule)
 
+    def _message(self, message: Message) -> Message | None:
+        if message.message_type is MessageType.SIGNAL:
+            self._signal(message)
+        elif message.message_type is MessageType.METHOD_CALL and message.path in self._served:
+            if message.sender == self.owner:
+                return self._served[message.path](message)
+            return Message.new_error(message, "org.freedesktop.DBus.Error.AccessDenied", "only bluetoothd may ask")
+        return None
+
     def _signal(self, message: Message) -> None:
-        if message.message_type is not MessageType.SIGNAL:
-            return
         if message.member == "NameOwnerChanged" and message.body[0] == SERVICE:
             self.tell("bluetoothd was started again" if message.body[2] else "bluetoothd has ended")
         elif message.member == "InterfacesRemoved":

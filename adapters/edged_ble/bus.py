@@ -56,12 +56,12 @@ class Bus:
         self._by_key: dict[str, list[Listener]] = {}
         for device, spec in devices.items():
             self._listeners[device] = listener = Listener(_decoder(device, spec), float(spec.expect))
-            self._by_key.setdefault(spec.address.upper() or spec.name, []).append(listener)
+            self._by_key.setdefault(spec.address or spec.name, []).append(listener)
         self.radio = Radio(
             name,
             config,
             self._hear,
-            addresses=[spec.address.upper() for spec in devices.values() if spec.address],
+            addresses=[spec.address for spec in devices.values() if spec.address],
             names=[spec.name for spec in devices.values() if not spec.address],
             companies=[s.data.company for s in devices.values() if s.data and s.data.company is not None],
             services=[uuid_of(s.data.service) for s in devices.values() if s.data and s.data.service],

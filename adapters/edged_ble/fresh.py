@@ -28,6 +28,9 @@ class Fresh:
         self._kept: dict[str, tuple[Any, Any, Any]] = {}
         self._cached: set[str] = set()
 
+    def __len__(self) -> int:
+        return len(self._last) + len(self._kept)
+
     def begin(self, cached: Collection[str]) -> None:
         """From here on bleak starts with an empty memory, and bluetoothd knew these paths already."""
         self._last.clear()

@@ -86,7 +86,6 @@ class Job:
     """Point → field."""
     characteristics: tuple[Characteristic, ...]
     events: frozenset[str]
-    complete: bool
     delivered: int = 0
     """The number of the last measurement."""
     seen: int = 0
@@ -145,7 +144,7 @@ class Job:
         late = frozenset(
             point
             for name, points in self.heard.items()
-            if name not in self.events and listener.fields.get(name, 0 if self.complete else before) < before
+            if name not in self.events and listener.fields.get(name, 0) < before
             for point in points
         )
         fresh, self.missed = late - self.missed, late
@@ -158,39 +157,37 @@ _SHAPES = 64
 def prepare(device: str, config: BleDevice, decoder: Decoder | None, points: Sequence[str]) -> Job:
     """The job for these points. Raises ConfigError."""
     kinds = decoder.points if decoder else {}
-    wanted = tuple(points) or tuple(kinds)
+    if unknown := [point for point in points if point not in config.points]:
+        raise ConfigError(f"{device} has no point {unknown[0]!r}")
     heard: dict[str, list[str]] = {}
     radio: list[str] = []
     fields: dict[str, str] = {}
-    for point in wanted:
-        spec = config.points.get(Name(point))
-        if spec is None and point not in kinds and point not in {RSSI, LAST_SEEN}:
-            raise ConfigError(f"{device} has no point {point!r}")
-        if spec is not None and spec.characteristic:
+    for point in points:
+        spec = config.points[Name(point)]
+        if spec.characteristic:
             continue
-        name = (spec.field if spec else "") or point
+        name = spec.field or point
         fields[point] = name
-        if name in {RSSI, LAST_SEEN} and name not in kinds:
+        if point in config.radio_points:
             radio.append(point)
         else:
             heard.setdefault(name, []).append(point)
     return Job(
         device,
-        wanted,
+        tuple(points),
         {name: tuple(names) for name, names in heard.items()},
         tuple(radio),
         fields,
-        _characteristics(config, wanted),
+        _characteristics(config, points),
         frozenset(name for name, kind in kinds.items() if kind.event),
-        bool(config.points) or (decoder is not None and decoder.complete),
     )
 
 
 def _characteristics(config: BleDevice, points: Sequence[str]) -> tuple[Characteristic, ...]:
     groups: dict[tuple[str, str, bool], list[Place]] = {}
     for point in points:
-        spec = config.points.get(Name(point))
-        if spec is None or not spec.characteristic:
+        spec = config.points[Name(point)]
+        if not spec.characteristic:
             continue
         uuid, service = uuid_of(spec.characteristic), uuid_of(spec.service) if spec.service else ""
         groups.setdefault((uuid, service, spec.notify), []).append(_place(point, spec, uuid))
@@ -198,14 +195,7 @@ def _characteristics(config: BleDevice, points: Sequence[str]) -> tuple[Characte
 
 
 def _place(point: str, spec: BlePoint, uuid: str) -> Place:
-    known = gatt.FORMATS.get(uuid)
-    if known is not None and spec.at is None and spec.type is None:
-        return Place(point, spec.field or (point if point in known.points else known.main), None)
-    return Place(
-        point,
-        "",
-        Field(
-            spec.at or 0, spec.type or "uint8", spec.order, spec.length, spec.bit, spec.bits, spec.enum, spec.flags,
-            spec.invalid,
-        ),
-    )  # fmt: skip
+    if spec.has_layout:
+        return Place(point, "", spec.layout)
+    known = gatt.FORMATS[uuid]
+    return Place(point, spec.field or (point if point in known.points else known.main), None)

@@ -35,7 +35,7 @@ from .codecs.advert import Advertisement
 from .config import BleBus
 from .fresh import Fresh
 from .strangers import Strangers, is_private
-from .watchdog import AT_MOST, Step, Watchdog
+from .watchdog import Step, Watchdog
 
 if TYPE_CHECKING:
     from bleak.args.bluez import BlueZScannerArgs, OrPatternLike
@@ -105,7 +105,7 @@ class Radio:
         self.error: TransientError | None = None
         self.silence = ""
         """Why a person should look at the radio, while it hears nothing at all."""
-        self.dog = Watchdog(time.monotonic(), at_least=float(config.silence), at_most=max(AT_MOST, config.silence))
+        self.dog = Watchdog(time.monotonic(), at_least=float(config.silence))
         self.strangers = Strangers(config.allow)
         self.devices: dict[str, BLEDevice] = {}
         """Of the wanted senders those that were heard, by address or by name: what bleak connects to."""

@@ -32,7 +32,7 @@ class Watchdog:
     """The ladder of one radio. All times are seconds on one monotonic clock."""
 
     def __init__(self, now: float, *, at_least: float = AT_LEAST, at_most: float = AT_MOST) -> None:
-        self._at_least, self._at_most = at_least, at_most
+        self._at_least, self._at_most = at_least, max(at_least, at_most)
         self._last = self._stepped = now
         self._window = now
         self._longest = 0.0

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.fakebluez import FakeBluez, PrivateBus, dbus_daemon, private_bus
+
+
+@pytest.fixture
+def dbus(tmp_path: Path) -> Iterator[PrivateBus]:
+    if dbus_daemon() is None:
+        pytest.skip("there is no dbus-daemon: sudo apt install dbus-daemon")
+    with private_bus(tmp_path) as bus:
+        yield bus
+
+
+@pytest.fixture
+async def bluez(dbus: PrivateBus) -> AsyncIterator[FakeBluez]:
+    fake = await FakeBluez().start()
+    yield fake
+    if fake.running:
+        fake.stop()
