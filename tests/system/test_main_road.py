@@ -17,13 +17,13 @@ from typing import Any
 
 import orjson
 import pytest
-from edged.testing.audit import Audit
-from tests.support.mosquitto import Mosquitto
 
+from edged.testing.audit import Audit
 from edged.testing.proxy import FaultProxy
 from tests.support.checker import Report, check
 from tests.support.gateway import Gateway, running
 from tests.support.load_server import REGISTERS, load_server, points_yaml
+from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber, subscribed
 
 pytestmark = pytest.mark.mosquitto
