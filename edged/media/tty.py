@@ -102,12 +102,25 @@ def _prepare(port: serial.Serial, settings: LineSettings, path: str) -> None:
             delay_before_tx=settings.rs485_before,
             delay_before_rx=settings.rs485_after,
         )
+    if settings.parity != "none":
+        check_parity(port.fileno())
     if _is_pty(path):
         return
     # The lock only keeps out who asks for it; this keeps out everybody but root.
     fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
     if settings.low_latency:
         _ask_for_low_latency(port.fileno(), path)
+
+
+def check_parity(fd: int) -> None:
+    """Have the driver look at the parity that arrives; pyserial leaves that off.
+
+    A character with a wrong parity is then read as NUL instead of as if it were right (termios(3), INPCK): no text and
+    no checksum passes with that, and some protocols have nothing but the parity to protect them.
+    """
+    attributes = termios.tcgetattr(fd)
+    attributes[0] |= termios.INPCK
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)
 
 
 def _ask_for_low_latency(fd: int, path: str) -> None:

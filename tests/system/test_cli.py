@@ -48,6 +48,8 @@ async def edged(*arguments: str | Path, interrupt_after: float | None = None, **
         sys.executable, "-m", "edged", *map(str, arguments),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONWARNINGS": "error", "EDGED_CONFIG": "/nonexistent/edged.yaml", **environ},
+        # A shell that runs the tests in the background makes them ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     if interrupt_after is not None:
         await asyncio.sleep(interrupt_after)
