@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.support.cc import compiled
 
 SOURCE = Path(__file__).with_name("libmodbus_server.c")
 
 
 def build() -> Path:
     """The compiled server. Skips the test, with the reason, where it cannot be built."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler (cc): apt install gcc libmodbus-dev")
-    name = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    program = Path(tempfile.gettempdir()) / f"edged-libmodbus-server-{os.getuid()}-{name}"
-    if not program.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / "server"
-            command = [compiler, "-O1", "-Wall", "-I/usr/include/modbus", str(SOURCE), "-o", str(made), "-lmodbus"]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)  # our own command
-            if result.returncode:
-                missing = "modbus.h" in result.stderr or "-lmodbus" in result.stderr
-                if missing:
-                    pytest.skip("libmodbus is not installed: apt install libmodbus-dev")
-                raise AssertionError(result.stderr)
-            staged = program.with_suffix(f".{os.getpid()}")
-            shutil.copy2(made, staged)
-            staged.rename(program)
-    return program
+    flags = ("-I/usr/include/modbus", "-lmodbus")
+    return compiled(SOURCE, *flags, needs="libmodbus-dev", missing=("modbus.h", "-lmodbus"))
 
 
 @contextlib.contextmanager
