@@ -104,8 +104,10 @@ async def _killed(times: int, seed: int, bench: Bench) -> None:
         await bench.kill(signal.SIGKILL)
 
 
-async def _disk_full(bench: Bench) -> None:
+async def _disk_full(cut_off: bool, bench: Bench) -> None:  # noqa: FBT001  # one of two cases
     """Something else fills the disk to the last byte, and keeps it full."""
+    if cut_off:
+        await bench.proxy.refuse()
     filler = bench.folder / "disk" / "filler"
     for _ in range(int(seconds(3, 1))):
         with filler.open("ab", buffering=0) as file:
@@ -116,7 +118,11 @@ async def _disk_full(bench: Bench) -> None:
                             pass
                     except OSError:
                         continue
+                assert os.statvfs(filler).f_bavail == 0
                 await asyncio.sleep(_FULL)
+        if cut_off:
+            assert (await bench.gateway.status())["buffer"]["alarm"] == "failing"
+            await bench.proxy.restore()
         filler.unlink()
         bench.over()
         await bench.delivered()
@@ -196,7 +202,7 @@ async def _damaged(names: list[str], bench: Bench) -> None:
     path = bench.folder / "disk" / "buffer.db"
     for name in names:
         await bench.proxy.refuse()
-        await asyncio.sleep(seconds(4, 2.5))
+        await asyncio.sleep(seconds(30, 2.5))
         await bench.gateway.stop(signal.SIGKILL)
         DAMAGES[name](path)
         await bench.gateway.start()
@@ -244,7 +250,8 @@ CASES = [
         Case(f"buffer damaged after a kill -9: {', '.join(names)}", partial(_damaged, names), damage=True)
         for names in ([[name] for name in DAMAGES] if SOAK else [list(DAMAGES)[:3]])
     ),
-    Case("disk full, and free again", _disk_full, buffer={"max_bytes": "8MiB"}, disk="24m"),
+    Case("disk full, and free again", partial(_disk_full, False), buffer={"max_bytes": "8MiB"}, disk="24m"),
+    Case("disk full and broker away", partial(_disk_full, True), buffer={"max_bytes": "8MiB", "min_free": 0}, disk="24m"),
     *(Case(f"every write fails ({error}), and works again", partial(_read_only, error)) for error in ("EROFS", "EIO")),
 ]  # fmt: skip
 """All of them."""

@@ -43,6 +43,11 @@ class Gateway:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether its process has ended by itself, or was made to."""
+        return self._process is not None and self._process.returncode is not None
+
     async def start(self) -> None:
         """Start the daemon; returns at once."""
         with self.log.open("ab") as log:
