@@ -19,7 +19,6 @@ from .codecs.gatt import FORMATS
 from .codecs.layout import INTEGERS, FieldType, Order, Pattern
 from .known import BYTES, KNOWN, RADIO_POINTS
 from .point import BlePoint
-from .units import base_of
 
 __all__ = ["Allow", "BleBus", "BleDevice", "BlePoint", "ByteMap", "Match", "Packet"]
 
@@ -282,11 +281,10 @@ class BleDevice(DeviceConfig):
         if point.has_layout:
             raise ValueError(f"`points`: {name}: `at` and `type` are for `decoder: bytes` and for a `characteristic`")
         known = KNOWN.get(self.decoder)
-        kinds = {**RADIO_POINTS, **(known.points if known else {})}
-        base = field if field in kinds else base_of(field, known.points) if known and not known.common else None
-        if base is None:
-            raise ValueError(_unknown(name, field, self.decoder, kinds))
-        return _completed(name, point, kinds[base], f"decoder {self.decoder}")
+        kind = (known.kind(field) if known else None) or RADIO_POINTS.get(field)
+        if kind is None:
+            raise ValueError(_unknown(name, field, self.decoder, {**(known.points if known else {}), **RADIO_POINTS}))
+        return _completed(name, point, kind, f"decoder {self.decoder}")
 
     def _check_connection(self) -> None:
         for name in self.connected:

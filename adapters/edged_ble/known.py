@@ -35,6 +35,18 @@ class Known:
     """How many bytes a bind key can have; none where there is no encryption."""
     package: str = ""
     """The library it needs, from the extra `ble-decoders`; empty for our own."""
+    numbers: bool = False
+    """A sensor that has several of a value numbers them: `temperature`, `temperature_2`."""
+
+    def kind(self, name: str) -> Kind | None:
+        """What the value of this name is; None if there is no such value."""
+        base: str | None = name
+        if self.package:
+            base = units.base_of(name, self.points)
+        elif self.numbers and name not in self.points:
+            head, _, number = name.rpartition("_")
+            base = head if number.isdecimal() and number.isascii() and int(number) > 1 else None
+        return None if base is None else self.points.get(base)
 
 
 def _library(name: str, key: bytes | None) -> Decoder:
@@ -55,7 +67,7 @@ KNOWN: Mapping[str, Known] = {
         ("temperature", "humidity", "battery", "battery_voltage"),
         lambda _: atc.Atc(),
     ),
-    "bthome": Known("BTHome version 2", bthome.POINTS, (), bthome.BTHome, (16,)),
+    "bthome": Known("BTHome version 2", bthome.POINTS, (), bthome.BTHome, (16,), numbers=True),
     "eddystone": Known("Eddystone UID, URL and TLM", beacons.EDDYSTONE_POINTS, (), lambda _: beacons.Eddystone()),
     "ess": Known(
         "Standard characteristics as service data: temperature, humidity, pressure, battery …",

@@ -25,6 +25,8 @@ POINTS: Mapping[str, Kind] = {
 _ATC1441 = Struct(">6shBBHB")
 _CUSTOM = Struct("<6shHHBBB")
 LENGTHS = frozenset({_ATC1441.size, _CUSTOM.size})
+_ENCRYPTED = frozenset({8, 11})
+"""The same two, encrypted."""
 
 
 class Atc(Stateless):
@@ -35,6 +37,8 @@ class Atc(Stateless):
     def decode(self, adv: Advertisement) -> Decoded | None:
         """What the thermometer says."""
         data = adv.service_data.get(SERVICE)
+        if data is not None and len(data) in _ENCRYPTED:
+            return refused("encrypted ATC: set the thermometer to BTHome with encryption, or turn encryption off")
         if data is None or len(data) not in LENGTHS:
             return None
         if len(data) == _ATC1441.size:

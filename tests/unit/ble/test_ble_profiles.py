@@ -1,0 +1,138 @@
+"""Every shipped profile decodes the vectors that it brings, and takes nothing that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edged_ble.codecs.advert import Advertisement, uuid_of
+from edged_ble.codecs.gatt import FORMATS
+from edged_ble.config import BleDevice
+from edged_ble.decoders import KNOWN, decoder_for
+from ruamel.yaml import YAML
+
+from edged.adapter import Name, Quality, Sample, Value, bad
+from edged.pipeline import DevicePipeline
+
+PROFILES = sorted((Path(__file__).parents[3] / "adapters/edged_ble/profiles").glob("*.yaml"))
+Make = Callable[[Mapping[str, Any]], BleDevice]
+
+
+def document(path: Path) -> dict[str, Any]:
+    return YAML(typ="safe").load(path)  # type: ignore[no-any-return]  # a profile is a mapping
+
+
+def vectors() -> Iterator[Any]:
+    for path in PROFILES:
+        for vector in document(path)["tests"]:
+            yield pytest.param(path, vector, id=f"{path.stem}-{vector['name']}")
+
+
+def settings(path: Path, vector: Mapping[str, Any]) -> dict[str, Any]:
+    profile = document(path)
+    result = {"address": "A4:C1:38:00:00:01", **profile.get("device", {}), "points": profile["points"]}
+    if "address" in vector:
+        result["address"] = vector["address"]
+    if "key" in vector:
+        result["bind_key"] = vector["key"]
+    return result
+
+
+def needs_library(device: BleDevice) -> None:
+    package = KNOWN[device.decoder].package if device.decoder in KNOWN else ""
+    if package and find_spec(package.replace("-", "_")) is None:
+        pytest.skip(f"{package} is not installed: pip install 'edged[ble-decoders]'")
+
+
+def heard(device: BleDevice, vector: Mapping[str, Any]) -> dict[str, tuple[Value, Quality | None]]:
+    data = bytes.fromhex(str(vector["hex"]))
+    adv = Advertisement(
+        device.address,
+        vector.get("device_name"),
+        -60,
+        {vector["company"]: data} if "company" in vector else {},
+        {uuid_of(str(vector["service"])): data} if "service" in vector else {},
+    )
+    decoder = decoder_for(device)
+    assert decoder is not None
+    found = decoder.decode(adv)
+    if found is None:
+        return {}
+    assert not found.values or not found.problem
+    return {
+        point: (found.values[field], found.quality.get(field))
+        for point in device.advertised
+        if (field := device.points[point].field or point) in found.values
+    }
+
+
+def read(device: BleDevice, vector: Mapping[str, Any]) -> dict[str, tuple[Value, Quality | None]]:
+    data, uuid = bytes.fromhex(str(vector["hex"])), uuid_of(str(vector["characteristic"]))
+    points = [point for point in device.connected if uuid_of(device.points[point].characteristic) == uuid]
+    result: dict[str, tuple[Value, Quality | None]] = {}
+    for point in points:
+        config = device.points[point]
+        if config.has_layout:
+            value = config.layout.read(data)
+            result[point] = (None, value or bad("decode")) if isinstance(value, Quality | None) else (value, None)
+            continue
+        try:
+            values = FORMATS[uuid].parse(data)
+        except ValueError:
+            values = {config.field or point: None}
+        if (config.field or point) in values:
+            value = values[config.field or point]
+            result[point] = value, bad("decode") if value is None else None
+    return result
+
+
+def test_there_are_profiles_of_a_dozen_sensors_and_of_the_standard_services() -> None:
+    services = [path for path in PROFILES if path.stem.endswith("-service")]
+    assert len(services) >= 5
+    assert len(PROFILES) - len(services) >= 12
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_profile_names_its_source_and_has_good_and_bad_vectors(path: Path) -> None:
+    profile = document(path)
+    assert profile["profile"] == path.stem
+    assert len(profile["source"]) > 20
+    assert profile["title"]
+    assert any("values" in vector for vector in profile["tests"])
+    assert any(vector.get("rejected") or vector.get("bad") for vector in profile["tests"])
+    told = {point for vector in profile["tests"] for point in vector.get("values", {})}
+    assert len(told) >= len(profile["points"].keys() - {"rssi", "last_seen"}) / 2
+
+
+@pytest.mark.parametrize(("path", "vector"), list(vectors()))
+def test_vectors(path: Path, vector: dict[str, Any], device_of: Make) -> None:
+    device = device_of(settings(path, vector))
+    needs_library(device)
+    found = read(device, vector) if "characteristic" in vector else heard(device, vector)
+    if vector.get("rejected"):
+        assert not found
+        return
+    points = tuple(found)
+    quality = {i: why for i, (_, why) in enumerate(found.values()) if why is not None}
+    sample = Sample("thing", 0, 0, points, [value for value, _ in found.values()], quality)
+    computed = DevicePipeline(device.points).compute(sample)
+    readings = {reading.point: reading for reading in computed.readings()}
+    for point, value in vector.get("values", {}).items():
+        assert readings[point].quality.status != "bad", point
+        assert readings[point].value == (pytest.approx(value, abs=1e-9) if isinstance(value, float) else value), point
+        assert type(readings[point].value) is not bool or isinstance(value, bool)
+    for point in vector.get("bad", []):
+        assert readings[point].quality.status == "bad", point
+        assert readings[point].value is None, point
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_point_of_a_profile_has_a_unit_or_needs_none(path: Path, device_of: Make) -> None:
+    device = device_of(settings(path, {}))
+    assert device.points[Name("rssi")].unit == "dBm"
+    for name in ("temperature", "humidity", "pressure", "battery"):
+        if name in device.points:
+            assert device.points[Name(name)].unit
