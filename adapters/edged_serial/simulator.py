@@ -198,20 +198,21 @@ _DIALOGUES: Mapping[str, Callable[[Player, bytes, float], bytes]] = {"mbus": _pl
 class _Served:
     """Satisfies `edged.adapter.Simulator`."""
 
-    lines: dict[str, tuple[Line, LinePlayer]] = field(default_factory=dict)
+    lines: dict[str, Line] = field(default_factory=dict)
+    """The lines by bus, whose faults can be changed at any time."""
+    players: list[LinePlayer] = field(default_factory=list)
 
     @property
     def endpoints(self) -> Mapping[str, str]:
         """Bus → the port to open."""
-        return {name: line.port for name, (line, _) in self.lines.items()}
+        return {name: line.port for name, line in self.lines.items()}
 
     def state(self) -> Mapping[str, int]:
         """What was asked, answered and sent by itself."""
-        lines = [line for line, _ in self.lines.values()]
         return {
-            "requests": sum(line.requests for line in lines),
-            "answers": sum(line.answers for line in lines),
-            "sentences": sum(player.sentences for _, player in self.lines.values()),
+            "requests": sum(line.requests for line in self.lines.values()),
+            "answers": sum(line.answers for line in self.lines.values()),
+            "sentences": sum(player.sentences for player in self.players),
         }
 
 
@@ -235,7 +236,8 @@ async def simulated(
             line = await stack.enter_async_context(
                 Line(player.respond, baudrate=settings.baudrate, character_bits=settings.character_bits, link=link)
             )
-            served.lines[name] = line, player
+            served.lines[name] = line
+            served.players.append(player)
             for one in players:
                 tasks += [
                     group.create_task(player.talk(line, one, kind), name=f"{one.device.name} talks")

@@ -30,8 +30,13 @@ class _UnixConnection(http.client.HTTPConnection):
 def call(path: Path, target: str, *, method: str = "GET", timeout: float = 60) -> Any:
     """The parsed answer to one request. Raises NoDaemonError, EdgedError with the daemon's words."""
     with closing(_open(path, method, target, timeout)) as connection:
-        response = connection.getresponse()
-        record = json.loads(response.read())
+        try:
+            response = connection.getresponse()
+            record = json.loads(response.read())
+        except TimeoutError as exc:
+            raise EdgedError(f"the gateway did not answer within {timeout:g} s") from exc
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            raise EdgedError("the gateway ended before it had answered") from exc
     if response.status != http.client.OK:
         raise EdgedError(record.get("error", f"the daemon answered {response.status}"))
     return record
@@ -40,7 +45,10 @@ def call(path: Path, target: str, *, method: str = "GET", timeout: float = 60) -
 def lines(path: Path, target: str) -> Iterator[bytes]:
     """The lines of an endless answer. Raises NoDaemonError."""
     with closing(_open(path, "GET", target, None)) as connection:
-        yield from connection.getresponse()
+        try:
+            yield from connection.getresponse()
+        except (OSError, http.client.HTTPException) as exc:
+            raise EdgedError("the gateway has ended") from exc
 
 
 def _open(path: Path, method: str, target: str, timeout: float | None) -> http.client.HTTPConnection:

@@ -17,7 +17,7 @@ import os
 import time
 import tty
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -123,6 +123,10 @@ class Line:
     async def __aexit__(self, *exc: object) -> None:
         self.unplug()
         self._alarm.close()
+
+    def unpace(self) -> None:
+        """From now on nothing takes any time."""
+        self.character = self.silence = 0.0
 
     # -- the port ----------------------------------------------------------------------------------------------------
 
@@ -356,3 +360,18 @@ def sometimes(share: float, *faults: Fault) -> Fault:
 
 def _changed(bursts: Sequence[Burst], change: Callable[[bytes], bytes]) -> Sequence[Burst]:
     return [replace(burst, data=change(burst.data)) for burst in bursts]
+
+
+FAULTS: Mapping[str, Fault] = {
+    "noise-before": noise_before(2),
+    "noise-inside": noise_inside(1),
+    "noise-after": noise_after(2),
+    "corrupted": corrupted(1),
+    "truncated": truncated(1),
+    "dropped": dropped(1),
+    "paused": paused(0.05),
+    "late": late(1.2),
+    "dead": dead(),
+    "twice": twice(),
+}
+"""Faults by the names under which `edged simulate --fault` has them. `late` is later than the usual time-out of 1 s."""

@@ -186,12 +186,12 @@ async def test_sighup_does_not_end_it(gateway: Gateway) -> None:
 
 
 async def test_simulated_devices_answer_a_gateway_with_the_same_file(tmp_path: Path) -> None:
-    from edged.cli.demo import _free_port  # noqa: PLC0415  # only this test needs a port before anybody listens
+    from edged.cli.demo import free_port  # noqa: PLC0415  # only this test needs a port before anybody listens
 
     points = {"level": {"holding": 3, "type": "float32", "range": [0, 10]}, "pump": {"coil": 0}}
     config = {
         "gateway": {"id": "t2"},
-        "buses": {"plc": {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": _free_port()}},
+        "buses": {"plc": {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": free_port()}},
         "devices": {"tank": {"bus": "plc", "points": points}},
     }
     gateway = Gateway(tmp_path, config)
@@ -232,3 +232,35 @@ async def test_a_full_disk_at_the_start_is_waited_for(tmp_path: Path) -> None:
             assert (await gateway.status())["gateway"] == "t1"
     finally:
         assert ran_well("umount", "-l", disk)
+
+
+async def test_a_simulated_serial_line_goes_wrong_as_told(tmp_path: Path) -> None:
+    port = tmp_path / "line"
+    config = {
+        "gateway": {"id": "t3"},
+        "buses": {"line-a": {"adapter": "modbus-rtu", "port": str(port), "baudrate": 19200}, "lab": {"adapter": "sim"}},
+        "devices": {
+            "meter": {"bus": "line-a", "timeout": "300ms", "retries": 0, "points": {"a": {"holding": 0}}},
+        },
+    }
+    gateway = Gateway(tmp_path / "gateway", config)
+    state: list[str | Path] = ["--state", tmp_path / "state"]
+    for fault, code, words in (("echo", 0, "  a  "), ("dead", 1, "no answer"), ("corrupted", 1, "")):
+        serving = asyncio.create_task(
+            edged("simulate", gateway.config, *state, "--for", "4s", "--unpaced", "--fault", f"line-a={fault}")
+        )
+        while not port.exists():
+            assert not serving.done(), serving.result().err
+            await asyncio.sleep(0.02)
+        ran = await edged("read", "meter", "--direct", "--config", gateway.config, *state)
+        assert (fault, ran.code) == (fault, code), ran.out + ran.err
+        assert words in ran.out + ran.err
+        assert (await serving).code == 0
+    for wrong, words in (
+        ("line=echo", "there is no bus 'line'"),
+        ("line-a=bogus", "the faults are noise-before"),
+        ("line-a=dead:200%", "a share is written 5%"),
+    ):
+        ran = await edged("simulate", gateway.config, *state, "--fault", wrong)
+        assert ran.code == 2
+        assert words in ran.err
