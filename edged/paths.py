@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edged.errors import ConfigError
 
-_SYSTEM_CONFIG = Path("/etc/edged/edged.yaml")
+SYSTEM_CONFIG = Path("/etc/edged/edged.yaml")
 _SYSTEM_STATE = Path("/var/lib/edged")
 _SYSTEM_RUN = Path("/run/edged")
 
@@ -17,7 +17,7 @@ def config_path(given: str | None = None) -> Path:
 
     Raises ConfigError if none was given and the usual one is not there.
     """
-    path = Path(given or os.environ.get("EDGED_CONFIG") or _SYSTEM_CONFIG)
+    path = Path(given or os.environ.get("EDGED_CONFIG") or SYSTEM_CONFIG)
     if not given and not path.exists():
         raise ConfigError(f"there is no {path}: name your configuration on the command line, or in $EDGED_CONFIG")
     return path
