@@ -39,10 +39,11 @@ _SENSORS: Mapping[str, str] = {
 _TEXTS = ("charging_state", "key_id", "lock_method", "raw", "text")
 _BINARIES = (
     "antilock", "armed", "asleep", "battery_charging", "battery_low", "bottom_submersion", "carbon_monoxide",
-    "childlock", "cold", "connectivity", "device_forcibly_removed", "door", "door_left_open", "door_stuck", "fingerprint",
-    "garage_door", "gas_detected", "generic_boolean", "heat", "knock_on_the_door", "light", "lock", "moisture_detected",
-    "motion", "moving", "occupancy", "opening", "plug", "power_on", "presence", "problem", "pry_the_door", "running",
-    "safety", "smoke", "sound", "stabilized", "tamper", "toothbrush", "top_splash", "vibration", "wearing", "window",
+    "childlock", "cold", "connectivity", "device_forcibly_removed", "door", "door_left_open", "door_stuck",
+    "fingerprint", "garage_door", "gas_detected", "generic_boolean", "heat", "knock_on_the_door", "light", "lock",
+    "moisture_detected", "motion", "moving", "occupancy", "opening", "plug", "power_on", "presence", "problem",
+    "pry_the_door", "running", "safety", "smoke", "sound", "stabilized", "tamper", "toothbrush", "top_splash",
+    "vibration", "wearing", "window",
 )  # fmt: skip
 _EVENTS = (
     "button", "command", "cube", "dimmer", "error", "fingerprint_event", "lock_event", "motion_event", "switch",
@@ -75,6 +76,9 @@ _NAMES: Mapping[Role, Mapping[str, str]] = {
         "fingerprint": "fingerprint_event", "lock": "lock_event", "motion": "motion_event",
         "vibration": "vibration_event", "window": "window_event",
     },
+}  # fmt: skip
+_OF_ROLE: Mapping[Role, frozenset[str]] = {
+    "sensor": frozenset((*_SENSORS, *_TEXTS)), "binary": frozenset(_BINARIES), "event": frozenset(_EVENTS),
 }  # fmt: skip
 _DROPPED = frozenset({"signal_strength", "packet_id"})
 """The radio's own, which every device has as `rssi`, and the number that tells repetitions."""
@@ -143,9 +147,10 @@ def translated(role: Role, key: str, unit: str | None, value: object) -> tuple[s
 def _split(role: Role, key: str) -> tuple[str, str]:
     """Our word for the longest beginning of the key that has one, and the rest."""
     head = key
-    names = _NAMES[role]
     while head:
-        if head in names:
-            return names[head], key[len(head) :]
+        if head in _NAMES[role]:
+            return _NAMES[role][head], key[len(head) :]
+        if head in _OF_ROLE[role]:
+            break
         head = head.rpartition("_")[0]
     return key, ""

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from edged_ble.config import BleDevice
 from pydantic import TypeAdapter
+
+from edged_ble.config import BleDevice
 
 Make = Callable[[Mapping[str, Any]], BleDevice]
 

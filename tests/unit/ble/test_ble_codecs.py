@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
+from edged.adapter import ConfigError
 from edged_ble.codecs import atc, beacons, bthome, ruuvi, services
 from edged_ble.codecs.advert import Advertisement, Decoder, uuid_of
 from edged_ble.codecs.aes import Ccm
 from edged_ble.decoders import KNOWN, identify, new_decoder
 from edged_ble.known import key_of
-
-from edged.adapter import ConfigError
 
 SHELLY = "54:48:E6:8F:80:A5"
 KEY = bytes.fromhex("231d39c1d7cc1ab1aee224cd096db932")
@@ -242,7 +242,11 @@ def test_a_forged_packet_does_not_move_the_counter() -> None:
         (bthome.BTHome(KEY), service("4002ca09"), "not encrypted"),
         (bthome.BTHome(KEY), service("41" + "00" * 7), "too short"),
         (bthome.BTHome(KEY), sealed("02ca09", 7, address="00:00:00:00:00:01"), ""),
-        (bthome.BTHome(KEY), Advertisement("a uuid of a Mac", service_data=sealed("02ca09", 7).service_data), "address"),
+        (
+            bthome.BTHome(KEY),
+            Advertisement("a uuid of a Mac", service_data=sealed("02ca09", 7).service_data),
+            "address",
+        ),
         (bthome.BTHome(KEY), Advertisement("AB:CD", service_data=sealed("02ca09", 7).service_data), "does not fit"),
     ],
 )
@@ -308,9 +312,7 @@ def test_eddystone_that_cannot_be_read_says_why(data: str) -> None:
 
 
 def test_the_vector_of_maximum_values_of_data_format_6_is_uncertain_while_it_calibrates() -> None:
-    found = ruuvi.RuuviAir().decode(
-        company("067FFF9C40FFFE27109C40FAFAFEFFFF074C8F4F", 0x0499, "CB:B8:33:4C:8F:4F")
-    )
+    found = ruuvi.RuuviAir().decode(company("067FFF9C40FFFE27109C40FAFAFEFFFF074C8F4F", 0x0499, "CB:B8:33:4C:8F:4F"))
     assert found is not None
     assert found.values == {
         "temperature": 163.835, "humidity": 100, "pressure": 1155.34, "pm2_5": 1000, "co2": 40000, "voc_index": 500,

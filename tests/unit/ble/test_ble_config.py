@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from edged_ble.config import BleBus, BleDevice
-from edged_ble.decoders import decoder_for
 from pydantic import TypeAdapter, ValidationError
 
 from edged.adapter import ConfigError, Name
 from edged.config.plain import build, dump
+from edged_ble.config import BleBus, BleDevice
+from edged_ble.decoders import decoder_for
 
 Make = Callable[[Mapping[str, Any]], BleDevice]
 MAP = {"decoder": "bytes", "data": {"company": 0x1234}, "points": {"level": {"at": 0}}}
@@ -33,7 +35,11 @@ def test_a_known_decoder_brings_its_points(device_of: Make) -> None:
 
 def test_points_can_be_chosen_and_renamed(device_of: Make) -> None:
     device = device_of(
-        {"name": "SBHT-003C", "decoder": "bthome", "points": {"cellar": {"field": "temperature_2"}, "signal": {"field": "rssi"}}}
+        {
+            "name": "SBHT-003C",
+            "decoder": "bthome",
+            "points": {"cellar": {"field": "temperature_2"}, "signal": {"field": "rssi"}},
+        }
     )
     assert {str(name): point.unit for name, point in device.points.items()} == {"cellar": "°C", "signal": "dBm"}
     assert device.radio_points == {"signal"}
@@ -70,7 +76,9 @@ def test_a_checked_device_goes_through_the_compiled_form_unchanged(device_of: Ma
 
 
 def test_a_bind_key_must_be_one(device_of: Make) -> None:
-    device = device_of({"address": "A4:C1:38:01:23:45", "decoder": "bthome", "bind_key": "12", "points": {"battery": {}}})
+    device = device_of(
+        {"address": "A4:C1:38:01:23:45", "decoder": "bthome", "bind_key": "12", "points": {"battery": {}}}
+    )
     with pytest.raises(ConfigError, match="needs 32"):
         decoder_for(device)
 
@@ -104,7 +112,10 @@ def test_a_bind_key_must_be_one(device_of: Make) -> None:
         ({"name": "x", "decoder": "bytes", "data": {"company": 1, "length": 0}}, "from 1 to 255"),
         ({"name": "x", "decoder": "bytes", "data": {"company": 1, "length": [9, 4]}}, "from 1 to 255"),
         ({"name": "x", "decoder": "bytes", "data": {"company": 1, "match": [{"hex": "0"}]}}, "are no bytes"),
-        ({"name": "x", "decoder": "bytes", "data": {"company": 1, "packet": {"at": 0, "type": "hex"}}}, "is an integer"),
+        (
+            {"name": "x", "decoder": "bytes", "data": {"company": 1, "packet": {"at": 0, "type": "hex"}}},
+            "is an integer",
+        ),
         ({"name": "x", **with_point()}, "needs `at`"),
         ({"name": "x", **with_point(at=0, field="a")}, "`field` has no meaning"),
         ({"name": "x", **with_point(at=0, bit=8)}, "the bits of uint8 go from 0 to 7"),
@@ -120,10 +131,16 @@ def test_a_bind_key_must_be_one(device_of: Make) -> None:
         ({"name": "x", "every": "1m", "points": {"a": {"characteristic": "FFF1"}}}, "no standard format"),
         ({"name": "x", "every": "1m", "points": {"a": {"characteristic": "fff"}}}, "is not a UUID"),
         ({"name": "x", "every": "1m", "points": {"a": {"characteristic": "2A37", "field": "b"}}}, "has heart_rate"),
-        ({"name": "x", "every": "1m", "points": {"a": {"characteristic": "2A37", "field": "b", "at": 1}}}, "`field` is"),
+        (
+            {"name": "x", "every": "1m", "points": {"a": {"characteristic": "2A37", "field": "b", "at": 1}}},
+            "`field` is",
+        ),
         ({"name": "x", "points": {"a": {"characteristic": "2A19"}}}, "to connect every 1s is too often"),
         ({"name": "x", "decoder": "ruuvi", "stay": True}, "no point has a `characteristic`"),
-        ({"name": "x", "every": "1m", "passkey": "1", "points": {"a": {"characteristic": "2A19"}}}, "needs `pair: true`"),
+        (
+            {"name": "x", "every": "1m", "passkey": "1", "points": {"a": {"characteristic": "2A19"}}},
+            "needs `pair: true`",
+        ),
         ({"name": "x", "decoder": "ruuvi", "expect": 0}, "longer than 0"),
     ],
 )
@@ -162,9 +179,10 @@ def test_buses(settings: dict[str, Any], problem: str) -> None:
 
 
 def test_the_pure_half_does_not_load_what_does_io(tmp_path: Path) -> None:
-    import subprocess  # noqa: PLC0415  # only here
-    import sys  # noqa: PLC0415  # only here
-
-    program = "import sys, edged_ble.decoders\nprint([name for name in sys.modules if name.split('.')[0] in {'bleak', 'habluetooth', 'pydantic', 'cryptography', 'dbus_fast'}])"
+    program = (
+        "import sys, edged_ble.decoders\n"
+        "heavy = {'bleak', 'habluetooth', 'pydantic', 'cryptography', 'dbus_fast'}\n"
+        "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from edged_ble.codecs.advert import uuid_of
-from edged_ble.codecs.gatt import FORMATS, ieee_float, sfloat
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edged_ble.codecs.advert import uuid_of
+from edged_ble.codecs.gatt import FORMATS, ieee_float, sfloat
 
 
 def parse(short: str, data: str) -> Any:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edged_ble.codecs.advert import Advertisement, uuid_of
-from edged_ble.codecs.gatt import FORMATS
-from edged_ble.config import BleDevice
-from edged_ble.decoders import KNOWN, decoder_for
 from ruamel.yaml import YAML
 
 from edged.adapter import Name, Quality, Sample, Value, bad
 from edged.pipeline import DevicePipeline
+from edged_ble.codecs.advert import Advertisement, uuid_of
+from edged_ble.codecs.gatt import FORMATS
+from edged_ble.config import BleDevice
+from edged_ble.decoders import KNOWN, decoder_for
 
 PROFILES = sorted((Path(__file__).parents[3] / "adapters/edged_ble/profiles").glob("*.yaml"))
 Make = Callable[[Mapping[str, Any]], BleDevice]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from edged.adapter import Quality
 from edged_ble.codecs import atc, beacons, bthome, ruuvi
 from edged_ble.codecs.advert import Advertisement, Decoder, uuid_of
 from edged_ble.codecs.aes import Ccm
 from edged_ble.codecs.layout import INTEGERS, WIDTHS, ByteMapDecoder, Field, Order, Pattern
 from edged_ble.decoders import KNOWN, identify, new_decoder
-from hypothesis import example, given
-from hypothesis import strategies as st
-
-from edged.adapter import Quality
 
 ADDRESS = "54:48:E6:8F:80:A5"
 OURS = sorted(name for name, known in KNOWN.items() if not known.package)
@@ -87,7 +87,8 @@ objects = st.sampled_from(sorted(number for number, one in bthome.OBJECTS.items(
 def test_a_bthome_packet_cut_inside_an_object_yields_nothing(numbers: list[int], data: st.DataObject) -> None:
     last = bthome.OBJECTS[numbers[-1]]
     payload = b"".join(
-        bytes((number,)) + data.draw(st.binary(min_size=bthome.OBJECTS[number].size, max_size=bthome.OBJECTS[number].size))
+        bytes((number,))
+        + data.draw(st.binary(min_size=bthome.OBJECTS[number].size, max_size=bthome.OBJECTS[number].size))
         for number in numbers
     )
     whole = bthome.parse(payload)
