@@ -31,3 +31,8 @@ def boot_id() -> str:
 def iso(us: int) -> str:
     """`us` as people and JSON read it: 2026-11-20T12:00:00.123456Z."""
     return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def boottime_us() -> int:
+    """Microseconds since the boot, those included in which the machine was suspended."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000

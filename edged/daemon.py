@@ -37,6 +37,7 @@ from edged.polling import Assignment, BusPoller
 from edged.uplink.api import ConnectionContext
 from edged.uplink.connectors import load_connector
 from edged.uplink.forwarder import Forwarder
+from edged.wallclock import Clock
 
 log = logging.getLogger("edged")
 
@@ -76,6 +77,7 @@ class Daemon:
         self._places = places
         self._hub = Hub()
         self._pipeline = Pipeline(config.devices)
+        self._clock = Clock(config.clock, places.state / "clock.json")
         self._stop = asyncio.Event()
         self._started = wall_us()
         self._buffer = self._new_buffer()
@@ -108,9 +110,11 @@ class Daemon:
         """Build and run one forwarder. Raises ConfigError, for instance when a certificate or secret is missing."""
         connection = self._config.connections[name]
         connector = load_connector(connection.connector)
-        context = ConnectionContext(name, self._config.gateway, self._config.devices, self._secret)
+        context = ConnectionContext(
+            name, self._config.gateway, self._config.devices, self._secret, lambda: self._clock.trusted
+        )
         forwarder = Forwarder(
-            name, connector.encoder(connection, context), connector.link(connection, context), self._buffer
+            name, connector.encoder(connection, context), connector.link(connection, context), self._buffer, self._clock
         )
         self._forwarders[name] = forwarder
         await forwarder.run()
@@ -128,8 +132,9 @@ class Daemon:
             self._buffer.count(read=read, suppressed=read)
             return
         self._buffer.count(read=read, suppressed=read - len(stored.points))
+        stored = self._clock.stamp(stored)
         self._buffer.put(stored)
-        self._hub.publish(stored)
+        self._hub.publish(self._clock.shown(stored))
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -142,7 +147,9 @@ class Daemon:
         if not await self._open_buffer():
             return
         try:
+            await self._clock.start()
             async with asyncio.TaskGroup() as group:
+                clock = group.create_task(self._clock.run(), name="clock")
                 guard = group.create_task(self._buffer.failed(), name="buffer guard")
                 control = group.create_task(self._control.run(), name="control")
                 uplinks = [
@@ -158,7 +165,8 @@ class Daemon:
                 await _end(pollers)
                 await self._buffer.flush()
                 await self._last_delivery()
-                await _end([*uplinks, control, guard])
+                await _end([*uplinks, control, guard, clock])
+                await self._clock.stop()
         finally:
             await self._buffer.stop()
         log.info("stopped")
@@ -242,6 +250,7 @@ class Daemon:
             "pid": os.getpid(),
             "started": iso(self._started),
             "time": iso(wall_us()),
+            "clock": asdict(self._clock.state()),
             "buffer": asdict(self._buffer.stats()),
             "buses": [asdict(poller.state()) for poller in self._pollers.values()],
             "connections": {name: asdict(forwarder.state()) for name, forwarder in self._forwarders.items()},

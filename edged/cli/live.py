@@ -82,6 +82,7 @@ def render_status(record: Mapping[str, Any]) -> str:
     """The status as a page of text."""
     up = _ago(record["started"], record["time"])
     parts = [f"gateway {record['gateway']}, edged {record['version']}, pid {record['pid']}, up {up}"]
+    parts += _clock_lines(record["clock"], record["time"])
     for bus in record["buses"]:
         parts += ["", *_bus_lines(bus)]
     parts += ["", *_buffer_lines(record["buffer"])]
@@ -92,6 +93,15 @@ def render_status(record: Mapping[str, Any]) -> str:
         for name, fault in record["faults"].items()
     ]
     return "\n".join(parts)
+
+
+def _clock_lines(clock: Mapping[str, Any], time: str) -> Iterable[str]:
+    """Nothing while there is nothing to say."""
+    if not clock["trusted"]:
+        yield f"the clock is not set: it shows {time}; readings wait or go out as uncertain(clock) until it is"
+    elif clock["repeats"]:
+        back = -clock["last_step"]
+        yield f"the clock was set back by {back:,.1f} s; until it has caught up, readings are uncertain(clock)"
 
 
 def _bus_lines(bus: Mapping[str, Any]) -> Iterable[str]:

@@ -22,7 +22,7 @@ from edged.adapter import adapter_names, load_adapter
 from edged.config import lint
 from edged.config.base import BusConfig, ConnectionConfig, DeviceConfig
 from edged.config.inputs import Inputs
-from edged.config.model import BufferConfig, Config, ControlConfig, GatewayConfig
+from edged.config.model import BufferConfig, ClockConfig, Config, ControlConfig, GatewayConfig
 from edged.config.nodes import Entry, Mapping, Scalar, is_empty, locate, plain
 from edged.config.problems import Problem, Report, did_you_mean, quoted, suggest
 from edged.config.profiles import Profiles
@@ -31,7 +31,7 @@ from edged.config.words import explain
 from edged.errors import ConfigError
 from edged.uplink.connectors import connector_names, load_connector
 
-SINGLE = {"gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig}
+SINGLE = {"gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig, "clock": ClockConfig}
 """The sections that are one thing each."""
 NAMED = ("buses", "devices", "connections")
 """The sections that are mappings of names."""

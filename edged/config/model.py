@@ -81,6 +81,20 @@ class BufferConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClockConfig:
+    """When the time of day is believed. Many small boards start with a wrong one, until the network is there."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    trust: Literal["auto", "always"] = "auto"
+    """`auto`: when the kernel or a time service says that the clock is set, or a clock chip agrees with it. `always`:
+    whatever it shows, for a clock that is set by something edged does not know."""
+    untrusted: Literal["mark", "hold"] = "mark"
+    """What to do with readings taken before that. `mark` sends them as `uncertain(clock)`. `hold` keeps them back until
+    the clock is set, then sends them with the right time; without a time source nothing is ever sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ControlConfig:
     """The local API on a Unix socket, which `edged status` and `edged tail` use."""
 
@@ -97,6 +111,7 @@ class Config:
     gateway: GatewayConfig
     buffer: BufferConfig = field(default_factory=BufferConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
+    clock: ClockConfig = field(default_factory=ClockConfig)
     buses: Mapping[str, BusConfig] = field(default_factory=dict)
     """Instances of the class that the bus's adapter names."""
     devices: Mapping[str, DeviceConfig] = field(default_factory=dict)

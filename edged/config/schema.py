@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from edged.adapter import Adapter, adapter_names, load_adapter
-from edged.config.model import BufferConfig, ControlConfig, GatewayConfig
+from edged.config.model import BufferConfig, ClockConfig, ControlConfig, GatewayConfig
 from edged.config.types import Duration, Name, Secret, Size
 from edged.errors import ConfigError
 from edged.uplink.connectors import connector_names, load_connector
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 URL = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE: JsonSchemaValue = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-.*)?\}"}
-_SINGLE = {"gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig}
+_SINGLE = {"gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig, "clock": ClockConfig}
 _SECTIONS = {
     "buses": "The physical links, by name.",
     "devices": "What is read, by name.",
@@ -115,7 +115,8 @@ def _of(cls: type, defs: dict[str, Any]) -> dict[str, Any]:
     defs[cls.__name__] = schema
     for one in _dataclasses_in(cls):
         for name, text in _field_texts(one).items():
-            defs[one.__name__]["properties"][name]["description"] = text
+            if name in defs[one.__name__]["properties"]:  # what is told of the class itself is no setting
+                defs[one.__name__]["properties"][name]["description"] = text
     return {"$ref": f"#/$defs/{cls.__name__}"}
 
 

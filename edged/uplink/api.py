@@ -80,6 +80,8 @@ class Chunk:
     first: int
     samples: Sequence[Sample]
     readings: int
+    boot: str = ""
+    """That of the batch. The forwarder sees to it."""
 
     @property
     def last(self) -> int:
@@ -156,6 +158,10 @@ class Link(Protocol):
         """
         ...
 
+    async def announce(self) -> None:
+        """Say again how the gateway is, because that has changed. Takes one place in the window; raises nothing."""
+        ...
+
     async def lost(self) -> str:
         """Wait until the session has ended; returns why."""
         ...
@@ -174,6 +180,8 @@ class ConnectionContext:
     devices: Mapping[str, DeviceConfig]
     secret: Callable[[Any], str]
     """Turns a `Secret` into its text. Raises ConfigError if it cannot be found."""
+    clock_trusted: Callable[[], bool] = lambda: True
+    """Whether the gateway's wall clock can be believed now."""
 
 
 @runtime_checkable

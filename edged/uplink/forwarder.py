@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -36,6 +36,7 @@ from edged.uplink.lanes import Chain, Route, halves, plan
 from edged.uplink.state import Counters, ForwarderState, LaneState, Story
 from edged.uplink.suspicion import Suspicion
 from edged.uplink.window import Window
+from edged.wallclock import Clock
 
 log = logging.getLogger("edged.uplink")
 
@@ -68,11 +69,13 @@ class _Session:
 class Forwarder:
     """One connection's way up."""
 
-    def __init__(self, name: str, encoder: Encoder, link: Link, buffer: Buffer) -> None:
+    def __init__(self, name: str, encoder: Encoder, link: Link, buffer: Buffer, clock: Clock | None = None) -> None:
+        """Without a clock, all times are taken to be right."""
         self._name = name
         self._encoder = encoder
         self._link = link
         self._buffer = buffer
+        self._clock = clock
         self._retry_max = link.pacing.retry_max
         self._backoff = wait_random_exponential(multiplier=1, max=self._retry_max)
         self._story = Story(name, self._pending, self._retry_max)
@@ -163,6 +166,7 @@ class Forwarder:
             helpers = [
                 group.create_task(self._save(session.window), name=f"{self._name} saver"),
                 group.create_task(self._become_stable(attempt), name=f"{self._name} stability"),
+                group.create_task(self._tell_of_the_clock(session.window), name=f"{self._name} clock"),
             ]
             try:
                 why = await self._link.lost()
@@ -214,6 +218,17 @@ class Forwarder:
         attempt.attempt_number = 1
         self._story.stable()
 
+    async def _tell_of_the_clock(self, window: Window) -> None:
+        """The status message said that the clock was not set; say so when it is."""
+        if self._clock is None or self._clock.trusted:
+            return
+        await self._clock.gained()
+        await window.take(Lane.LIVE)
+        try:
+            await self._link.announce()
+        finally:
+            window.give_back(Lane.LIVE)
+
     async def _save(self, window: Window) -> None:
         """Make confirmations durable early when the window is full of them."""
         buffer, name = self._buffer, self._name
@@ -258,8 +273,11 @@ class Forwarder:
                 await asyncio.sleep(_READ_AGAIN)
                 continue
             for batch in batches:
+                if self._clock:
+                    await self._clock.ready(batch.boot)
                 for chunk in self._encoder.split(batch):
-                    for piece in route.unsettled(chunk):
+                    whole = chunk if chunk.boot == batch.boot else replace(chunk, boot=batch.boot)
+                    for piece in route.unsettled(whole):
                         yield piece
             if batches:
                 after = batches[-1].last
@@ -273,7 +291,7 @@ class Forwarder:
         envelope = Envelope(self._buffer.epoch, piece.last, self._chains[lane].before(piece.first), lane)
         reason, detail = TOO_LARGE, "a single sample is larger than the receiver takes"
         try:
-            message = self._encoder.encode(piece, envelope)
+            message = self._encoder.encode(self._with_right_times(piece), envelope)
             if len(message.payload) <= self._suspicion.limit and self._link.fits(message):
                 return message
         except PermanentError as exc:
@@ -283,6 +301,13 @@ class Forwarder:
         else:
             self._reject(lane, piece, reason, detail)
         return None
+
+    def _with_right_times(self, piece: Chunk) -> Chunk:
+        """As late as possible, so that what waits for its turn profits from a clock that is set meanwhile."""
+        if self._clock is None:
+            return piece
+        samples = self._clock.settled(piece.samples, piece.boot)
+        return piece if samples is piece.samples else replace(piece, samples=samples)
 
     # -- one message -----------------------------------------------------------------------------------------------
 

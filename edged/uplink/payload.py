@@ -113,6 +113,8 @@ class GatewayStatus:
     """The version of edged."""
     time: int
     """Microseconds since 1970-01-01 UTC by the gateway's clock. With `lost`: when the session that broke began."""
+    clock: Literal["trusted", "untrusted"] = "trusted"
+    """Whether that clock could be believed. While it is `untrusted`, readings are held back or `uncertain(clock)`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -225,11 +225,11 @@ class JsonEncoder:
         for i, sample in enumerate(batch.samples):
             size = len(sample.points)
             if i > begin and count + size > limit:
-                yield Chunk(batch.first + begin, batch.samples[begin:i], count)
+                yield Chunk(batch.first + begin, batch.samples[begin:i], count, batch.boot)
                 begin, count = i, 0
             count += size
         if begin < len(batch.samples):
-            yield Chunk(batch.first + begin, batch.samples[begin:], count)
+            yield Chunk(batch.first + begin, batch.samples[begin:], count, batch.boot)
 
     def encode(self, chunk: Chunk, envelope: Envelope) -> Message:
         """One message. Raises PermanentError if the chunk can never be encoded."""
@@ -263,6 +263,7 @@ class Announcements:
         """Raises ConfigError if a topic cannot be made."""
         self._connection = context.name
         self._gateway = context.gateway
+        self._clock_trusted = context.clock_trusted
         names = _names(context)
         by_topic: dict[str, dict[str, DeviceConfig]] = {}
         try:
@@ -302,6 +303,7 @@ class Announcements:
                 "epoch": epoch,
                 "version": __version__,
                 "time": time,
+                "clock": "trusted" if self._clock_trusted() else "untrusted",
             }
         )
         return Message(self._status_topic, payload, retain=True)

@@ -202,6 +202,11 @@ class MqttLink:
             return Outcome(Verdict.REJECTED, TOO_LARGE, "larger than the broker or `max_message` allows")
         return await session.deliver(message)
 
+    async def announce(self) -> None:
+        """Publish the status again."""
+        status, *_ = self._announcer.greeting(self._epoch, wall_us())
+        await self.send(status)
+
     async def lost(self) -> str:
         """Wait until the session has ended; returns why."""
         return await asyncio.shield(self._session.ended) if self._session else "not connected"
