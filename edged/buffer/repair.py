@@ -147,6 +147,9 @@ def _recognise(opened: Opened, lock: Lock) -> None:
             account.cursor.add(ledger.head + 1, seen_head)
         ledger.head = seen_head
     else:
+        if seen_head and not ledger.head:  # its epoch is a new one already
+            why = f"the file was deleted or emptied after seq {seen_head}; what had not been delivered of it is lost"
+            log.warning("the buffer %s begins the new epoch %s: %s", store.path, opened.epoch, why)
         return
     opened.epoch = new_epoch()
     for account in ledger.accounts.values():

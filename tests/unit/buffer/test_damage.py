@@ -362,3 +362,21 @@ async def test_an_empty_file_is_a_new_buffer(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA application_id").fetchone() == (APPLICATION,)
         assert db.execute("PRAGMA user_version").fetchone() == (FORMAT,)
+
+
+@pytest.mark.parametrize("leave", ["nothing", "an empty file"])
+async def test_a_file_that_vanished_while_nobody_looked_is_told_of(
+    leave: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "b.db"
+    epoch = await fill(path)
+    path.unlink()
+    if leave == "an empty file":
+        path.touch()
+    async with running(path) as buffer:
+        assert buffer.epoch != epoch
+    assert len(errors(caplog)) == 1
+    assert f"deleted or emptied after seq {ROWS}" in errors(caplog)[0]
+    async with running(path):
+        pass
+    assert len(errors(caplog)) == 1
