@@ -27,6 +27,7 @@ COMMANDS = {
     "read": ("edged.cli.read", "Poll a device once and show raw registers and decoded values."),
     "serial": ("edged.cli.serial", "Look at serial ports and unknown devices."),
     "simulate": ("edged.cli.simulate", "Serve the devices of a configuration as simulated ones."),
+    "selftest": ("edged.cli.selftest", "Break the way to the broker on purpose and count what is lost."),
     "demo": ("edged.cli.demo", "Show the whole gateway at work, with simulated devices and an outage."),
 }
 """Command → the module that defines it, and its one-line help, so that `--help` need not import them all."""

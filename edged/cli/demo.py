@@ -141,15 +141,15 @@ class _Demo:
             if url.scheme != "mqtt" or not url.hostname:
                 raise click.BadParameter(f"{self._broker!r} is not like mqtt://127.0.0.1:1883", param_hint="--broker")
             return url.hostname, url.port or 1883
-        port = _free_port()
-        await stack.enter_async_context(_embedded_broker(port))
+        port = free_port()
+        await stack.enter_async_context(embedded_broker(port))
         os.environ["EDGED_DEMO_MQTT_PROTOCOL"] = "3.1.1"  # it answers MQTT 5 with silence
         return "127.0.0.1", port
 
     def _choose_ports(self, mqtt: int) -> None:
         os.environ["EDGED_DEMO_MQTT_PORT"] = str(mqtt)
         for name in ("PLC", "METERS"):
-            os.environ[f"EDGED_DEMO_{name}_PORT"] = str(_free_port())
+            os.environ[f"EDGED_DEMO_{name}_PORT"] = str(free_port())
 
     async def _start_devices(self, stack: AsyncExitStack, folder: Path) -> None:
         from edged.cli.simulate import start_simulators  # as above
@@ -280,7 +280,8 @@ class _Demo:
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -288,7 +289,7 @@ def _free_port() -> int:
 
 
 @asynccontextmanager
-async def _embedded_broker(port: int) -> AsyncIterator[None]:
+async def embedded_broker(port: int) -> AsyncIterator[None]:
     """A broker in this process, in pure Python: enough for a demo."""
     import logging  # as above
 
