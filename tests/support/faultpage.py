@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -24,26 +24,31 @@ _TEXT = """\
 
 <!-- Written by `make soak`. Run it instead of changing this page. -->
 
-Each line is a gateway that reads {rate} a second from simulated Modbus devices and forwards them to a real broker
-(mosquitto), while something breaks. A receiver behind the broker holds every value that arrived against what the devices
-say they served, and looks for gaps and repetitions by `epoch`, `seq` and `prev` alone.
+Each line is a gateway that reads {rate} a second from simulated Modbus devices and forwards them to a real
+broker (mosquitto), while something breaks. A receiver behind the broker holds every value that arrived against what
+the devices say they served, and looks for gaps and repetitions by `epoch`, `seq` and `prev` alone.
 
-Run on {date} with `make soak`, edged {version}, Linux {kernel}, Python {python}, {cores} cores, {minutes:.0f} minutes, many
-cases at a time: the times of recovery include the wait for each other.
+Run on {date} with `make soak`: edged {version}, Linux {kernel}, Python {python}, {cores} cores, {minutes:.0f} minutes,
+{at_once} cases at a time, so that the times of recovery include the wait for each other.
 
 {table}
 
 - **lost**: readings that were flushed to the disk, or read while no kill was near, and never arrived. It is to be 0.
 - **not flushed at a kill**: what was read in the last `flush` (1 s) before a kill -9. It is gone, as promised.
-- **destroyed by the disk**: what stood on damaged pages of the buffer's file. The log says so, and how much was saved. A
-  file that was deleted or zeroed takes with it all that waited in it.
+- **destroyed by the disk**: what stood on damaged pages of the buffer's file. The log says so, and how much was saved.
+  A file that was deleted, zeroed or cut off takes with it all that waited in it. If nothing is left of the buffer, not
+  even its `.lock`, only the receiver can tell, by the new epoch.
 - **repeated messages**: the receiver recognises them by `epoch` and `seq`. At most {window} for each fault.
-- **live again**: from the end of a fault until something read after it arrived, the longest of all faults of the case.
+- **live again**: from the end of a fault until something read after it arrived, the longest of the case.
 - **caught up**: likewise, until everything read before the end of the fault had arrived.
 
-A process that is stopped reads nothing meanwhile: that is missing from the world, not from the record.
+What a stopped process (SIGSTOP) does not read is not in the table: it was never a reading.
 
-{left_out}"""
+{left_out}
+Refusals by the broker, limits of window and packet size, and lost sessions are tested without a table, in
+`tests/system/test_mqtt_link.py` and `test_mqtt_forwarder.py`; every crash point of the buffer in `tests/unit/buffer`; a
+power cut in `tests/system/test_power_cut.py`.
+"""
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -61,18 +66,19 @@ def _line(row: Row) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def page(rows: Sequence[Row], left_out: Mapping[str, str], elapsed: float) -> str:
+def page(rows: Sequence[Row], left_out: Mapping[str, str], elapsed: float, at_once: int) -> str:
     """The whole page."""
     missing = "".join(f"- {name}: {why}\n" for name, why in left_out.items())
     return _TEXT.format(
         rate="1,000 readings",
-        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
         version=__version__,
         kernel=platform.release().split("-")[0],
         python=platform.python_version(),
         cores=os.cpu_count(),
         minutes=elapsed / 60,
+        at_once=at_once,
         table=table(rows),
         window=WINDOW,
-        left_out=f"Not run:\n\n- 1 % packet loss: the kernel has no netem\n{missing}",
+        left_out=f"Not run:\n\n- 1 % packet loss: no kernel with netem was at hand\n{missing}",
     )

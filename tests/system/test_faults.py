@@ -54,4 +54,4 @@ async def test_no_fault_loses_what_was_flushed_or_repeats_more_than_the_window(t
     logs = "\n".join(row.log for row in done if row.complaints())
     assert not complaints, "\n".join([*complaints, logs])
     if SOAK and not _ONLY:
-        PAGE.write_text(page(done, left_out, time.monotonic() - began), "utf-8")
+        PAGE.write_text(page(done, left_out, time.monotonic() - began, _AT_ONCE), "utf-8")
