@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from edged.adapter import (
     ConfigError,
+    Job,
     Name,
     PermanentError,
     Plan,
@@ -29,15 +31,13 @@ from .config import BleBus, BleDevice
 from .decoders import decoder_for
 from .encode import encode
 from .gatt import Got, Peripheral, Share
-from .job import Characteristic, Job
+from .job import BleJob, Characteristic
 from .listener import Listener
 from .pairing import Pairing
 from .radio import Pace, Radio
 
-_PATIENT = 10.0
-"""Seconds that a person waits for the radio when asking for one reading."""
-_STARTING = 5.0
-"""Seconds that the first polls wait for it."""
+_STARTING = 10.0
+"""Seconds that the first polls wait for the radio."""
 _CONNECTION = 2.0
 """Seconds that a connection usually takes, and a characteristic: for the prediction of the load."""
 _CHARACTERISTIC = 0.1
@@ -67,14 +67,14 @@ class Bus:
             services=[uuid_of(s.data.service) for s in devices.values() if s.data and s.data.service],
             pace=pace,
         )
-        share, pairing = Share(config.connections, self._radio_was_busy), Pairing(self.radio.bluez)
+        self._share, pairing = Share(config.connections, self._radio_was_busy), Pairing(self.radio.bluez)
         self._peripherals = {
             device: Peripheral(
                 device,
                 spec,
                 jobs.prepare(device, spec, None, spec.connected).characteristics,
                 self.radio,
-                share,
+                self._share,
                 pairing,
             )
             for device, spec in devices.items()
@@ -87,17 +87,21 @@ class Bus:
 
     # -- what the scheduler calls ------------------------------------------------------------------------------------
 
-    def prepare(self, device: str, points: Sequence[str]) -> Job:
+    def prepare(self, device: str, points: Sequence[str]) -> BleJob:
         """See `edged.adapter.Bus`."""
         if device not in self._devices:
             raise ConfigError(f"{self._name} has no device {device!r}")
-        return jobs.prepare(device, self._devices[device], self._listeners[device].decoder, points)
+        listener = self._listeners[device]
+        job = jobs.prepare(device, self._devices[device], listener.decoder, points)
+        job.delivered, job.seen = listener.count, listener.seen
+        return job
 
     def plan(self, job: Job) -> Plan:
         """Listening costs nothing; a connection does."""
-        if not job.characteristics:
+        characteristics = cast("BleJob", job).characteristics
+        if not characteristics:
             return Plan([PlanRequest("advertisements", 0.0)])
-        reads = [PlanRequest(f"characteristic {one.uuid[4:8]}", _CHARACTERISTIC) for one in job.characteristics]
+        reads = [PlanRequest(f"characteristic {one.uuid[4:8]}", _CHARACTERISTIC) for one in characteristics]
         return Plan([PlanRequest("connection", 0.0 if self._devices[job.device].stay else _CONNECTION), *reads])
 
     async def poll(self, job: Job, *, probe: bool = False, raw: bool = False) -> PollResult:  # noqa: ARG002  # nothing is cheaper
@@ -105,27 +109,28 @@ class Bus:
 
         `raw` waits for an advertisement, and tells of the last one even if it was delivered before.
         """
-        await self.radio.wait(_PATIENT if raw else _STARTING if self.radio.error is None else 0.0)
+        mine = cast("BleJob", job)
+        await self.radio.wait(_STARTING)
         samples: list[Sample] = []
         reads: list[RawRead] = []
         notes: list[str] = []
         failure: TransientError | None = None
-        if job.fields:
+        if mine.fields:
             try:
-                samples += await self._asked(job, reads) if raw else self._heard(job, notes)
+                samples += await self._asked(mine, reads) if raw else self._heard(mine, notes)
             except TransientError as exc:
                 failure = exc
-        if job.characteristics:
+        if mine.characteristics:
             try:
-                samples += await self._connected(job, reads, notes)
+                samples += await self._connected(mine, reads, notes)
             except TransientError as exc:
                 failure = failure or exc
-                if job.fields:
+                if mine.fields:
                     now = _now()
-                    samples += [one.without(job.device, exc.reason, *now) for one in job.characteristics]
+                    samples += [one.without(mine.device, exc.reason, *now) for one in mine.characteristics]
         if failure is not None and not any(None not in sample.values for sample in samples):
             raise failure
-        return PollResult(samples, max(1, len(job.characteristics)), reads if raw else (), notes)
+        return PollResult(samples, max(1, len(mine.characteristics)), reads if raw else (), notes)
 
     async def write(self, device: str, point: str, value: Value) -> None:
         """See `edged.adapter.Bus`."""
@@ -158,7 +163,7 @@ class Bus:
         for listener in self._by_key.get(adv.address) or self._by_key.get(adv.name or "") or ():
             listener.hear(adv, mono, wall)
 
-    def _heard(self, job: Job, notes: list[str]) -> list[Sample]:
+    def _heard(self, job: BleJob, notes: list[str]) -> list[Sample]:
         """What came since the last poll. Raises TransientError when the device has been silent too long."""
         listener, spec = self._listeners[job.device], self._devices[job.device]
         missed = listener.count - job.delivered - len(packets := list(listener.since(job.delivered)))
@@ -201,7 +206,7 @@ class Bus:
             text = f"heard ({listener.rssi} dBm), but without any data for {seconds:.0f} s"
         return TransientError(text, reason=Reason.STALE)
 
-    async def _asked(self, job: Job, reads: list[RawRead]) -> list[Sample]:
+    async def _asked(self, job: BleJob, reads: list[RawRead]) -> list[Sample]:
         """The newest measurement, for a person, who waits for it. Raises TransientError."""
         listener, spec = self._listeners[job.device], self._devices[job.device]
         until = time.monotonic() + float(spec.expect)
@@ -225,7 +230,7 @@ class Bus:
 
     # -- what is read through connections ----------------------------------------------------------------------------
 
-    async def _connected(self, job: Job, reads: list[RawRead], notes: list[str]) -> list[Sample]:
+    async def _connected(self, job: BleJob, reads: list[RawRead], notes: list[str]) -> list[Sample]:
         peripheral, spec = self._peripherals[job.device], self._devices[job.device]
         got = await peripheral.read(job.characteristics)
         wanted = {(one.uuid, one.service): one for one in job.characteristics if one.notify}
@@ -243,7 +248,7 @@ class Bus:
         samples += self._unsaid(job, got, stay=spec.stay)
         return samples
 
-    def _unsaid(self, job: Job, got: Sequence[Got], *, stay: bool) -> list[Sample]:
+    def _unsaid(self, job: BleJob, got: Sequence[Got], *, stay: bool) -> list[Sample]:
         """Characteristics that should have come by themselves and did not."""
         wall, mono = _now()
         for one in got:

@@ -48,16 +48,19 @@ class Share:
         self._turn = asyncio.Lock()
         self._tell = tell
         self._free_at = 0.0
+        self.busy = False
+        """Whether an attempt is under way."""
 
     @contextlib.asynccontextmanager
     async def attempt(self) -> AsyncIterator[None]:
         """Wait for one's turn to connect; `tell` hears how long it took."""
         async with self._turn:
             await asyncio.sleep(max(self._free_at - time.monotonic(), 0))
-            began = time.monotonic()
+            began, self.busy = time.monotonic(), True
             try:
                 yield
             finally:
+                self.busy = False
                 now = time.monotonic()
                 self._free_at = now + (now - began)
                 self._tell(now - began)

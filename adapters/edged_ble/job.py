@@ -73,7 +73,7 @@ def without(device: str, points: tuple[str, ...], reason: str, wall: int, mono: 
 
 
 @dataclass(slots=True)
-class Job:
+class BleJob:
     """See `edged.adapter.Job`. Remembers what it has delivered."""
 
     device: str
@@ -154,7 +154,7 @@ class Job:
 _SHAPES = 64
 
 
-def prepare(device: str, config: BleDevice, decoder: Decoder | None, points: Sequence[str]) -> Job:
+def prepare(device: str, config: BleDevice, decoder: Decoder | None, points: Sequence[str]) -> BleJob:
     """The job for these points. Raises ConfigError."""
     kinds = decoder.points if decoder else {}
     if unknown := [point for point in points if point not in config.points]:
@@ -172,7 +172,7 @@ def prepare(device: str, config: BleDevice, decoder: Decoder | None, points: Seq
             radio.append(point)
         else:
             heard.setdefault(name, []).append(point)
-    return Job(
+    return BleJob(
         device,
         tuple(points),
         {name: tuple(names) for name, names in heard.items()},

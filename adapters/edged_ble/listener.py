@@ -50,6 +50,7 @@ class Listener:
 
     def __init__(self, decoder: Decoder | None, expect: float) -> None:
         self.decoder = decoder
+        self._expect = expect * 1e6
         self._confirm = min(CONFIRM, expect / 2) * 1e6
         self._packets: deque[Packet] = deque(maxlen=KEPT)
         self._said: dict[tuple[str, ...], _Said] = {}
@@ -80,6 +81,8 @@ class Listener:
         self.seen, self.seen_wall, self.rssi = mono, wall, adv.rssi
         if self.decoder is None:
             return
+        if self.last and mono - self.last > self._expect:
+            self.decoder.reset()  # it may have been restarted; or else what it counts would be refused for ever
         decoded = self.decoder.decode(adv)
         if decoded is None:
             self.foreign += 1

@@ -89,7 +89,7 @@ class Radio:
         self._names = frozenset(names)
         self._patterns = patterns(companies, services)
         self._pace = pace or Pace()
-        self._rfkill = rfkill
+        self.rfkill = rfkill
         self._task: asyncio.Task[None] | None = None
         self._fresh = Fresh()
         self._begun = ""
@@ -99,6 +99,8 @@ class Radio:
         self.bluez = Bluez()
         self.info: RadioInfo | None = None
         self.passive = False
+        self._settled = asyncio.Event()
+        """Set once it is known whether it can scan."""
         self.up = asyncio.Event()
         self.up_since = 0
         """When scanning (last) began, microseconds on the monotonic clock."""
@@ -132,10 +134,10 @@ class Radio:
     async def wait(self, seconds: float) -> None:
         """Wait until it scans. Raises TransientError if it does not in time, or is known not to."""
         self.start()
-        if not self.up.is_set() and (self.error is None or seconds):
+        if not self._settled.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self.up.wait()
+                    await self._settled.wait()
         if not self.up.is_set():
             raise self.error or unreachable(bluez.HUNG)
 
@@ -170,6 +172,7 @@ class Radio:
                         pause = self._pace.retry
                     self.up.clear()
                     self.error = exc
+                    self._settled.set()
                     self.devices.clear()
                     await self._rest(pause)
                     pause = min(2 * pause, self._pace.rarest)
@@ -200,7 +203,7 @@ class Radio:
         return info
 
     async def _switch_on(self, info: RadioInfo) -> None:
-        if block := rfkill_block(info.index, self._rfkill) or ("soft" if info.blocked else ""):
+        if block := rfkill_block(info.index, self.rfkill) or ("soft" if info.blocked else ""):
             raise unreachable(bluez.BLOCKED[block].format(info.index))
         try:
             await self.bluez.switch(info, on=True)
@@ -221,6 +224,7 @@ class Radio:
                 self.silence, fresh = "", False
             self.error = None
             self.up.set()
+            self._settled.set()
             try:
                 step = await self._attend()
             finally:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
-
-from itertools import pairwise
 
 from edged_ble.watchdog import RAREST, Step, Watchdog
 

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from edged.adapter import Name
+from edged.adapter import Name, Sample
 from edged_ble.bus import Bus
 from edged_ble.config import BleBus, BleDevice
+from edged_ble.job import BleJob
 from edged_ble.radio import Pace
 
 TAG = "CB:B8:33:4C:88:4F"
@@ -48,3 +49,14 @@ async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
 def heard(bus: Bus, count: int, name: str = "tag") -> bool:
     """Whether so many measurements came. The only look inside: what was heard is not fetched by it."""
     return bus._listeners[name].count >= count
+
+
+async def polled(bus: Bus, job: BleJob) -> list[Sample]:
+    """The samples of the next poll that has any."""
+    found: list[Sample] = []
+    end = time.monotonic() + 15
+    while not found:
+        assert time.monotonic() < end, "it never came"
+        await asyncio.sleep(0.01)
+        found = list((await bus.poll(job)).samples)
+    return found
