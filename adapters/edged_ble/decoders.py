@@ -24,6 +24,8 @@ def decoder_for(device: BleDevice) -> Decoder | None:
         return _byte_map(device)
     if device.bind_key is None:
         return new_decoder(device.decoder)
+    if device.bind_key.name and not device.bind_key.text:
+        raise ConfigError(f"`bind_key`: the secret {device.bind_key.name!r} was not looked up")
     return new_decoder(device.decoder, key_of(device.bind_key.text, device.decoder))
 
 

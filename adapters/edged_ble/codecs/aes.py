@@ -1,15 +1,17 @@
 """AES-128 and its mode CCM, for advertisements: a few bytes, now and then (FIPS 197, RFC 3610).
 
-Not for anything else: it is slow, and its running time depends on the key. Why it is here: docs/decisions/0007.
+Not for anything else: it is slow, and its running time depends on the key. Why it is here: docs/decisions/0010.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from hmac import compare_digest
+from struct import Struct
 
 BLOCK = 16
 _ROUNDS = 10
+_WORDS = Struct(">4I")
 _Tables = tuple[bytes, tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
@@ -55,72 +57,59 @@ def _expand(key: bytes) -> tuple[tuple[int, int, int, int], ...]:
 class Ccm:
     """AES-128-CCM with one key. `nonce` has 7 to 13 bytes and messages less than 64 KiB."""
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_first", "_last", "_rounds")
 
     def __init__(self, key: bytes) -> None:
         if len(key) != BLOCK:
             raise ValueError(f"an AES-128 key has {BLOCK} bytes, not {len(key)}")
-        self._keys = _expand(key)
-
-    def encrypt_block(self, block: bytes) -> bytes:
-        """One block of 16 bytes, as FIPS 197 says."""
-        return self._encrypt(int.from_bytes(block, "big")).to_bytes(BLOCK, "big")
+        first, *rounds, last = _expand(key)
+        self._first = int.from_bytes(_WORDS.pack(*first), "big")
+        self._rounds = tuple(rounds)
+        self._last = int.from_bytes(_WORDS.pack(*last), "big")
 
     def encrypt(self, nonce: bytes, data: bytes, tag_length: int, associated: bytes = b"") -> bytes:
         """The ciphertext with the tag behind it."""
-        tag, stream = self._tag(nonce, data, tag_length, associated), self._stream(nonce, len(data))
-        mask = self._encrypt(self._counter(nonce, 0)).to_bytes(BLOCK, "big")
-        return _xor(data, stream) + _xor(tag, mask)
+        return self._apply_stream(nonce, data, 1) + self._tag(nonce, data, tag_length, associated)
 
     def decrypt(self, nonce: bytes, data: bytes, tag: bytes, associated: bytes = b"") -> bytes | None:
         """The plaintext; None if key, nonce, data or tag are not those that belong together."""
-        plain = _xor(data, self._stream(nonce, len(data)))
-        mask = self._encrypt(self._counter(nonce, 0)).to_bytes(BLOCK, "big")
-        expected = _xor(self._tag(nonce, plain, len(tag), associated), mask)
-        return plain if compare_digest(expected, tag) else None
+        plain = self._apply_stream(nonce, data, 1)
+        return plain if compare_digest(self._tag(nonce, plain, len(tag), associated), tag) else None
 
-    def _stream(self, nonce: bytes, length: int) -> bytes:
-        blocks = range(1, 1 + -(-length // BLOCK))
-        return b"".join(self._encrypt(self._counter(nonce, i)).to_bytes(BLOCK, "big") for i in blocks)
-
-    def _counter(self, nonce: bytes, number: int) -> int:
+    def _apply_stream(self, nonce: bytes, data: bytes, start: int) -> bytes:
+        """`data` combined with the key stream from this block on."""
         width = BLOCK - 1 - len(nonce)
-        return int.from_bytes(bytes((width - 1,)) + nonce, "big") << 8 * width | number
+        head = bytes((width - 1,)) + nonce
+        numbers = range(start, start + -(-len(data) // BLOCK))
+        return _xor(data, b"".join([self.encrypt_block(head + i.to_bytes(width, "big")) for i in numbers]))
 
     def _tag(self, nonce: bytes, plain: bytes, length: int, associated: bytes) -> bytes:
         width = BLOCK - 1 - len(nonce)
         flags = (0x40 if associated else 0) | (length - 2) // 2 << 3 | (width - 1)
         first = bytes((flags,)) + nonce + len(plain).to_bytes(width, "big")
         header = len(associated).to_bytes(2, "big") + associated if associated else b""
-        message = first + _padded(header) + _padded(plain)
-        state = 0
+        message = _padded(header) + _padded(plain)
+        state = self.encrypt_block(first)
         for i in range(0, len(message), BLOCK):
-            state = self._encrypt(state ^ int.from_bytes(message[i : i + BLOCK], "big"))
-        return state.to_bytes(BLOCK, "big")[:length]
+            state = self.encrypt_block(_xor(message[i : i + BLOCK], state))
+        return self._apply_stream(nonce, state[:length], 0)
 
-    def _encrypt(self, block: int) -> int:
+    def encrypt_block(self, block: bytes) -> bytes:
+        """One block of 16 bytes, as FIPS 197 says."""
         box, t0, t1, t2, t3 = _tables()
-        keys = self._keys
-        k0, k1, k2, k3 = keys[0]
-        a, b = block >> 96 ^ k0, block >> 64 & 0xFFFFFFFF ^ k1
-        c, d = block >> 32 & 0xFFFFFFFF ^ k2, block & 0xFFFFFFFF ^ k3
-        for k0, k1, k2, k3 in keys[1:_ROUNDS]:
-            a, b, c, d = (
-                t0[a >> 24] ^ t1[b >> 16 & 0xFF] ^ t2[c >> 8 & 0xFF] ^ t3[d & 0xFF] ^ k0,
-                t0[b >> 24] ^ t1[c >> 16 & 0xFF] ^ t2[d >> 8 & 0xFF] ^ t3[a & 0xFF] ^ k1,
-                t0[c >> 24] ^ t1[d >> 16 & 0xFF] ^ t2[a >> 8 & 0xFF] ^ t3[b & 0xFF] ^ k2,
-                t0[d >> 24] ^ t1[a >> 16 & 0xFF] ^ t2[b >> 8 & 0xFF] ^ t3[c & 0xFF] ^ k3,
+        pack = _WORDS.pack
+        state = (int.from_bytes(block, "big") ^ self._first).to_bytes(BLOCK, "big")
+        for k0, k1, k2, k3 in self._rounds:
+            a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3 = state
+            state = pack(
+                t0[a0] ^ t1[b1] ^ t2[c2] ^ t3[d3] ^ k0,
+                t0[b0] ^ t1[c1] ^ t2[d2] ^ t3[a3] ^ k1,
+                t0[c0] ^ t1[d1] ^ t2[a2] ^ t3[b3] ^ k2,
+                t0[d0] ^ t1[a1] ^ t2[b2] ^ t3[c3] ^ k3,
             )
-        k0, k1, k2, k3 = keys[_ROUNDS]
-        return (
-            (box[a >> 24] << 24 | box[b >> 16 & 0xFF] << 16 | box[c >> 8 & 0xFF] << 8 | box[d & 0xFF]) ^ k0
-        ) << 96 | (
-            (box[b >> 24] << 24 | box[c >> 16 & 0xFF] << 16 | box[d >> 8 & 0xFF] << 8 | box[a & 0xFF]) ^ k1
-        ) << 64 | (
-            (box[c >> 24] << 24 | box[d >> 16 & 0xFF] << 16 | box[a >> 8 & 0xFF] << 8 | box[b & 0xFF]) ^ k2
-        ) << 32 | (
-            (box[d >> 24] << 24 | box[a >> 16 & 0xFF] << 16 | box[b >> 8 & 0xFF] << 8 | box[c & 0xFF]) ^ k3
-        )  # fmt: skip
+        a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3 = state.translate(box)
+        shifted = bytes((a0, b1, c2, d3, b0, c1, d2, a3, c0, d1, a2, b3, d0, a1, b2, c3))
+        return (int.from_bytes(shifted, "big") ^ self._last).to_bytes(BLOCK, "big")
 
 
 def _padded(data: bytes) -> bytes:

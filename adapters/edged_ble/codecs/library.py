@@ -157,7 +157,8 @@ class LibraryDecoder:
                     quality[found[0]] = ABSENT
         packet = adv.service_data.get(_MIBEACON, b"") if self._name == "xiaomi" else b""
         number = packet[_MIBEACON_COUNTER] if len(packet) > _MIBEACON_COUNTER else None
-        return Decoded(values, quality, number, problem)
+        # What edged has no name for cannot be a configured point, so it matters only where there is nothing else.
+        return Decoded(values, quality, number, "" if values else problem)
 
     def _problem(self) -> str:
         data = self._data

@@ -75,6 +75,12 @@ def test_a_checked_device_goes_through_the_compiled_form_unchanged(device_of: Ma
     assert build(BleDevice, dump(device)) == device
 
 
+def test_a_secret_that_nobody_looked_up_is_not_taken_for_a_key(device_of: Make) -> None:
+    settings = {"address": "A4:C1:38:01:23:45", "decoder": "bthome", "points": {"battery": {}}}
+    with pytest.raises(ConfigError, match="'door' was not looked up"):
+        decoder_for(device_of({**settings, "bind_key": {"name": "door"}}))
+
+
 def test_a_bind_key_must_be_one(device_of: Make) -> None:
     device = device_of(
         {"address": "A4:C1:38:01:23:45", "decoder": "bthome", "bind_key": "12", "points": {"battery": {}}}
