@@ -10,6 +10,12 @@ from edged.config.model import BufferConfig
 
 log = logging.getLogger("edged.buffer")
 
+_WHAT_GOES = {
+    "drop-oldest": "the oldest readings are dropped",
+    "drop-newest": "new readings are refused",
+    "thin": "the oldest readings are thinned out, then dropped",
+}
+
 
 class Alarm:
     """The state that `stats` shows."""
@@ -43,7 +49,7 @@ class Alarm:
 
     def _why_full(self, limit: str) -> str:
         config = self._config
-        what = "the oldest readings are dropped" if config.when_full == "drop-oldest" else "new readings are refused"
+        what = _WHAT_GOES[config.when_full]
         if limit == "disk":
             return f"the disk has less than `min_free` ({config.min_free / 2**20:g} MiB) left for the buffer: {what}"
         return f"the buffer has reached `max_bytes` ({config.max_bytes / 2**20:g} MiB): {what}"

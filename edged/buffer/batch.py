@@ -13,7 +13,10 @@ from edged.model import Sample
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The samples of one flush, in the order they were taken. The seq of `samples[i]` is `first + i`."""
+    """The samples of one flush, in the order they were taken. The seq of `samples[i]` is `first + i`.
+
+    Where readings were thinned, samples can be empty: they have no points and are not worth a message.
+    """
 
     first: int
     samples: tuple[Sample, ...]
@@ -21,6 +24,8 @@ class Batch:
     """The boot the samples' `mono` belongs to (/proc/sys/kernel/random/boot_id)."""
     readings: int
     """How many readings the samples hold together."""
+    replay: bool = False
+    """Whether a person had it sent to one connection, once more: it is settled for all others."""
 
     @property
     def last(self) -> int:

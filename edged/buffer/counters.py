@@ -17,7 +17,9 @@ import orjson
 
 from edged.buffer.cursor import CursorState, Intervals, Span
 
-GivenUp = Literal["expired", "evicted", "corrupt"]
+GivenUp = Literal["expired", "evicted", "corrupt", "thinned"]
+LOST_RANGES = 20
+"""How many of the ranges that the disk lost are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Account:
     evicted: int = 0
     corrupt: int = 0
     """The part of `evicted` that the disk lost, not we."""
+    thinned: int = 0
+    """The part of `evicted` for which others of the same interval stand."""
     dead: int = 0
 
     @property
@@ -93,12 +97,14 @@ class Account:
             self.evicted += readings
         if why == "corrupt":
             self.corrupt += readings
+        elif why == "thinned":
+            self.thinned += readings
 
     def copy(self) -> Account:
         """An independent copy."""
         return Account(
             Intervals(self.cursor.low, self.cursor.islands), dict(self.lanes), self.stored_for, self.delivered,
-            self.expired, self.evicted, self.corrupt, self.dead,
+            self.expired, self.evicted, self.corrupt, self.thinned, self.dead,
         )  # fmt: skip
 
 
@@ -114,11 +120,21 @@ class Ledger:
     """Readings in the rows that are still there."""
     totals: Totals = field(default_factory=Totals)
     accounts: dict[str, Account] = field(default_factory=dict)
+    thinned: int = 0
+    """Rows up to this seq have been thinned."""
+    lost: tuple[Span, ...] = ()
+    """What damage has cost: the newest ranges of samples."""
 
     def copy(self) -> Ledger:
         """An independent copy, to go back to when a transaction fails."""
         accounts = {name: account.copy() for name, account in self.accounts.items()}
-        return Ledger(self.head, self.stored, self.rows, self.kept, self.totals.copy(), accounts)
+        return Ledger(
+            self.head, self.stored, self.rows, self.kept, self.totals.copy(), accounts, self.thinned, self.lost
+        )
+
+    def lose(self, spans: Iterable[Span]) -> None:
+        """Remember that damage has cost these ranges."""
+        self.lost = (*self.lost, *spans)[-LOST_RANGES:]
 
     def append(self, samples: int, readings: int) -> int:
         """Book a new row; returns the seq of its first sample."""
@@ -131,9 +147,20 @@ class Ledger:
             account.stored_for += readings
         return first
 
-    def open_account(self, name: str, gaps: Iterable[Span]) -> None:
-        """Begin a connection at the oldest row. `gaps` are the ranges up to head of which no row is left."""
-        self.accounts[name] = Account(Intervals(0, gaps), stored_for=self.kept)
+    def append_again(self, samples: int, readings: int, target: str) -> int:
+        """Book a row that only the connection `target` is to get, once more; returns the seq of its first sample."""
+        first = self.head + 1
+        self.head += samples
+        self.rows += 1
+        self.kept += readings
+        for name, account in self.accounts.items():
+            if name != target:
+                account.cursor.add(first, self.head)
+        return first
+
+    def open_account(self, name: str, gaps: Iterable[Span], kept: int) -> None:
+        """Begin a connection at the oldest row: all but the `gaps`, together `kept` readings, wait for it."""
+        self.accounts[name] = Account(Intervals(0, gaps), stored_for=kept)
 
     def dump(self, waiting: int = 0) -> bytes:
         """As JSON. `waiting` readings are read already, but only a later transaction will store them."""
@@ -147,6 +174,7 @@ class Ledger:
                 "expired": account.expired,
                 "evicted": account.evicted,
                 "corrupt": account.corrupt,
+                "thinned": account.thinned,
                 "dead": account.dead,
             }
             for name, account in self.accounts.items()
@@ -160,6 +188,8 @@ class Ledger:
                 "suppressed": self.totals.suppressed,
                 "rejected": dict(self.totals.rejected),
                 "connections": accounts,
+                "thinned": self.thinned,
+                "lost": self.lost,
             }
         )
 
@@ -170,17 +200,18 @@ class Ledger:
             book = orjson.loads(text)
             totals = Totals(book["read"], book["suppressed"], Counter(book["rejected"]))
             accounts = {name: _account(entry) for name, entry in book["connections"].items()}
-            return cls(head, book["stored"], book["rows"], book["kept"], totals, accounts)
+            lost = tuple((int(first), int(last)) for first, last in book.get("lost", ()))
+            thinned = int(book.get("thinned", 0))
+            return cls(head, book["stored"], book["rows"], book["kept"], totals, accounts, thinned, lost)
         except (KeyError, TypeError, AttributeError) as exc:
             raise ValueError(f"the counters are not readable: {exc!r}") from exc
 
 
 def _account(entry: Mapping[str, Any]) -> Account:
     islands: Iterable[Span] = map(tuple, entry["islands"])
-    numbers = ("stored_for", "delivered", "expired", "evicted", "corrupt", "dead")
-    return Account(
-        Intervals(entry["low"], islands), dict(entry["lanes"]), **{name: int(entry[name]) for name in numbers}
-    )
+    numbers = {name: int(entry[name]) for name in ("stored_for", "delivered", "expired", "evicted", "corrupt", "dead")}
+    thinned = int(entry.get("thinned", 0))  # format 1 had none
+    return Account(Intervals(entry["low"], islands), dict(entry["lanes"]), thinned=thinned, **numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +226,8 @@ class ConnectionStats:
     evicted: int = 0
     corrupt: int = 0
     """The part of `evicted` that the disk lost."""
+    thinned: int = 0
+    """The part of `evicted` for which others of the same interval stand."""
     dead: int = 0
     low: int = 0
     islands: int = 0
@@ -204,7 +237,7 @@ class ConnectionStats:
         """The counters of an account."""
         return cls(
             account.stored_for, account.delivered, account.pending, account.expired, account.evicted,
-            account.corrupt, account.dead, account.cursor.low, len(account.cursor),
+            account.corrupt, account.thinned, account.dead, account.cursor.low, len(account.cursor),
         )  # fmt: skip
 
 
@@ -243,6 +276,8 @@ class BufferStats:
     connections: dict[str, ConnectionStats]
     removed: dict[str, ConnectionStats]
     """Connections that are no longer configured, as they were at start."""
+    lost: tuple[Span, ...]
+    """The newest ranges of samples that damage has cost."""
 
 
 @dataclass(frozen=True, slots=True)

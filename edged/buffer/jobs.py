@@ -28,6 +28,8 @@ class Job:
     """Why the whole file must be replaced."""
     retain: bool = False
     """Delete settled rows now."""
+    keep: int | None = None
+    """If the disk refuses: of the readings that wait for it only the newest so many; None keeps all."""
 
 
 @dataclass(slots=True)
@@ -43,8 +45,8 @@ class Done:
     stored: int = 0
     refused: int = 0
     """With `stored`: readings that are no longer waiting."""
-    counted: bool = False
-    """The totals handed over are in the ledger."""
+    uncommitted: Totals | None = None
+    """What of the totals handed over is not in the ledger; None if there is no news of them."""
     error: str = ""
     """Why something still waits in memory."""
     ledger: Ledger = field(default_factory=Ledger)
@@ -59,7 +61,6 @@ class Done:
 
     def merge(self, part: Done) -> None:
         """Take over what one transaction achieved."""
-        self.counted = True
         self.batches += part.batches
         self.settled.update(part.settled)
         self.stored += part.stored

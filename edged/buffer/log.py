@@ -13,6 +13,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -41,13 +42,25 @@ _NEVER = 2**62
 class Buffer:
     """Keeps samples until every connection has settled them, or a limit acts. One per process and file."""
 
-    def __init__(self, path: Path, config: BufferConfig, connections: Sequence[str], *, boot: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: BufferConfig,
+        connections: Sequence[str] | None,
+        *,
+        boot: str,
+        max_age: Mapping[str, float] | None = None,
+    ) -> None:
+        """`connections`: those that readings are kept for; None leaves those that the file knows as they are.
+
+        `max_age`: by connection, the age in seconds beyond which it does not want readings any more.
+        """
         self.epoch = ""
         """An opaque name for this file's life: seq starts a new story when it changes. Empty before `start`."""
         self.head = 0
         """The seq of the last committed sample; 0 if there is none."""
         self._config = config
-        self._writer = Writer(path, config, connections, boot)
+        self._writer = Writer(path, config, connections, boot, max_age)
         self._reader = Reader(path)
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="buffer-write")
         self._read_thread: ThreadPoolExecutor | None = None
@@ -189,6 +202,8 @@ class Buffer:
         while True:
             batches, unreadable = await self._read(self._reader.batches, after, through, max_readings)
             self._report(unreadable)
+            if batches and batches[0].last <= self._ledger.thinned:
+                batches[0] = _beyond(batches[0], after)
             if batches or not unreadable:
                 return batches
             after = max(last for _, last in unreadable)
@@ -275,6 +290,7 @@ class Buffer:
             commit_seconds=self._writer.commit_seconds,
             connections=_stats(ledger.accounts),
             removed=_stats(self._writer.removed),
+            lost=ledger.lost,
         )
 
     # flushing
@@ -351,8 +367,8 @@ class Buffer:
         """Take over what the writer has committed."""
         self._held -= done.stored + done.refused
         self._ledger = done.ledger
-        if done.counted:
-            self._flying = Totals()
+        if done.uncommitted is not None:
+            self._flying = done.uncommitted
         self._undurable.subtract(done.settled)
         self._reader.generation = done.generation
         for name, spans in done.given_up.items():
@@ -398,6 +414,14 @@ class Buffer:
                 self._suspect = str(exc)
                 self._cadence.ask()
             raise TransientError(f"the buffer cannot be read now: {exc}", reason="disk") from exc
+
+
+def _beyond(batch: Batch, after: int) -> Batch:
+    """The part of a thinned batch beyond `after`: thinning joins rows, so one may begin before what was read last."""
+    if batch.first > after:
+        return batch
+    samples = batch.samples[after + 1 - batch.first :]
+    return replace(batch, first=after + 1, samples=samples, readings=sum(len(sample.values) for sample in samples))
 
 
 def _stats(accounts: Mapping[str, Account]) -> dict[str, ConnectionStats]:

@@ -73,10 +73,13 @@ def _open(path: Path, max_bytes: int) -> Opened:
     try:
         store.prepare()
         tables = _tables(store.db)
-        _check_format(path, store, tables)
+        version = _check_format(path, store, tables)
         if not tables:
             fresh = True
             store.create(new_epoch())
+        elif version < FORMAT:
+            store.migrate(version)
+            log.info("the buffer %s was brought from format %d to %d", path, version, FORMAT)
         ledger = store.load()
         _check_size(store, ledger)
     except BaseException as exc:
@@ -112,7 +115,7 @@ def _tables(db: sqlite3.Connection) -> set[str]:
     return {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
 
 
-def _check_format(path: Path, store: Store, tables: set[str]) -> None:
+def _check_format(path: Path, store: Store, tables: set[str]) -> int:
     application, version = store.pragma("application_id"), store.pragma("user_version")
     if tables and not tables >= _OWN_TABLES and application != APPLICATION:
         raise ConfigError(f"{path} is the database of another program; set another `buffer: path`")
@@ -123,6 +126,7 @@ def _check_format(path: Path, store: Store, tables: set[str]) -> None:
             f"the buffer {path} was written by a newer edged (format {version}; this one knows {FORMAT}): "
             "update edged, or move the file away to begin an empty one"
         )
+    return version
 
 
 def _check_size(store: Store, ledger: Ledger) -> None:

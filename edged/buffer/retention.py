@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
-from edged.buffer.counters import GivenUp, Ledger
+from edged.buffer.counters import Account, GivenUp, Ledger
 from edged.buffer.cursor import Span, common
 from edged.buffer.jobs import Done, Limit
 from edged.buffer.store import DamagedError, RowHead, Store, decode_row, read_rows
+from edged.buffer.thinning import Thinner
 from edged.clock import mono_us, wall_us
 from edged.config.model import BufferConfig
 
@@ -25,15 +26,20 @@ _RESERVED_PAGES = 32
 """Kept free of rows, for the ledger and SQLite's own pages."""
 _CLOCK_SET = 1_600_000_000_000_000
 """A wall clock before September 2020 has not been set."""
+_ROWS = 1000
+"""How many rows are looked at together."""
 
 
 class Retention:
     """The limits of one open file."""
 
-    def __init__(self, store: Store, config: BufferConfig, boot: str) -> None:
+    def __init__(self, store: Store, config: BufferConfig, boot: str, max_age: Mapping[str, float]) -> None:
+        """`max_age`: by connection, seconds; 0 or missing where there is no such limit."""
         self._store = store
         self._config = config
         self._boot = boot
+        self._max_age = max_age
+        self._thinner = Thinner(store, config.thin_interval)
         self._retained = time.monotonic()
         self._acted = False
         self.full: Limit = ""
@@ -44,29 +50,59 @@ class Retention:
         return bool(self.full) or time.monotonic() - self._retained > RETAIN_SECONDS
 
     def retain(self, ledger: Ledger, done: Done) -> None:
-        """Delete what every connection has settled, and what is too old."""
+        """Give up what is too old, and delete what every connection has settled unless it is kept as history."""
         self._retained = time.monotonic()
-        if self._config.max_age:
-            old = []
-            with closing(self._store.heads()) as rows:
-                for row in rows:
-                    if not self._expired(row):
-                        break
-                    old.append(row)
-            self._give_up(old, "expired", ledger, done)
-        low, spans = common(account.cursor for account in ledger.accounts.values())
-        for span in [(1, low), *spans] if low else spans:
-            self._delete(span, ledger)
+        for name, account in ledger.accounts.items():
+            limits = [age for age in (self._config.max_age, self._max_age.get(name, 0)) if age]
+            if limits:
+                self._expire(name, account, min(limits), done)
+        if self._config.max_age and not ledger.accounts:
+            last = self._last_old((1, ledger.head), self._config.max_age, unknown=False)
+            self._delete((1, last), ledger)
+        for span in _settled(ledger):
+            last = self._last_old(span, self._config.retention, unknown=True) if self._config.retention else span[1]
+            self._delete((span[0], last), ledger)
 
-    def _expired(self, row: RowHead) -> bool:
-        """Whether a row is too old. Within this boot the monotonic clock decides; a clock that was not set, never."""
+    def _expire(self, name: str, account: Account, age: float, done: Done) -> None:
+        """Give up rows that are too old for one connection, from its oldest on."""
+        after = account.cursor.low
+        while True:
+            old: list[RowHead] = []
+            young = False
+            with closing(self._store.heads(after)) as rows:
+                for row in rows:
+                    young = not row.target and not self._older(row, age, unknown=False)
+                    if young or len(old) == _ROWS:
+                        break
+                    after = row.seq
+                    if not row.target:
+                        old.append(row)
+            self._book(old, "expired", name, account, done)
+            if young or len(old) < _ROWS:
+                return
+
+    def _older(self, row: RowHead, age: float, *, unknown: bool) -> bool:
+        """Whether a row is older than that. Within this boot the monotonic clock decides.
+
+        `unknown` is the answer where the clock was not set in another boot.
+        """
         if row.boot == self._boot:
-            age = mono_us() - (row.latest - row.skew)
+            actual = mono_us() - (row.latest - row.skew)
         elif row.latest < _CLOCK_SET:
-            return False
+            return unknown
         else:
-            age = wall_us() - row.latest
-        return age > self._config.max_age * 1e6
+            actual = wall_us() - row.latest
+        return actual > age * 1e6
+
+    def _last_old(self, span: Span, age: float, *, unknown: bool) -> int:
+        """Where the rows of a span cease to be older than that."""
+        last = span[0] - 1
+        with closing(self._store.heads(last)) as rows:
+            for row in rows:
+                if row.seq > span[1] or not self._older(row, age, unknown=unknown):
+                    break
+                last = row.seq
+        return last
 
     def make_room(self, size: int, ledger: Ledger, done: Done) -> bool:
         """Free pages until `size` bytes of data fit, as the configuration says. False if they do not."""
@@ -76,13 +112,49 @@ class Retention:
             return True
         self.retain(ledger, done)
         while store.used_pages() + pages > limit:
-            self.full, self._acted = which, True
-            if store.drop_dead_letters(100):
+            share = max(pages, limit // EVICT_SHARE)
+            if self._forget(share, ledger):
                 continue
-            drop_oldest = self._config.when_full == "drop-oldest"
-            if not (drop_oldest and self._evict(max(pages, limit // EVICT_SHARE), ledger, done)):
+            self.full, self._acted = which, True
+            if not (store.drop_dead_letters(100) or self._give_way(share, ledger, done)):
                 return False
         return True
+
+    def _give_way(self, pages: int, ledger: Ledger, done: Done) -> bool:
+        """Give up some of what waits; False if that is not possible or not wanted."""
+        if self._config.when_full == "drop-newest":
+            return False
+        if self._config.when_full == "thin" and self._thinner.reduce(ledger):
+            return True
+        chosen = self._oldest(0, 2**62, pages)
+        if chosen:
+            for name, account in ledger.accounts.items():
+                self._book(chosen, "evicted", name, account, done)
+            self._delete((chosen[0].first, chosen[-1].seq), ledger)
+        return bool(chosen)
+
+    def _forget(self, pages: int, ledger: Ledger) -> bool:
+        """Delete the oldest of what is only kept as history; False if there is none."""
+        if self._config.retention:
+            for first, last in _settled(ledger):
+                chosen = [row for row in self._oldest(first - 1, last, pages) if row.first >= first]
+                if chosen:
+                    self._delete((chosen[0].first, chosen[-1].seq), ledger)
+                    return True
+        return False
+
+    def _oldest(self, after: int, through: int, pages: int) -> list[RowHead]:
+        """The first rows beyond `after`, as many as make up these pages."""
+        chosen: list[RowHead] = []
+        with closing(self._store.heads(after)) as rows:
+            for row in rows:
+                if row.seq > through:
+                    break
+                chosen.append(row)
+                pages -= self._store.pages_for(row.size) - 1
+                if pages <= 0:
+                    break
+        return chosen
 
     def has_room(self, size: int) -> bool:
         """Whether `size` bytes fit with some distance to the limits."""
@@ -101,7 +173,9 @@ class Retention:
         Raises sqlite3.OperationalError if another program prevents that.
         """
         store = self._store
-        expected = size + size // 8 + 64 * store.page
+        self._thinner.begin()
+        thinning = self._thinner.most if self._config.when_full == "thin" else 0
+        expected = size + size // 8 + 64 * store.page + thinning
         if store.wal_bytes() + expected > store.wal_budget or store.free_disk() < self._config.min_free:
             store.checkpoint()
             if store.wal_bytes() + expected > store.wal_budget:
@@ -127,6 +201,7 @@ class Retention:
                 done.lose(name, missing)
                 lost = True
         if lost or rows:
+            ledger.lose([span])
             log.error("samples %d to %d of the buffer were damaged on disk and are lost", *span)
 
     def _limit(self) -> tuple[int, Limit]:
@@ -136,42 +211,32 @@ class Retention:
         by_disk = present + max(0, store.free_disk() - self._config.min_free) // store.page
         return (by_size, "size") if by_size <= by_disk else (by_disk, "disk")
 
-    def _evict(self, pages: int, ledger: Ledger, done: Done) -> bool:
-        chosen: list[RowHead] = []
-        with closing(self._store.heads()) as rows:
-            for row in rows:
-                chosen.append(row)
-                pages -= self._store.pages_for(row.size) - 1
-                if pages <= 0:
-                    break
-        self._give_up(chosen, "evicted", ledger, done)
-        return bool(chosen)
-
-    def _give_up(self, rows: Sequence[RowHead], why: GivenUp, ledger: Ledger, done: Done) -> None:
-        """Delete neighbouring rows, and book what each connection had not settled of them."""
-        if not rows:
-            return
-        span = rows[0].first, rows[-1].seq
-        unsettled: dict[str, int | None] = {}
-        for name, account in ledger.accounts.items():
-            whole, partly = 0, []
-            for row in rows:
-                missing = account.cursor.missing(row.first, row.seq)
-                if missing == [row.span]:
-                    whole += row.readings
-                else:
-                    partly.extend(missing)
-            counted = self._store.count_readings(partly)
-            unsettled[name] = None if counted is None else whole + counted
-        self._delete(span, ledger)
-        for name, account in ledger.accounts.items():
-            done.lose(name, account.cursor.add(*span))
-            readings = unsettled[name]
-            if readings is None:  # partly settled and not readable: it is what all others together leave over
-                readings = max(0, account.pending - self._store.unsettled(account.cursor))
-            account.give_up(readings, why)
+    def _book(self, rows: Sequence[RowHead], why: GivenUp, name: str, account: Account, done: Done) -> None:
+        """Book what one connection had not settled of these rows, and will not get."""
+        cursor, whole, partly = account.cursor, 0, []
+        for row in rows:
+            missing = cursor.missing(row.first, row.seq)
+            if missing == [row.span]:
+                whole += row.readings
+            else:
+                partly.extend(missing)
+        counted = self._store.count_readings(partly)
+        for row in rows:
+            missing = cursor.add(row.first, row.seq)
+            if missing:
+                done.lose(name, missing)
+        if counted is None:  # partly settled and not readable: it is what all others together leave over
+            account.give_up(max(0, account.pending - self._store.unsettled(cursor)), why)
+        else:
+            account.give_up(whole + counted, why)
 
     def _delete(self, span: Span, ledger: Ledger) -> None:
         rows, readings = self._store.delete(*span)
         ledger.rows -= rows
         ledger.kept -= readings
+
+
+def _settled(ledger: Ledger) -> list[Span]:
+    """What no connection needs any more."""
+    low, spans = common(account.cursor for account in ledger.accounts.values())
+    return [(1, low), *spans] if low else spans

@@ -1,4 +1,4 @@
--- The buffer's file, format 1. Described in docs/explanation/buffer.md.
+-- The buffer's file, format 2. Described in docs/explanation/buffer.md.
 
 -- One row is one batch of samples. There is no second index: the log is only ever walked in order.
 CREATE TABLE log (
@@ -10,7 +10,8 @@ CREATE TABLE log (
     boot     TEXT NOT NULL,         -- the boot it was written in
     skew     INTEGER NOT NULL,      -- wall clock minus monotonic clock, microseconds, of its last sample
     crc      INTEGER NOT NULL,      -- CRC-32 of all other columns
-    data     BLOB NOT NULL          -- zlib, JSON
+    data     BLOB NOT NULL,         -- zlib, JSON
+    target   TEXT NOT NULL DEFAULT '' -- the one connection that is to get it, once more; '' for all
 ) STRICT;
 
 -- What changes with every commit, in one row so that it costs one page.

@@ -7,15 +7,16 @@ import sqlite3
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edged.buffer.batch import Batch
 from edged.buffer.codec import decode_batch
 from edged.buffer.counters import Ledger, Settle
 from edged.buffer.cursor import Intervals, Span
+from edged.model import Sample
 
-FORMAT = 1
+FORMAT = 2
 """The version of the file's layout, in SQLite's user_version."""
 APPLICATION = 0x65646764
 """`edgd` in SQLite's application_id."""
@@ -28,10 +29,12 @@ _COUNT_READINGS = 10_000
 """How much is read at a time to count or copy rows."""
 BUSY_SECONDS = 2.0
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
-COLUMNS = "seq, first, readings, earliest, latest, boot, skew, crc, data"
+COLUMNS = "seq, first, readings, earliest, latest, boot, skew, crc, data, target"
+_MIGRATIONS = {1: "ALTER TABLE log ADD COLUMN target TEXT NOT NULL DEFAULT ''"}
+"""Format → what makes the next one of it."""
 LETTER_COLUMNS = "id, connection, first, last, readings, time, reason, detail, boot, data"
 
-StoredRow = tuple[int, int, int, int, int, str, int, int, bytes]
+StoredRow = tuple[int, int, int, int, int, str, int, int, bytes, str]
 """A row of the log, as `COLUMNS`."""
 
 
@@ -55,6 +58,7 @@ class RowHead:
     boot: str
     skew: int
     size: int
+    target: str
 
     @property
     def span(self) -> Span:
@@ -64,9 +68,19 @@ class RowHead:
 
 def row_crc(row: Sequence[object]) -> int:
     """The checksum of a row: of its numbers as decimal text with commas, then its data."""
-    seq, first, readings, earliest, latest, boot, skew, _crc, data = row
-    head = f"{seq},{first},{readings},{earliest},{latest},{boot},{skew}".encode()
+    seq, first, readings, earliest, latest, boot, skew, _crc, data, target = row
+    head = f"{seq},{first},{readings},{earliest},{latest},{boot},{skew}{',' if target else ''}{target}".encode()
     return zlib.crc32(data, zlib.crc32(head))  # type: ignore[arg-type]  # bytes, by the table's STRICT schema
+
+
+def make_row(
+    first: int, samples: Sequence[Sample], readings: int, data: bytes, boot: str, target: str = ""
+) -> StoredRow:
+    """The row that holds these samples, encoded as `data`."""
+    times = [sample.time for sample in samples]
+    last = samples[-1]
+    numbers = (first + len(samples) - 1, first, readings, min(times), max(times), boot, last.time - last.mono)
+    return (*numbers, row_crc((*numbers, 0, data, target)), data, target)
 
 
 def decode_row(row: StoredRow) -> Batch | None:
@@ -77,7 +91,9 @@ def decode_row(row: StoredRow) -> Batch | None:
         batch = decode_batch(row[8], row[1], row[5], row[2])
     except (ValueError, TypeError):
         return None
-    return batch if batch.last == row[0] else None
+    if batch.last != row[0]:
+        return None
+    return replace(batch, replay=True) if row[9] else batch
 
 
 def read_rows(
@@ -196,6 +212,13 @@ class Store:
             self.db.execute("INSERT INTO state VALUES (1, '', 0, 0, 0, x'')")
             self.save(Ledger())
 
+    def migrate(self, version: int) -> None:
+        """Bring a file of an older format up to date."""
+        with self.transaction():
+            for older in range(version, FORMAT):
+                self.db.execute(_MIGRATIONS[older])
+            self.db.execute(f"PRAGMA user_version = {FORMAT}")
+
     def close(self) -> None:
         """Close it; the last one to close moves the journal into the database."""
         self.closed = True
@@ -241,21 +264,28 @@ class Store:
 
     def insert(self, row: StoredRow) -> None:
         """Append one row, within a transaction."""
-        self.db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self.db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def heads(self, after: int = 0) -> Generator[RowHead]:
         """The rows beyond `after` in order, without their data. Exhaust or close it before writing."""
-        columns = "seq, first, readings, earliest, latest, skew, boot, length(data)"
+        columns = "seq, first, readings, earliest, latest, skew, boot, length(data), target"
         cursor = self.db.execute(f"SELECT {columns} FROM log WHERE seq > ? ORDER BY seq", (after,))  # noqa: S608  # a constant
         end = 0
         try:
             for row in cursor:
                 _check_numbers(row, end)
-                seq, first, readings, _, latest, skew, boot, size = row
-                yield RowHead(seq, first, readings, latest, boot, skew if isinstance(skew, int) else 0, size or 0)
+                seq, first, readings, _, latest, skew, boot, size, target = row
+                yield RowHead(
+                    seq, first, readings, latest, boot, skew if isinstance(skew, int) else 0, size or 0, target
+                )
                 end = seq
         finally:
             cursor.close()
+
+    def first_row(self) -> int:
+        """The seq of the oldest sample that is there; 0 if there is none."""
+        row = self.db.execute("SELECT first FROM log ORDER BY seq LIMIT 1").fetchone()
+        return int(row[0]) if row else 0
 
     def last_row(self) -> int:
         """The seq of the last row; 0 if there is none."""
@@ -323,6 +353,21 @@ class Store:
         if head > after:
             missing.append((after + 1, head))
         return missing
+
+    def waiting_for(self, name: str, head: int) -> tuple[list[Span], int]:
+        """(Ranges up to head of which nothing is there for a new connection, readings of the rest)."""
+        gaps: list[Span] = []
+        after = readings = 0
+        for row in self.heads():  # to its end, so it is closed
+            if row.target not in {"", name}:
+                continue
+            if row.first > after + 1:
+                gaps.append((after + 1, row.first - 1))
+            after = row.seq
+            readings += row.readings
+        if head > after:
+            gaps.append((after + 1, head))
+        return gaps, readings
 
     # dead letters
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from edged.buffer.batch import Batch
 from edged.buffer.codec import encode_batch
@@ -21,13 +22,14 @@ from edged.buffer.lock import Lock
 from edged.buffer.repair import Opened, open_buffer, rebuild
 from edged.buffer.retention import Retention
 from edged.buffer.rows import Row, make_rows
-from edged.buffer.store import DamagedError, Store, is_corrupt, row_crc
+from edged.buffer.store import DamagedError, Store, is_corrupt, make_row
 from edged.clock import wall_us
 from edged.config.model import BufferConfig
 from edged.errors import ConfigError, TransientError
 from edged.model import Sample
 
 log = logging.getLogger("edged.buffer")
+T = TypeVar("T")
 
 ISLANDS = 256
 """A cursor with so many islands keeps further ones in memory until gaps close."""
@@ -42,10 +44,19 @@ class Writer:
     store: Store
     retention: Retention
 
-    def __init__(self, path: Path, config: BufferConfig, connections: Sequence[str], boot: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: BufferConfig,
+        connections: Sequence[str] | None,
+        boot: str,
+        max_age: Mapping[str, float] | None = None,
+    ) -> None:
+        """`connections` None: leave those that the file knows as they are."""
         self.path = path
         self._config = config
-        self._names = tuple(connections)
+        self._names = None if connections is None else tuple(connections)
+        self._max_age = max_age or {}
         self._boot = boot
         self._lock: Lock | None = None
         self._inode = 0
@@ -95,7 +106,7 @@ class Writer:
     def _adopt(self, opened: Opened) -> None:
         full: Limit = self.retention.full if self._generation else ""
         self.store, self.epoch, self.ledger = opened.store, opened.epoch, opened.ledger
-        self.retention = Retention(self.store, self._config, self._boot)
+        self.retention = Retention(self.store, self._config, self._boot, self._max_age)
         self.retention.full = full
         self._inode = self.path.stat().st_ino
         self._generation += 1
@@ -109,14 +120,13 @@ class Writer:
     def _reconcile(self) -> None:
         """Give new connections a cursor and drop those that are no longer configured."""
         ledger, accounts = self.ledger, self.ledger.accounts
-        for name in [name for name in accounts if name not in self._names]:
+        for name in [name for name in accounts if self._names is not None and name not in self._names]:
             gone = accounts.pop(name)
             self.removed[name] = gone
             log.warning("connection %s is no longer configured: %d readings no longer wait for it", name, gone.pending)
-        fresh = [name for name in self._names if name not in accounts]
-        gaps = self.store.gaps(0, ledger.head) if fresh else []
-        for name in fresh:
-            ledger.open_account(name, gaps)
+        for name in self._names or ():
+            if name not in accounts:
+                ledger.open_account(name, *self.store.waiting_for(name, ledger.head))
         with self.store.transaction():
             self.store.save(ledger)
 
@@ -165,8 +175,23 @@ class Writer:
             self._suspect = done.error = str(exc)
         except OSError as exc:
             done.error = exc.strerror or str(exc)
+        if done.error and job.keep is not None:
+            self._shed(job.keep, done)
+        done.uncommitted = self._totals.copy()
+        return self._finished(done)
+
+    def _finished(self, done: Done) -> Done:
         done.ledger, done.full, done.generation = self.ledger, self.retention.full, self._generation
         return done
+
+    def _shed(self, keep: int, done: Done) -> None:
+        """Give up the oldest of what waits in memory, so that newer readings have room."""
+        waiting = sum(row.readings for row in self._rows)
+        while waiting > keep:
+            row = self._rows.pop(0)
+            waiting -= row.readings
+            self._totals.rejected["inbox_full"] += row.readings
+            done.refused += row.readings
 
     def _encode(self, samples: Sequence[Sample], done: Done) -> None:
         for row in make_rows(samples, self.store.max_transaction):
@@ -241,6 +266,41 @@ class Writer:
         self.retention.relax()
         self._note()
 
+    # by request of a person
+
+    def change(self, work: Callable[[Writer, Done], T]) -> tuple[T, Done]:
+        """Do something to rows and ledger in a transaction of its own. Raises sqlite3.Error, TransientError."""
+        if self._rows or self._suspect:
+            raise TransientError("the buffer's disk does not take anything now", reason="disk")
+        before, full, done = self.ledger, self.retention.full, Done()
+        ledger = self.ledger = before.copy()
+        try:
+            self.retention.bound_journal(self.store.max_transaction)
+            with self.store.transaction():
+                result = work(self, done)
+                self.store.save(ledger)
+        except BaseException:
+            self.ledger, self.retention.full = before, full
+            raise
+        self._note()
+        return result, self._finished(done)
+
+    def insert_again(self, row: Row, boot: str, target: str, done: Done) -> None:
+        """Within a change: put samples back into the way of one connection, with new numbers."""
+        first = self.ledger.append_again(len(row.samples), row.readings, target)
+        self.store.insert(make_row(first, row.samples, row.readings, row.data, boot, target))
+        done.batches.append(Batch(first, row.samples, boot, row.readings, replay=True))
+        for name in self.ledger.accounts:
+            if name != target:
+                done.lose(name, [(first, self.ledger.head)])
+
+    def rewrite(self, why: str) -> Done:
+        """Copy all that can be read into a new file, without gaps. Raises sqlite3.Error, OSError."""
+        done = Done()
+        self._suspect = self._suspect or why
+        self._rebuild(done)
+        return self._finished(done)
+
     # within a transaction
 
     def _insert(self, row: Row, part: Done) -> None:
@@ -250,10 +310,7 @@ class Writer:
             part.refused += row.readings
             return
         first = ledger.append(len(row.samples), row.readings)
-        times = [sample.time for sample in row.samples]
-        skew = times[-1] - row.samples[-1].mono
-        numbers = (ledger.head, first, row.readings, min(times), max(times), self._boot, skew)
-        self.store.insert((*numbers, row_crc((*numbers, 0, row.data)), row.data))
+        self.store.insert(make_row(first, row.samples, row.readings, row.data, self._boot))
         part.batches.append(Batch(first, row.samples, self._boot, row.readings))
         part.stored += row.readings
 
@@ -268,7 +325,7 @@ class Writer:
                 continue
             new = cursor.add(*span)
             readings = settle.readings
-            if new != [span]:  # some of it is settled already, so count the rest
+            if new != [span] or settle.first <= self.ledger.thinned:  # some of it is settled or gone: count the rest
                 counted = self.store.count_readings(new)
                 # Where a row cannot be read, it is what all others together leave over.
                 readings = max(0, account.pending - self.store.unsettled(cursor)) if counted is None else counted

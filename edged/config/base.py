@@ -157,3 +157,6 @@ class ConnectionConfig:
     """The dialect spoken upstream."""
     enabled: bool = True
     """`false` keeps the entry, and its place in the buffer, but connects nowhere."""
+    max_age: Duration = Duration(0)
+    """Give up readings that are older than this before this connection could take them, and count them as expired; 0
+    keeps them. Other connections still get them."""

@@ -65,9 +65,16 @@ class BufferConfig:
     min_free: Size = Size(64 * 2**20)
     """Never grow when the disk has less than this left."""
     max_age: Duration = Duration(0)
-    """Drop readings older than this even if not delivered; 0 keeps them."""
-    when_full: Literal["drop-oldest", "drop-newest"] = "drop-oldest"
-    """What to give up when the limits are reached. Everything given up is counted."""
+    """Give up readings older than this even if not delivered, for all connections; 0 keeps them."""
+    retention: Duration = Duration(0)
+    """Keep readings for so long although they need no more sending, for `edged buffer export` and `replay`. Where room
+    is needed they go first. 0 keeps none."""
+    when_full: Literal["drop-oldest", "drop-newest", "thin"] = "drop-oldest"
+    """What to give up when the limits are reached: the oldest readings, or new ones. `thin` first reduces the oldest
+    ones to the lowest, the highest and the last value per `thin_interval`, marked as `uncertain(thinned)`, and drops
+    only what is thin already. Everything given up is counted."""
+    thin_interval: Duration = Duration(60)
+    """With `when_full: thin`: of how much time three values remain of each point."""
     inbox_readings: int = 200_000
     """How many readings may wait in memory for a slow disk before new ones are refused and counted."""
 
@@ -77,6 +84,8 @@ class BufferConfig:
         if not 1 <= self.flush_readings <= self.inbox_readings:
             raise ValueError("`flush_readings` must be at least 1 and not above `inbox_readings`")
         if self.max_bytes < 2**20:
+        if self.thin_interval <= 0:
+            raise ValueError("`thin_interval` must be longer than 0")
             raise ValueError("`max_bytes` must be at least 1MiB")
 
 

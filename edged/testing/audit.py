@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+REPLAY = "replay"
+"""Counted as a lane of its own: what a person had sent once more stands in the order of the live lane."""
+
 
 class MessageId(NamedTuple):
     """What identifies a message for ever."""
@@ -48,7 +51,8 @@ class LaneCount:
 class _Epoch:
     """What is known of one gateway's epoch."""
 
-    seen: set[int] = field(default_factory=set)
+    seen: dict[int, int] = field(default_factory=dict)
+    """The messages that came, by seq, and the smallest `first` of each."""
     named: dict[int, str] = field(default_factory=dict)
     """Predecessors that were named but have not come, and the lane they were named on."""
     begins: list[int] = field(default_factory=list)
@@ -72,16 +76,19 @@ class Audit:
         if "seq" not in payload:
             return True
         gateway, epoch, lane, seq, prev = (payload[key] for key in ("gateway", "epoch", "lane", "seq", "prev"))
+        if payload.get("replay"):
+            lane = REPLAY
         known = self._epochs.setdefault((gateway, epoch), _Epoch())
         count = self.lanes.setdefault(LaneId(gateway, epoch, lane), LaneCount())
-        if seq in known.seen:
+        first = payload.get("first", seq)
+        if known.seen.get(seq, first + 1) <= first:
             count.duplicates += 1
             return False
-        known.seen.add(seq)
+        known.seen[seq] = first
         known.named.pop(seq, None)
         if prev and prev not in known.seen:
             known.named[prev] = lane
-        _cover(known, payload.get("first", seq), seq)
+        _cover(known, first, seq)
         count.messages += 1
         count.readings += payload["readings"] if "readings" in payload else len(payload["values"])
         if seq < count.last:

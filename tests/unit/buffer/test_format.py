@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
-from tests.unit.buffer.helpers import put, running, sample
+import pytest
+
+from edged.buffer.store import FORMAT
+from edged.model import bad
+from tests.unit.buffer.helpers import check, put, read_all, running, sample
 
 PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "buffer.md"
 
@@ -47,3 +53,40 @@ async def test_tables_and_pages_are_as_documented(tmp_path: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert tables == {"log", "state", "dead_letters"}
     assert all(f"- `{name}`:" in text for name in tables)
+
+
+CASES = Path(__file__).parents[2] / "cases" / "buffer"
+"""One file of each format that was ever released. Never change one; a new format adds one."""
+
+
+def test_there_is_a_file_of_each_format() -> None:
+    assert {file.name for file in CASES.glob("*.db")} == {f"format-{n}.db" for n in range(1, FORMAT + 1)}
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT + 1))
+async def test_a_file_of_an_older_format_is_migrated_with_all_that_is_in_it(
+    tmp_path: Path, version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "b.db"
+    shutil.copy(CASES / f"format-{version}.db", path)
+    async with running(path, connections=("cloud", "local")) as buffer:
+        stats = buffer.stats()
+        assert (stats.read, stats.stored, stats.suppressed, stats.head) == (97, 90, 7, 30)
+        cloud, local = stats.connections["cloud"], stats.connections["local"]
+        assert (cloud.delivered, cloud.dead, cloud.pending, cloud.low, cloud.islands) == (36, 6, 48, 7, 1)
+        assert (local.delivered, local.pending, local.low) == (15, 75, 5)
+        batches = await read_all(buffer)
+        assert [(batch.first, batch.last) for batch in batches] == [(n, n + 4) for n in range(6, 30, 5)]
+        assert str(next(batches[0].samples[0].readings())).startswith("Reading(device='meter-0', point='a'")
+        assert batches[0].samples[0].values == (5, None, "é")
+        assert batches[0].samples[0].quality == {1: bad("timeout")}
+        put(buffer, sample(31))
+        await buffer.flush()
+        await check(buffer)
+    assert (f"from format {version} to {FORMAT}" in caplog.text) == (version < FORMAT)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (FORMAT,)
+        assert db.execute("SELECT connection, first, last, reason FROM dead_letters").fetchall() == [
+            ("cloud", 16, 17, "too_large")
+        ]

@@ -45,6 +45,24 @@ def test_a_repeated_message_is_a_duplicate_and_to_be_dropped_also_from_the_other
     assert audit.readings == 10
 
 
+def test_a_message_that_reaches_further_back_is_new_although_its_number_came_before() -> None:
+    """Thinning joins what had been cut differently: only what is covered already may be dropped."""
+    audit = Audit()
+    assert audit.take(message(20, 10))
+    assert not audit.take(message(20, 10))
+    assert not audit.take(message(20, 14))
+    assert audit.take(message(20, 0))
+    assert not audit.take(message(20, 10))
+
+
+def test_what_is_sent_once_more_disturbs_the_order_of_no_lane() -> None:
+    audit = Audit()
+    assert audit.take(message(10, 0, "historical"))
+    assert audit.take(message(100, 0, "historical", 91) | {"replay": True})
+    assert audit.take(message(20, 10, "historical"))
+    assert (audit.out_of_order, audit.missing, audit.duplicates) == (0, [], 0)
+
+
 def test_the_lanes_are_in_order_each_for_itself() -> None:
     audit = Audit()
     for seq, prev, lane in [(5, 0, "live"), (105, 5, "live"), (10, 0, "historical"), (110, 105, "live")]:

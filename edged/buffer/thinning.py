@@ -1,0 +1,94 @@
+"""Makes room by thinning the oldest rows, within the writer's transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import accumulate
+
+from edged.buffer.counters import Ledger
+from edged.buffer.rows import Row, make_rows
+from edged.buffer.store import RowHead, Store, make_row
+from edged.buffer.thin import thin
+
+_GROUP_READINGS = 50_000
+_GROUP_SAMPLES = 10_000
+"""So much is thinned at a time, so that it needs little memory."""
+_FRESH = 8
+"""The newest part in so many of the log's length is left as it is."""
+_TRIES = 4
+"""After so many stretches that do not become smaller, it is time to drop something."""
+
+
+class Thinner:
+    """Reduces stretch after stretch, from the oldest on, each once."""
+
+    def __init__(self, store: Store, interval: float) -> None:
+        """`interval` in seconds."""
+        self._store = store
+        self._interval = round(interval * 1e6)
+        self.most = store.max_transaction // 2
+        """How many bytes it may write in one transaction."""
+        self._written = 0
+
+    def begin(self) -> None:
+        """A new transaction begins."""
+        self._written = 0
+
+    def reduce(self, ledger: Ledger) -> bool:
+        """Thin one stretch. False if there is none that would become smaller."""
+        oldest = self._store.first_row()
+        end = ledger.head - (ledger.head - oldest) // _FRESH
+        for _ in range(_TRIES):
+            stretch = self._next(ledger, end)
+            if not stretch:
+                return False
+            ledger.thinned = stretch[-1].seq
+            if self._rewrite(stretch, ledger):
+                return True
+        return False
+
+    def _next(self, ledger: Ledger, end: int) -> list[RowHead]:
+        """The next stretch to thin: neighbouring rows of one boot."""
+        chosen: list[RowHead] = []
+        readings = samples = size = 0
+        with closing(self._store.heads(ledger.thinned)) as rows:
+            for row in rows:
+                readings, samples, size = readings + row.readings, samples + row.seq - row.first + 1, size + row.size
+                too_much = readings > _GROUP_READINGS or samples > _GROUP_SAMPLES or size > 4 * self.most
+                if row.seq > end or (chosen and (too_much or not _follows(chosen[-1], row))):
+                    break
+                chosen.append(row)
+        return chosen
+
+    def _rewrite(self, stretch: Sequence[RowHead], ledger: Ledger) -> bool:
+        """Put fewer readings in the place of these rows. False if that would not make them smaller."""
+        first, last = stretch[0].first, stretch[-1].seq
+        batches = list(self._store.batches(first, last))
+        if len(batches) < len(stretch) or stretch[0].target:
+            return False  # a damaged row is found when it is read, and booked then
+        samples = [sample for batch in batches for sample in batch.samples]
+        reduced = thin(samples, self._interval)
+        rows = [row for row in make_rows(reduced, self.most) if isinstance(row, Row)]
+        size = sum(len(row.data) for row in rows)
+        whole = sum(len(row.samples) for row in rows) == len(samples)
+        if not whole or size > sum(row.size for row in stretch) * 3 // 4 or self._written + size > self.most:
+            return False
+        self._written += size
+        gone = list(
+            accumulate((len(a.points) - len(b.points) for a, b in zip(samples, reduced, strict=True)), initial=0)
+        )
+        for account in ledger.accounts.values():
+            missing = account.cursor.missing(first, last)
+            account.give_up(sum(gone[end - first + 1] - gone[begin - first] for begin, end in missing), "thinned")
+        old_rows, _ = self._store.delete(first, last)
+        for row in rows:
+            self._store.insert(make_row(first, row.samples, row.readings, row.data, stretch[0].boot))
+            first += len(row.samples)
+        ledger.rows += len(rows) - old_rows
+        ledger.kept -= gone[-1]
+        return True
+
+
+def _follows(before: RowHead, row: RowHead) -> bool:
+    return row.first == before.seq + 1 and row.boot == before.boot and not row.target and not before.target
