@@ -1,0 +1,36 @@
+"""Fills a real buffer and says after each flush what is durable: `python powercut_writer.py PATH`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from edged.buffer.log import Buffer
+from edged.config.model import BufferConfig
+from edged.config.types import Duration, Size
+from edged.model import Sample
+
+CONFIG = BufferConfig(flush=Duration(60), max_bytes=Size(8 * 2**20), min_free=Size(0))
+POINTS = tuple(f"p{i}" for i in range(50))
+BOOT = "power cut"
+
+
+def values(n: int) -> tuple[int, ...]:
+    """What sample `n` holds."""
+    return tuple(n * 1000 + i * 7919 % 1000 for i in range(len(POINTS)))
+
+
+async def write(path: Path) -> None:
+    """Flush after flush until nothing can be written any more. Every line is a promise."""
+    buffer = Buffer(path, CONFIG, ["cloud"], boot=BOOT)
+    await buffer.start()
+    for n in range(1, 1_000_000):
+        buffer.count(read=len(POINTS))
+        buffer.put(Sample("d", n * 1_000_000, n * 1_000_000, POINTS, values(n)))
+        head = await buffer.flush()
+        print(head, flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(write(Path(sys.argv[1])))
