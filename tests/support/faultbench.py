@@ -224,8 +224,8 @@ async def _bench(case: Case, folder: Path) -> AsyncIterator[Bench]:
     disk.mkdir(parents=True)
     async with AsyncExitStack() as stack:
         if case.disk:
-            mount = ["mount", "-t", "tmpfs", "-o", f"size={case.disk}", "edged-test", disk]
-            await asyncio.to_thread(subprocess.run, mount, check=True)
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={case.disk}", "edged-test", str(disk)]
+            await asyncio.to_thread(lambda: subprocess.run(mount, check=True))
             stack.callback(lambda: subprocess.run(["umount", "-l", disk], check=True))
         ports = stack.enter_context(load_server(DEVICES))
         broker = stack.enter_context(Mosquitto(folder / "broker", persistence=case.persistent))
