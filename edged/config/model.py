@@ -83,9 +83,9 @@ class BufferConfig:
             raise ValueError("`flush` must lie between 10ms and 60s")
         if not 1 <= self.flush_readings <= self.inbox_readings:
             raise ValueError("`flush_readings` must be at least 1 and not above `inbox_readings`")
-        if self.max_bytes < 2**20:
         if self.thin_interval <= 0:
             raise ValueError("`thin_interval` must be longer than 0")
+        if self.max_bytes < 2**20:
             raise ValueError("`max_bytes` must be at least 1MiB")
 
 
