@@ -33,8 +33,9 @@ can be described in YAML: see [Read a BLE sensor](../how-to/ble-sensor.md).
 """
 _LIBRARIES = """\
 Decoders marked with * come from the libraries of the extra: `pip install 'edged[ble-decoders]'`. They are imported when
-the first device needs one. The extra has no wheels of pycryptodomex for armv7l: there, installing xiaomi-ble needs a
-compiler.
+the first device needs one. There is no wheel of pycryptodomex for armv7l: installing xiaomi-ble there needs a compiler.
+With habluetooth, on which the libraries are built, comes PyRIC, which is GPL. edged does not load it; a test watches
+that.
 """
 
 

@@ -60,7 +60,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What one advertisement says."""
+    """What one advertisement says. Without values and without problem: nothing new."""
 
     values: Mapping[str, Value]
     """By the decoder's name of the value; None where the sensor itself says that it has none."""

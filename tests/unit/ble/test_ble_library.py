@@ -163,6 +163,21 @@ def test_no_bytes_make_a_library_fail_through_us(
     decoder.supported(adv)
 
 
+@needed
+def test_no_copyleft_code_is_loaded_with_the_libraries() -> None:
+    # habluetooth depends on bluetooth-auto-recovery, and that on PyRIC (GPL), which it imports only to restart a radio.
+    program = (
+        "import sys\n"
+        "from edged_ble.codecs.library import LIBRARIES, LibraryDecoder\n"
+        "from edged_ble.codecs.advert import Advertisement\n"
+        "for name in LIBRARIES:\n"
+        "    LibraryDecoder(name).decode(Advertisement('A4:C1:38:8D:18:B2', 'x', -60, {1: b'1'}))\n"
+        "print([name for name in sys.modules if name.split('.')[0] == 'pyric'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_missing_library_is_named_with_the_extra_that_brings_it() -> None:
     program = (
         "import sys; sys.modules['govee_ble'] = None\n"

@@ -11,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from edged.adapter import Name, Quality, Sample, Value, bad
+from edged.config.load import load
 from edged.pipeline import DevicePipeline
 from edged_ble.codecs.advert import Advertisement, uuid_of
 from edged_ble.codecs.gatt import FORMATS
@@ -127,6 +128,19 @@ def test_vectors(path: Path, vector: dict[str, Any], device_of: Make) -> None:
     for point in vector.get("bad", []):
         assert readings[point].quality.status == "bad", point
         assert readings[point].value is None, point
+
+
+def test_every_profile_is_found_and_accepted_by_edged_check(tmp_path: Path) -> None:
+    config = tmp_path / "edged.yaml"
+    devices = "".join(
+        f'  {path.stem}: {{bus: radio, address: "C4:64:E3:00:00:{i:02X}", profile: {path.stem}}}\n'
+        for i, path in enumerate(PROFILES)
+    )
+    config.write_text(f"gateway: {{id: test}}\nbuses:\n  radio: {{adapter: ble}}\ndevices:\n{devices}", "utf-8")
+    loaded = load(config)
+    assert not [str(problem) for problem in loaded.problems if "connections" not in str(problem)]
+    assert loaded.config is not None
+    assert len(loaded.config.devices) == len(PROFILES)
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
