@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -22,6 +22,9 @@ from .config import BleBus, BleDevice
 
 if TYPE_CHECKING:
     from .bus import Bus
+    from .codecs.advert import Advertisement
+    from .config import Scan
+    from .survey import Survey
 
 __all__ = ["BLE"]
 
@@ -51,6 +54,26 @@ class _Adapter:
     ) -> AbstractAsyncContextManager[Simulator]:
         """There is no radio to simulate on."""
         return _refuse(", ".join(buses))
+
+    def survey(
+        self, radio: str, scan: Scan, tell: Callable[[Advertisement], None] | None = None
+    ) -> AbstractAsyncContextManager[Survey]:
+        """Who is in range, for `edged ble scan` (see `edged.cli.ble.Surveyor`)."""
+        from .survey import survey  # noqa: PLC0415  # `edged run` must not pay for it
+
+        return survey(radio, scan, tell)
+
+    def record(self, adv: Advertisement, seconds: float) -> str:
+        """A line of a recording."""
+        from .survey import record  # noqa: PLC0415  # likewise
+
+        return record(adv, seconds)
+
+    async def tree(self, radio: str, address: str, seconds: float) -> list[str]:
+        """What is in a device, for `edged ble gatt`. Raises TransientError."""
+        from .survey import tree  # noqa: PLC0415  # likewise
+
+        return await tree(radio, address, seconds)
 
 
 def _refuse(names: str) -> NoReturn:
