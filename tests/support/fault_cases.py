@@ -261,7 +261,6 @@ CASES = [
         Case(
             f"kill -9 at {seconds(50, 3):.0f} random moments, {i + 1}",
             partial(_killed, int(seconds(50, 3)), i),
-            unflushed=True,
         )
         for i in range(4 if SOAK else 1)
     ),

@@ -14,7 +14,7 @@ from tests.support.faultbench import WINDOW, Row
 PAGE = Path(__file__).parents[2] / "docs/explanation/faults.md"
 
 _HEAD = (
-    "| case | readings | faults | lost | not flushed at a kill | destroyed by the disk | repeated messages "
+    "| case | readings | faults | lost | not flushed | destroyed by the disk | repeated messages "
     "| out of order | wrong | counters | live again, s | caught up, s |\n"
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|"
 )
@@ -33,8 +33,9 @@ Run on {date} with `make soak`: edged {version}, Linux {kernel}, Python {python}
 
 {table}
 
-- **lost**: readings that were flushed to the disk, or read while no kill was near, and never arrived. It is to be 0.
-- **not flushed at a kill**: what was read in the last `flush` (1 s) before a kill -9. It is gone, as promised.
+- **lost**: readings that were flushed to the disk, or read while no stop was near, and never arrived. It is to be 0.
+- **not flushed**: what was read in the last `flush` (1 s) before a kill -9. It is gone, as promised. At a SIGTERM: an
+  answer that was on its way when the gateway stopped asking.
 - **destroyed by the disk**: what stood on damaged pages of the buffer's file. The log says so, and how much was saved.
   A file that was deleted, zeroed or cut off takes with it all that waited in it. If nothing is left of the buffer, not
   even its `.lock`, only the receiver can tell, by the new epoch.
