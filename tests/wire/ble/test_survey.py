@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from edged_ble.codecs.advert import Advertisement
-from edged_ble.survey import record, recorded
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.fakebluez import FakeBluez, Gatt
-from tests.wire.ble.rig import TAG, ruuvi, until
 
-from edged.adapter import ConfigError, TransientError
+from edged.adapter import ConfigError, TransientError, load_adapter
 from edged.cli.ble import ble
 from edged.config.load import load
+from edged_ble.codecs.advert import Advertisement
+from edged_ble.survey import record, recorded
+from tests.support.fakebluez import FakeBluez, Gatt
+from tests.wire.ble.rig import TAG, ruuvi, until
 
 SHELLY = "A4:C1:38:00:00:01"
 FCD2 = "0000fcd2-0000-1000-8000-00805f9b34fb"
@@ -144,7 +144,5 @@ def test_what_is_no_recording_is_refused(line: str) -> None:
 
 
 async def test_a_device_cannot_be_simulated() -> None:
-    from edged.adapter import load_adapter
-
     with pytest.raises(ConfigError, match="cannot be simulated"):
         load_adapter("ble").simulate({})
