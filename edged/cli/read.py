@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -54,7 +55,8 @@ def read(  # one parameter an option
     if results is None or config is not None:
         loaded = load_compiled(paths.config_path(config), paths.state_dir(state) / "cache")
     if results is None:
-        results = _read_direct(loaded, device) if loaded else []
+        base = paths.config_path(config).resolve().parent
+        results = _read_direct(loaded, device, base) if loaded else []
     known = loaded.devices.get(device) if loaded else None
     units = {str(name): point.unit for name, point in known.points.items()} if known else {}
     click.echo(json.dumps(results, indent=2) if as_json else "\n".join(render_read(device, results, units)))
@@ -62,9 +64,10 @@ def read(  # one parameter an option
         raise SystemExit(EXIT_PROBLEM)
 
 
-def _read_direct(config: Config, device: str) -> list[dict[str, Any]]:
+def _read_direct(config: Config, device: str, base: Path) -> list[dict[str, Any]]:
     """Open the bus, poll all points once, close it. Raises TransientError, ConfigError."""
     from edged.adapter import load_adapter  # as above
+    from edged.config.secrets import filled
     from edged.control import poll_record
     from edged.pipeline import DevicePipeline
 
@@ -77,9 +80,10 @@ def _read_direct(config: Config, device: str) -> list[dict[str, Any]]:
     pipeline = DevicePipeline(device_config.points)
 
     async def poll() -> list[dict[str, Any]]:
-        bus = load_adapter(bus_config.adapter).open(device_config.bus, bus_config, config.devices_on(device_config.bus))
+        devices = {name: filled(one, base=base) for name, one in config.devices_on(device_config.bus).items()}
+        bus = load_adapter(bus_config.adapter).open(device_config.bus, filled(bus_config, base=base), devices)
         try:
-            result = await bus.poll(bus.prepare(device, list(device_config.points)), raw=True)
+            result = await bus.poll(bus.prepare(device, [str(point) for point in device_config.points]), raw=True)
         finally:
             await bus.close()
         return [poll_record(replace(result, samples=[pipeline.compute(sample) for sample in result.samples]))]

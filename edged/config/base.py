@@ -118,6 +118,9 @@ class DeviceConfig:
     points: dict[Name, PointConfig] = field(default_factory=dict)
     """Its values by name."""
 
+    brings_points: ClassVar[bool] = False
+    """Whether a device can say itself which points it has, so that none need be listed."""
+
     def __post_init__(self) -> None:
         if self.every <= 0:
             raise ValueError("`every` must be longer than 0")

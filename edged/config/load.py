@@ -213,7 +213,8 @@ class _Sections:
             return None
         self.nodes["devices", name] = Entry(entry.key, merged)
         points = merged.get("points")
-        if points is None or is_empty(points) or (isinstance(points, Mapping) and not points.entries):
+        none = points is None or is_empty(points) or (isinstance(points, Mapping) and not points.entries)
+        if none and not adapter.device_config.brings_points:
             self.reader.report.error(
                 entry.key.mark, path, "has no points: list some under `points`, or name a `profile`"
             )

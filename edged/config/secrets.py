@@ -6,10 +6,12 @@ variable `EDGED_SECRET_<NAME>`. See docs/how-to/secrets.md.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 from edged.config.types import Secret
 from edged.errors import ConfigError
@@ -40,6 +42,22 @@ def resolve(secret: Secret, *, base: Path) -> str:
             raise ConfigError(f"the secret `{name}` in {place} is empty")
         return text
     raise ConfigError(f"there is no secret `{name}`: looked in {', '.join(places(name, base))}")
+
+
+def filled(value: Any, *, base: Path) -> Any:
+    """`value`, a configuration dataclass, with the text of every secret in it filled in. Raises ConfigError."""
+    if isinstance(value, Secret):
+        return dataclasses.replace(value, text=resolve(value, base=base))
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+    changed = {name: new for name, old in held.items() if (new := _filled_if_secret(old, base)) is not old}
+    return dataclasses.replace(value, **changed) if changed else value
+
+
+def _filled_if_secret(value: Any, base: Path) -> Any:
+    """Looks only where a secret can be, so that a thousand points need not be copied for a key."""
+    return filled(value, base=base) if isinstance(value, Secret) or dataclasses.is_dataclass(value) else value
 
 
 def places(name: str, base: Path) -> list[str]:
