@@ -226,7 +226,11 @@ class Bluez:
         self._bus = bus
         bus.add_message_handler(self._message)
         self._ended = asyncio.create_task(self._wait_for_end(bus), name="D-Bus connection")
-        await self._match(f"type='signal',sender='{_DBUS}',member='NameOwnerChanged',arg0='{SERVICE}'")
+        try:
+            await self._match(f"type='signal',sender='{_DBUS}',member='NameOwnerChanged',arg0='{SERVICE}'")
+        except BaseException:
+            await self.close()  # without this it would not notice that bluetoothd has gone
+            raise
 
     async def close(self) -> None:
         """Leave D-Bus."""
@@ -395,12 +399,23 @@ def renew_bleak(user: Bluez) -> bool:
     return renewed
 
 
+def _bleak_bus() -> MessageBus | None:
+    """The D-Bus connection of bleak's manager, which offers no way to look at it or to end it: only here."""
+    manager = bleak_manager._global_instances.get(asyncio.get_running_loop())  # noqa: SLF001  # see above
+    return manager._bus if manager is not None else None  # noqa: SLF001  # see above
+
+
+def bleak_is_alive() -> bool:
+    """Whether bleak's connection is there. It tells nobody when it ends."""
+    bus = _bleak_bus()
+    return bus is not None and bus.connected
+
+
 def drop_bleak(user: Bluez) -> None:
     """End bleak's D-Bus connection; it makes a new one when next used. Its other users begin anew."""
     shared = _ours()
     shared.owner = ""
-    manager = bleak_manager._global_instances.get(asyncio.get_running_loop())  # noqa: SLF001  # bleak cannot be reset
-    bus = manager._bus if manager is not None else None  # noqa: SLF001  # otherwise; this is the only place that does
+    bus = _bleak_bus()
     if bus is not None:
         bus.disconnect()
     for other in shared.users - {user}:

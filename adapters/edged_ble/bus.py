@@ -38,6 +38,8 @@ from .radio import Pace, Radio
 
 _STARTING = 10.0
 """Seconds that the first polls wait for the radio."""
+_PATIENT = 30.0
+"""Seconds after the radio's start that a person waits for a first advertisement. Later, nobody is made to wait."""
 _CONNECTION = 2.0
 """Seconds that a connection usually takes, and a characteristic: for the prediction of the load."""
 _CHARACTERISTIC = 0.1
@@ -181,7 +183,7 @@ class Bus:
             if mono - self.radio.up_since > patience and (stale := job.stale(listener, mono - patience)):
                 samples.append(jobs.without(job.device, stale, Reason.STALE, wall, mono))
             return samples
-        if listener.problem and mono - listener.last > patience:
+        if listener.problem and (not listener.last or mono - listener.last > patience):
             raise TransientError(listener.problem, reason=Reason.DECODE)
         last = (listener.last or 0) if job.heard else listener.seen
         since = last if job.silent else max(last, self.radio.up_since)
@@ -209,7 +211,7 @@ class Bus:
     async def _asked(self, job: BleJob, reads: list[RawRead]) -> list[Sample]:
         """The newest measurement, for a person, who waits for it. Raises TransientError."""
         listener, spec = self._listeners[job.device], self._devices[job.device]
-        until = time.monotonic() + float(spec.expect)
+        until = self.radio.up_since / 1e6 + min(float(spec.expect), _PATIENT)
         while True:
             packet, now = listener.newest, time.monotonic()
             if packet is not None and packet.mono / 1e6 > now - spec.expect:

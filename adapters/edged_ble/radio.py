@@ -22,6 +22,7 @@ from . import bluez
 from .bluez import (
     Bluez,
     RadioInfo,
+    bleak_is_alive,
     bounded,
     drop_bleak,
     explain,
@@ -62,6 +63,8 @@ class Pace:
     retry: float = 1.0
     """First pause before a radio that is gone is tried again; it doubles."""
     rarest: float = 4.0
+    look: float = 2.0
+    """How often the connection to D-Bus is looked at."""
     off: float = 1.0
     """How long a radio stays off when it is switched off and on."""
 
@@ -174,18 +177,18 @@ class Radio:
                     self.error = exc
                     self._settled.set()
                     self.devices.clear()
-                    await self._rest(pause)
-                    pause = min(2 * pause, self._pace.rarest)
+                    pause = self._pace.retry if await self._rest(pause) else min(2 * pause, self._pace.rarest)
         finally:
             self.up.clear()
             leave_bleak(self.bluez)
 
-    async def _rest(self, seconds: float) -> None:
-        """Pause, but no longer than until something happens on D-Bus."""
+    async def _rest(self, seconds: float) -> bool:
+        """Pause, but no longer than until something happens on D-Bus; whether it did."""
         self.bluez.trouble.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.bluez.trouble.wait()
+        return self.bluez.trouble.is_set()
 
     async def _prepare(self) -> RadioInfo:
         """Find the radio and have it on. Raises TransientError with the remedy."""
@@ -292,7 +295,7 @@ class Radio:
         while True:
             now = time.monotonic()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(self.dog.due() - now, 0.05)):
+                async with asyncio.timeout(min(max(self.dog.due() - now, 0.05), self._pace.look)):
                     await self.bluez.trouble.wait()
             if self.bluez.trouble.is_set():
                 self.bluez.trouble.clear()
@@ -300,6 +303,8 @@ class Radio:
                     return Step.RESTART
                 news, self.bluez.news = self.bluez.news, ""
                 raise unreachable(f"{news}; scanning goes on as soon as it is back")
+            if not bleak_is_alive():
+                raise unreachable("the connection to D-Bus was lost; it is made again")
             step = self.dog.step(time.monotonic())
             if step is Step.REPORT:
                 self._report()

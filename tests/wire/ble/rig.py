@@ -13,7 +13,7 @@ from edged_ble.job import BleJob
 from edged_ble.radio import Pace
 
 TAG = "CB:B8:33:4C:88:4F"
-QUICK = Pace(start=2.0, stop=1.0, retry=0.05, rarest=0.2, off=0.05)
+QUICK = Pace(start=2.0, stop=1.0, retry=0.05, rarest=0.2, look=0.2, off=0.05)
 
 
 def ruuvi(number: int = 205, celsius: float = 24.3) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 
 from edged.adapter import Duration, Sample, TransientError
 from edged.polling import Assignment, BusPoller
+from edged_ble.bluez import _bleak_bus
 from edged_ble.bus import Bus
 from edged_ble.config import BleBus
 from edged_ble.watchdog import Watchdog
@@ -190,6 +191,16 @@ async def test_readings_resume_when_bluetoothd_is_killed_and_started_again(
     await asyncio.wait({running})
     lines = [record.getMessage() for record in caplog.records if "reachable" in record.getMessage()]
     assert len([line for line in lines if "reachable again" in line]) == 2, lines
+
+
+async def test_the_end_of_bleaks_own_connection_is_noticed(bluez: FakeBluez) -> None:
+    async with opened(tag=device()) as bus:
+        await heals(bus, bluez)
+        connection = _bleak_bus()
+        assert connection is not None
+        connection.disconnect()
+        await until(lambda: not bluez.scanning())
+        await heals(bus, bluez, 2)
 
 
 # -- bluetoothd hangs --------------------------------------------------------------------------------------------------
