@@ -8,7 +8,7 @@ unexport PYTHONPATH PYTHONHOME
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test lint bench bench-quick docs schema lock clean
+.PHONY: help demo test soak lint bench bench-quick docs schema lock clean
 
 help: ## this list
 	@echo "edged: make TARGET [ARGS=...]"
@@ -23,6 +23,11 @@ test: ## all tests, with coverage (ARGS="-k planner" picks some)
 	@.ci/venv test
 	@.ci/debian-packages
 	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+soak: ## the long fault suite, and its table in docs/explanation/faults.md
+	@.ci/venv test
+	@.ci/debian-packages
+	@EDGED_SOAK=1 $(BIN)/python -m pytest -s tests/system/test_faults.py tests/system/test_endurance.py tests/system/test_power_cut.py $(ARGS)
 
 lint: ## style, types, import rules, generated files, licences
 	@.ci/venv lint

@@ -194,7 +194,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "first page zeroed": partial(_zero_page, 0),
     "second page zeroed": partial(_zero_page, 1),
     "third page zeroed": partial(_zero_page, 2),
-    "one bit of noise in the middle": partial(_scribble, 0.5, 1),
+    "one byte of noise in the middle": partial(_scribble, 0.5, 1),
     "its last pages overwritten": partial(_scribble, 0.9, 2000),
     "twenty pages overwritten": partial(_scribble, 0.3, 20_000),
     "journal zeroed": partial(_journal, _zero),

@@ -28,8 +28,9 @@ Each line is a gateway that reads {rate} a second from simulated Modbus devices 
 broker (mosquitto), while something breaks. A receiver behind the broker holds every value that arrived against what
 the devices say they served, and looks for gaps and repetitions by `epoch`, `seq` and `prev` alone.
 
-Run on {date} with `make soak`: edged {version}, Linux {kernel}, Python {python}, {cores} cores, {minutes:.0f} minutes,
-{at_once} cases at a time, so that the times of recovery include the wait for each other.
+Run on {date} with edged {version}, Linux {kernel}, Python {python} on {cores} cores, in {minutes:.0f} minutes, by the
+command that `make soak` begins with, `EDGED_SOAK=1 EDGED_SOAK_AT_ONCE={at_once} python -m pytest -s
+tests/system/test_faults.py`. So many cases run at a time that the times of recovery include the wait for each other.
 
 {table}
 
