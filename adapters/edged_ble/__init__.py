@@ -6,7 +6,7 @@
       cellar: {bus: radio, address: "C4:64:E3:01:23:45", decoder: ruuvi}
 
 `codecs/`, `config`, `decoders`, `listener`, `job`, `watchdog`, `fresh`, `strangers` and `encode` do no I/O; `bluez`,
-`radio`, `gatt`, `pairing` and `bus` do, through bluetoothd on D-Bus.
+`radio`, `gatt`, `pairing`, `survey` and `bus` do, through bluetoothd on D-Bus.
 """
 
 from __future__ import annotations

@@ -62,6 +62,11 @@ class BleBus(BusConfig):
 
     __pydantic_config__: ClassVar = STRICT
 
+    dead_share: float = 1.0
+    """The largest share of the bus's time that devices which do not answer may cost the others. Silent senders cost
+    nothing, and devices that cannot be connected to leave the radio half of the time anyway."""
+    retry_max: Duration = Duration(3)
+    """Longest pause before it is looked whether a silent device, or the radio, is back."""
     radio: str = ""
     """Its name or address, such as `hci0`. Without it: the machine's first one."""
     scan: Scan = "auto"

@@ -16,11 +16,12 @@ from bleak.exc import BleakDeviceNotFoundError, BleakGATTProtocolError, BleakGAT
 
 from edged.adapter import PermanentError, Reason, TransientError
 
-from .bluez import FOREIGN, bounded
+from .bluez import bounded
 from .config import BleDevice
 from .job import Characteristic
 from .pairing import Pairing, passkey_of
 from .radio import Radio
+from .remedies import FOREIGN
 
 if TYPE_CHECKING:
     from bleak.backends.characteristic import BleakGATTCharacteristic

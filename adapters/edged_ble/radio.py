@@ -18,23 +18,21 @@ from bleak.exc import BleakDBusError
 
 from edged.adapter import TransientError
 
-from . import bluez
+from . import remedies
 from .bluez import (
     Bluez,
     RadioInfo,
     bleak_is_alive,
     bounded,
     drop_bleak,
-    explain,
     leave_bleak,
     renew_bleak,
-    rfkill_block,
-    unreachable,
     use_bleak,
 )
 from .codecs.advert import Advertisement
 from .config import BleBus
 from .fresh import Fresh
+from .remedies import explain, rfkill_block, unreachable
 from .strangers import Strangers, is_private
 from .watchdog import Step, Watchdog
 
@@ -83,7 +81,7 @@ class Radio:
         companies: Iterable[int] = (),
         services: Iterable[str] = (),
         pace: Pace | None = None,
-        rfkill: Path = bluez.RFKILL,
+        rfkill: Path = remedies.RFKILL,
     ) -> None:
         self._name = name
         self._config = config
@@ -142,7 +140,7 @@ class Radio:
                 async with asyncio.timeout(seconds):
                     await self._settled.wait()
         if not self.up.is_set():
-            raise self.error or unreachable(bluez.HUNG)
+            raise self.error or unreachable(remedies.HUNG)
 
     def insist(self, why: str) -> None:
         """Scan actively from now on, although passive scanning would be possible."""
@@ -207,13 +205,13 @@ class Radio:
 
     async def _switch_on(self, info: RadioInfo) -> None:
         if block := rfkill_block(info.index, self.rfkill) or ("soft" if info.blocked else ""):
-            raise unreachable(bluez.BLOCKED[block].format(info.index))
+            raise unreachable(remedies.BLOCKED[block].format(info.index))
         try:
             await self.bluez.switch(info, on=True)
         except TransientError as exc:
             if "rfkill" in str(exc):
                 raise
-            raise unreachable(bluez.OFF.format(info.index, exc)) from exc
+            raise unreachable(remedies.OFF.format(info.index, exc)) from exc
         log.info("%s: %s was off and has been switched on", self._name, info.index)
 
     async def _scan(self, info: RadioInfo) -> None:
@@ -275,7 +273,7 @@ class Radio:
         except TimeoutError as exc:
             drop_bleak(self.bluez)  # or bluetoothd would answer for the scan that was given up
             raise explain(exc, info.index) from exc
-        except bluez.FOREIGN as exc:
+        except remedies.FOREIGN as exc:
             if again and isinstance(exc, BleakDBusError) and exc.dbus_error.endswith(".InProgress"):
                 drop_bleak(self.bluez)
                 return await self._start(info, again=False)
@@ -287,7 +285,7 @@ class Radio:
             await bounded(scanner.stop(), self._pace.stop, f"radio {self._name} stop")
         except TimeoutError:
             drop_bleak(self.bluez)
-        except bluez.FOREIGN as exc:
+        except remedies.FOREIGN as exc:
             log.debug("%s: while the scan was stopped: %s", self._name, exc)
 
     async def _attend(self) -> Step:
@@ -371,7 +369,7 @@ def _choose(radios: Collection[RadioInfo], wanted: str) -> RadioInfo:
         if not wanted or name in {radio.index.upper(), radio.address}:
             return radio
     others = ", ".join(f"{radio.index} ({radio.address})" for radio in radios)
-    raise unreachable(bluez.no_radio(wanted) + (f"; there is {others}" if others else ""))
+    raise unreachable(remedies.no_radio(wanted) + (f"; there is {others}" if others else ""))
 
 
 def patterns(companies: Iterable[int], services: Iterable[str]) -> list[OrPatternLike]:

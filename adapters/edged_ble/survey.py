@@ -13,13 +13,14 @@ from bleak import BleakClient
 
 from edged.adapter import Name, TransientError, Value
 
-from .bluez import FOREIGN, bounded
+from .bluez import bounded
 from .codecs.advert import Advertisement
 from .codecs.gatt import FORMATS
 from .config import BleBus, Scan
 from .decoders import identify, new_decoder
 from .known import KNOWN
 from .radio import Radio
+from .remedies import FOREIGN
 from .strangers import Stranger, Strangers
 
 _START = 15.0

@@ -156,7 +156,7 @@ async def test_readings_resume_when_bluetoothd_is_killed_and_started_again(
 ) -> None:
     caplog.set_level(logging.INFO, "edged")
     found: list[Sample] = []
-    config = BleBus(adapter="ble", retry_max=Duration(2))
+    config = BleBus(adapter="ble")
     spec = device(every=Duration(0.1))
     poller = BusPoller(
         "radio",

@@ -146,6 +146,19 @@ async def test_the_wrong_decoder_is_named(bluez: FakeBluez) -> None:
             await repeated(bus, bluez, job)
 
 
+async def test_a_missing_key_is_told_at_once(bluez: FakeBluez) -> None:
+    encrypted = bytes.fromhex("41a47266c95f730011223378237214")  # the example of bthome.io/encryption
+    points = {Name("temperature"): BlePoint()}
+    async with opened(tag=device(address="54:48:E6:8F:80:A5", decoder="bthome", points=points)) as bus:
+        job = bus.prepare("tag", ["temperature"])
+        await bus.poll(job)
+        bluez.advertise("54:48:E6:8F:80:A5", service={"0000fcd2-0000-1000-8000-00805f9b34fb": encrypted})
+        await until(lambda: bus.radio.count)
+        with pytest.raises(TransientError, match="bind_key") as failure:
+            await bus.poll(job)
+        assert failure.value.reason == "decode"
+
+
 async def test_a_device_by_name_may_change_its_address(bluez: FakeBluez) -> None:
     points = {Name("temperature"): BlePoint()}
     async with opened(tag=device(address="", name="Ruuvi 884F", decoder="ess", points=points)) as bus:
