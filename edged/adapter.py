@@ -56,6 +56,9 @@ class PollResult:
     """Only filled when the poll was asked for it."""
     notes: Sequence[str] = ()
     """Things learnt that a person should know once, e.g. `register 412 does not exist`."""
+    again: float | None = None
+    """Poll the job again after so many seconds, although its period is longer: what is to come by itself in this period
+    has not come yet, and shall not wait for the next one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,6 +250,8 @@ class BusPoller:
         self._take(job.device, result, now - began)
         self._count_overruns(job, now)
         job.due = job.next_after(now)
+        if result.again is not None:
+            job.due = min(job.due, now + result.again)
         self._push(job.due, job)
 
     def _take(self, device: _Device, result: PollResult, seconds: float) -> None:

@@ -1,7 +1,8 @@
 """The radio as a bus: what was heard since the last poll, and what is read through connections.
 
 A poll of what is heard waits for nothing: the radio scans by itself and keeps what it heard. So `every: 1s` costs next
-to nothing, and every advertisement becomes a sample with the moment it arrived.
+to nothing, and every measurement becomes a sample with the moment it arrived. With a longer period the first of each
+period does, and `PollResult.again` sees to it that it does not wait for the period's end.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _STARTING = 10.0
 """Seconds that the first polls wait for the radio."""
 _PATIENT = 30.0
 """Seconds after the radio's start that a person waits for a first advertisement. Later, nobody is made to wait."""
+_AGAIN = 1.0
+"""Seconds until it is looked again for the one measurement of a long period."""
 _CONNECTION = 2.0
 """Seconds that a connection usually takes, and a characteristic: for the prediction of the load."""
 _CHARACTERISTIC = 0.1
@@ -132,7 +135,8 @@ class Bus:
                     samples += [one.without(mine.device, exc.reason, *now) for one in mine.characteristics]
         if failure is not None and not any(None not in sample.values for sample in samples):
             raise failure
-        return PollResult(samples, max(1, len(mine.characteristics)), reads if raw else (), notes)
+        again = _AGAIN if mine.thin and not samples and not mine.characteristics else None
+        return PollResult(samples, max(1, len(mine.characteristics)), reads if raw else (), notes, again)
 
     async def write(self, device: str, point: str, value: Value) -> None:
         """See `edged.adapter.Bus`."""
@@ -172,7 +176,7 @@ class Bus:
         if missed > 0:
             notes.append(f"{job.device}: {missed} advertisements came faster than they were fetched, and are lost")
         job.delivered = listener.count
-        samples = [sample for packet in packets if (sample := job.sample(packet))]
+        samples = [sample for packet in job.wanted(packets) if (sample := job.sample(packet))]
         if not samples and (sighting := job.sighting(listener)):
             samples.append(sighting)
         job.seen = max(job.seen, listener.seen)

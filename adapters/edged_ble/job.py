@@ -86,6 +86,8 @@ class BleJob:
     """Point → field."""
     characteristics: tuple[Characteristic, ...]
     events: frozenset[str]
+    thin: bool
+    """One measurement in each period is enough, and what happened between them: the period is longer than a second."""
     delivered: int = 0
     """The number of the last measurement."""
     seen: int = 0
@@ -130,6 +132,18 @@ class BleJob:
         if name == LAST_SEEN and name not in packet.values:
             return packet.wall / 1e6
         return packet.values[name]
+
+    def wanted(self, packets: Sequence[Packet]) -> Sequence[Packet]:
+        """Those of these measurements that are to be reported: all, or the newest of each field and all events."""
+        if not self.thin:
+            return packets
+        kept: list[Packet] = []
+        fields: set[str] = set()
+        for packet in reversed(packets):
+            if not self.events.isdisjoint(packet.values) or not fields.issuperset(packet.values):
+                kept.append(packet)
+                fields.update(packet.values)
+        return kept[::-1]
 
     def sighting(self, listener: Listener) -> Sample | None:
         """The radio's points alone, when it was heard since they were reported last."""
@@ -180,6 +194,7 @@ def prepare(device: str, config: BleDevice, decoder: Decoder | None, points: Seq
         fields,
         _characteristics(config, points),
         frozenset(name for name, kind in kinds.items() if kind.event),
+        any((config.points[Name(point)].every or config.every) > 1 for point in points),
     )
 
 

@@ -55,6 +55,35 @@ async def test_points_with_periods_of_their_own_get_everything_too(bluez: FakeBl
         assert [len((await bus.poll(job)).samples) for job in jobs] == [3, 3]
 
 
+async def test_a_long_period_gets_one_measurement_as_soon_as_there_is_one(bluez: FakeBluez) -> None:
+    async with opened(tag=device(every=Duration(60))) as bus:
+        job = bus.prepare("tag", ["temperature"])
+        assert (await bus.poll(job)).again == 1
+        for number in range(3):
+            bluez.advertise(TAG, {0x0499: ruuvi(number, 20 + number)})
+        await until(partial(heard, bus, 3))
+        result = await bus.poll(job)
+        assert [list(sample.values) for sample in result.samples] == [[22.0]]
+        assert result.again is None
+
+
+async def test_a_long_period_loses_no_event(bluez: FakeBluez) -> None:
+    fcd2 = "0000fcd2-0000-1000-8000-00805f9b34fb"
+    points = {Name("button"): BlePoint(), Name("battery"): BlePoint()}
+    async with opened(tag=device(decoder="bthome", points=points, every=Duration(60))) as bus:
+        job = bus.prepare("tag", ["button", "battery"])
+        await bus.poll(job)
+        for number in range(3):
+            bluez.advertise(TAG, service={fcd2: bytes([0x40, 0x00, number, 0x01, 90 + number, 0x3A, 1 + number])})
+            await until(partial(heard, bus, number + 1))
+        for number in range(3, 6):
+            bluez.advertise(TAG, service={fcd2: bytes([0x40, 0x00, number, 0x01, 90 + number])})
+            await until(partial(heard, bus, number + 1))
+        found = [dict(zip(sample.points, sample.values, strict=True)) for sample in (await bus.poll(job)).samples]
+        assert [one["button"] for one in found if "button" in one] == ["press", "double_press", "triple_press"]
+        assert [one["battery"] for one in found] == [90, 91, 92, 95]
+
+
 async def test_an_old_value_is_never_shown_as_new(bluez: FakeBluez) -> None:
     path = bluez.path(TAG)
     async with opened(tag=device()) as bus:
