@@ -26,6 +26,7 @@ COMMANDS = {
     "tail": ("edged.cli.live", "Show readings as they come."),
     "read": ("edged.cli.read", "Poll a device once and show raw registers and decoded values."),
     "serial": ("edged.cli.serial", "Look at serial ports and unknown devices."),
+    "ble": ("edged.cli.ble", "Look for Bluetooth sensors, and into them."),
     "simulate": ("edged.cli.simulate", "Serve the devices of a configuration as simulated ones."),
     "selftest": ("edged.cli.selftest", "Break the way to the broker on purpose and count what is lost."),
     "demo": ("edged.cli.demo", "Show the whole gateway at work, with simulated devices and an outage."),
