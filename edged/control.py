@@ -3,6 +3,9 @@
     GET  /v1/status         what the daemon is doing (JSON)
     GET  /v1/tail           live samples, one JSON object a line, until the client goes; ?device=NAME filters
     POST /v1/read/DEVICE    poll a device once, out of turn (JSON)
+    GET  /v1/buffer/export  stored samples, one JSON object a line; ?from=&to=&device= choose (microseconds since 1970)
+    GET  /v1/buffer/ACTION  stats, verify, letters (JSON)
+    POST /v1/buffer/ACTION  retry, purge, replay, repair, vacuum (JSON); ?connection=&id=&from=&to=&device=
 
 Who may use it is decided by the permissions of the socket file (mode 0660). HTTP itself is parsed by h11.
 """
@@ -22,6 +25,8 @@ import h11
 import orjson
 
 from edged.adapter import PollResult
+from edged.buffer import service
+from edged.buffer.log import Buffer
 from edged.clock import iso
 from edged.errors import ConfigError, EdgedError
 from edged.hub import Hub
@@ -45,6 +50,7 @@ class ControlApi:
     read: Callable[[str], Awaitable[list[PollResult]]]
     """Raises KeyError for an unknown device, EdgedError when it fails."""
     hub: Hub
+    buffer: Callable[[], Buffer] | None = None
 
 
 def sample_record(sample: Sample) -> dict[str, Any]:
@@ -133,8 +139,12 @@ class ControlServer:
                 return 200, _LINES, self._tail(parse_qs(url.query).get("device", []))
             case "POST", ["v1", "read", device]:
                 return await self._read(unquote(device))
-            case _:
-                return 404, _JSON, _one({"error": f"there is no {method} {url.path}"})
+            case "GET", ["v1", "buffer", "export"] if self._api.buffer:
+                return 200, _LINES, _export(self._api.buffer(), parse_qs(url.query))
+            case ("GET" | "POST"), ["v1", "buffer", action] if self._api.buffer and action in service.ACTIONS:
+                if (method == "GET") == (action in service.LOOKS):
+                    return await _ask(self._api.buffer(), action, parse_qs(url.query))
+        return 404, _JSON, _one({"error": f"there is no {method} {url.path}"})
 
     async def _read(self, device: str) -> tuple[int, str, AsyncIterator[bytes]]:
         try:
@@ -156,6 +166,22 @@ class ControlServer:
                     yield orjson.dumps({"missed": samples.missed - missed}, option=orjson.OPT_APPEND_NEWLINE)
                     missed = samples.missed
                 yield orjson.dumps(sample_record(sample), option=orjson.OPT_APPEND_NEWLINE)
+
+
+async def _ask(buffer: Buffer, action: str, options: service.Options) -> tuple[int, str, AsyncIterator[bytes]]:
+    try:
+        return 200, _JSON, _one(await service.perform(buffer, action, options))
+    except EdgedError as exc:
+        return 409, _JSON, _one({"error": str(exc)})
+
+
+async def _export(buffer: Buffer, options: service.Options) -> AsyncIterator[bytes]:
+    yield b""
+    try:
+        async for seq, sample in service.export(buffer, options):
+            yield orjson.dumps({"seq": seq, **sample_record(sample)}, option=orjson.OPT_APPEND_NEWLINE)
+    except EdgedError as exc:
+        yield orjson.dumps({"error": str(exc)}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, body: AsyncIterator[bytes]) -> None:

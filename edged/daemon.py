@@ -83,7 +83,8 @@ class Daemon:
         self._buffer = self._new_buffer()
         self._pollers = dict(self._make_pollers())
         self._forwarders: dict[str, Forwarder] = {}
-        self._control = ControlServer(places.socket, ControlApi(self.status, self._read, self._hub))
+        api = ControlApi(self.status, self._read, self._hub, lambda: self._buffer)
+        self._control = ControlServer(places.socket, api)
         self._faults: dict[str, Fault] = {}
 
     # -- construction --------------------------------------------------------------------------------------------
@@ -193,7 +194,8 @@ class Daemon:
     def _new_buffer(self) -> Buffer:
         config = self._config
         path = Path(config.buffer.path) if config.buffer.path else self._places.state / "buffer.db"
-        return Buffer(path, config.buffer, list(config.connections), boot=boot_id())
+        max_age = {name: float(connection.max_age) for name, connection in config.connections.items()}
+        return Buffer(path, config.buffer, list(config.connections), boot=boot_id(), max_age=max_age)
 
     def _announce(self) -> None:
         config = self._config

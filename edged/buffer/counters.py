@@ -296,6 +296,9 @@ class Verification:
 
     problems: tuple[str, ...]
     """One line for each number that does not add up; empty if all do."""
+    rows: int = 0
+    readings: int = 0
+    """What was found."""
 
     @property
     def ok(self) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from edged.buffer.counters import Account, BufferStats, ConnectionStats, Ledger,
 from edged.buffer.cursor import CursorState, Span
 from edged.buffer.jobs import Done, Job
 from edged.buffer.reader import Reader
-from edged.buffer.store import DamagedError, is_corrupt
+from edged.buffer.store import DamagedError, Letter, is_corrupt
 from edged.buffer.tail import Tail
 from edged.buffer.writer import Writer
 from edged.clock import wall_us
@@ -243,6 +243,41 @@ class Buffer:
         """Make settles durable soon rather than with the next flush. Calls are grouped while a commit is under way."""
         if self._settles and not self._cadence.retry:
             self._wake.set()
+
+    # by request of a person
+
+    async def change(self, work: Callable[[Writer, Done], T]) -> T:
+        """Have the writer do something in a transaction of its own. Raises TransientError if the disk refuses."""
+        return await self._by_request(self._writer.change, work)
+
+    async def rewrite(self, why: str = "") -> None:
+        """Copy everything into a new file, without damage and without free space. Raises TransientError.
+
+        It holds up writing for as long as that takes.
+        """
+        await self._by_request(self._writer.rewrite, why)
+
+    async def _by_request(self, function: Callable[..., tuple[T, Done]], argument: object) -> T:
+        if self._task is None or self._stopping:
+            raise TransientError("the buffer has stopped", reason="stopped")
+        try:
+            result, done = await self._write(function, argument)
+        except (sqlite3.Error, OSError, DamagedError) as exc:
+            raise TransientError(f"the buffer cannot be changed now: {exc}", reason="disk") from exc
+        self._apply(done)
+        return result
+
+    async def history(self, begin: int, end: int) -> AsyncIterator[Batch]:
+        """All batches in the file that reach into [begin, end), microseconds since 1970. Raises TransientError."""
+        batches, after = await self._read(self._reader.history, 0, begin, end)
+        while after:
+            for batch in batches:
+                yield batch
+            batches, after = await self._read(self._reader.history, after, begin, end)
+
+    async def letters(self) -> list[Letter]:
+        """The dead letters, oldest first. Raises TransientError."""
+        return await self._read(self._reader.letters)
 
     # questions
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from edged.buffer.batch import Batch
 from edged.buffer.cursor import Span
-from edged.buffer.store import decode_row, open_reader, read_rows
+from edged.buffer.store import COLUMNS, Letter, decode_row, open_reader, read_rows
+
+_PAGE = 10_000
+"""Readings."""
 
 
 class Reader:
@@ -44,6 +48,32 @@ class Reader:
                 unreadable.append((end + 1, first - 1))
             end = seq
         return batches, unreadable
+
+    def history(self, after: int, begin: int, end: int) -> tuple[list[Batch], int]:
+        """(Some of the batches beyond `after` that reach into [begin, end), how far that was; 0 if that is all).
+
+        Damaged ones, and what was only put back for one connection, are left out. Raises sqlite3.Error.
+        """
+        query = (
+            f"SELECT {COLUMNS} FROM log WHERE seq > ? AND latest >= ? AND earliest < ? AND target = ''"  # noqa: S608  # constants
+            " ORDER BY seq LIMIT 50"
+        )
+        found: list[Batch] = []
+        readings = reached = 0
+        with closing(self._connect().execute(query, (after, begin, end))) as rows:
+            for row in rows:
+                batch, reached = decode_row(row), row[0]
+                if batch is not None:
+                    found.append(batch)
+                    readings += batch.readings
+                if readings > _PAGE:
+                    break
+        return found, reached
+
+    def letters(self) -> list[Letter]:
+        """The dead letters, oldest first. Raises sqlite3.Error."""
+        rows = self._connect().execute(f"SELECT {', '.join(Letter._fields)} FROM dead_letters ORDER BY id")  # noqa: S608  # constants
+        return [Letter(*row) for row in rows.fetchall()]
 
     def earliest(self, after: int) -> int:
         """The time of the oldest sample in the first row beyond `after`; 0 if there is none. Raises sqlite3.Error."""

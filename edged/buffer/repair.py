@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from edged.buffer.counters import Ledger, Totals
 from edged.buffer.lock import Lock
@@ -30,6 +31,7 @@ from edged.buffer.store import (
 from edged.errors import ConfigError
 
 log = logging.getLogger("edged.buffer")
+T = TypeVar("T", bound=tuple[Any, ...])
 _MAGIC = b"SQLite format 3\x00"
 _PLAUSIBLE_FORMAT = 1000
 """A version beyond this was not written by a newer edged, but by a broken disk."""
@@ -200,7 +202,7 @@ def rebuild(
         _keep_newest(path)
     else:
         _remove(aside)
-        log.info("the buffer %s was rewritten to fit into `max_bytes`", path)
+        log.info("the buffer %s was rewritten: %s", path, saved)
     return opened
 
 
@@ -236,7 +238,7 @@ def _salvage(path: Path, store: Store, source: sqlite3.Connection | None) -> _Sa
             _, _, saved.ledger = read_state(db)
             saved.expected = saved.ledger.kept
         rows = _readable(db)
-        while group := _group(rows, store.max_transaction):
+        while group := _group(rows, store.max_transaction, 8):
             if store.used_pages() + sum(store.pages_for(len(row[8])) for row in group) > store.max_pages - _SPARE_PAGES:
                 saved.complete = False
                 break
@@ -250,14 +252,16 @@ def _salvage(path: Path, store: Store, source: sqlite3.Connection | None) -> _Sa
 
 
 def _copy_dead_letters(db: sqlite3.Connection, store: Store) -> None:
-    letters: list[tuple[object, ...]] = []
-    with suppress(sqlite3.DatabaseError):
-        query = f"SELECT {LETTER_COLUMNS} FROM dead_letters ORDER BY id DESC LIMIT 100"  # noqa: S608  # a constant
-        letters.extend(db.execute(query))
-    size = sum(len(letter[-1]) for letter in letters if isinstance(letter[-1], bytes))
-    if letters and store.used_pages() + store.pages_for(size) < store.max_pages * 3 // 4:
-        with suppress(sqlite3.IntegrityError), store.transaction():
-            store.db.executemany("INSERT INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", letters)
+    """The newest ones, as many as fit."""
+    query = f"SELECT {LETTER_COLUMNS} FROM dead_letters ORDER BY id DESC"  # noqa: S608  # a constant
+    insert = "INSERT OR IGNORE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    with suppress(sqlite3.DatabaseError), closing(db.execute(query)) as letters:
+        while group := _group(letters, store.max_transaction, -1):
+            pages = sum(store.pages_for(len(letter[-1])) for letter in group)
+            if store.used_pages() + pages > store.max_pages * 3 // 4:
+                return
+            with store.transaction():
+                store.db.executemany(insert, group)
 
 
 def _readable(db: sqlite3.Connection) -> Iterator[StoredRow]:
@@ -277,11 +281,12 @@ def _readable(db: sqlite3.Connection) -> Iterator[StoredRow]:
                 yield row
 
 
-def _group(rows: Iterator[StoredRow], size: int) -> list[StoredRow]:
-    group: list[StoredRow] = []
+def _group(rows: Iterator[T], size: int, data: int) -> list[T]:
+    """The next rows that make up so many bytes; `data` is the number of the column that counts."""
+    group: list[T] = []
     for row in rows:
         group.append(row)
-        size -= len(row[8]) + 200
+        size -= len(row[data]) + 200
         if size <= 0:
             break
     return group

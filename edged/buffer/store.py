@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from edged.buffer.batch import Batch
 from edged.buffer.codec import decode_batch
@@ -36,6 +37,19 @@ LETTER_COLUMNS = "id, connection, first, last, readings, time, reason, detail, b
 
 StoredRow = tuple[int, int, int, int, int, str, int, int, bytes, str]
 """A row of the log, as `COLUMNS`."""
+
+
+class Letter(NamedTuple):
+    """What a receiver refused for ever, without its readings. `time` in microseconds since 1970."""
+
+    id: int
+    connection: str
+    first: int
+    last: int
+    readings: int
+    time: int
+    reason: str
+    detail: str
 
 
 class DamagedError(Exception):
@@ -140,6 +154,9 @@ def open_reader(path: Path, *, damaged: bool = False) -> sqlite3.Connection:
         if damaged:
             connection.execute("PRAGMA writable_schema = ON")  # so that SQLite reads a file that lacks its end at all
         connection.execute("PRAGMA cache_size = -256")
+        if connection.execute("PRAGMA user_version").fetchone() == (1,):
+            # Found before the table itself; so that what only looks need not know what format 1 lacked.
+            connection.execute("CREATE TEMP VIEW log AS SELECT *, '' AS target FROM main.log")
     except sqlite3.Error:
         connection.close()
         raise
@@ -164,7 +181,8 @@ def _state_crc(epoch: str, inode: int, head: int, text: bytes) -> int:
 class Store:
     """An open file. Whatever fails raises sqlite3.Error; the transaction is rolled back."""
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, db: sqlite3.Connection | None = None) -> None:
+        """`db`: a connection that only reads, to look at a file without preparing it for work."""
         self.path = path
         self._wal = path.with_name(path.name + "-wal")
         self.wal_budget = min(max(max_bytes // 8, 128 * 1024), 4 * 2**20)
@@ -177,7 +195,7 @@ class Store:
         self.epoch = ""
         self.inode = 0
         self.closed = False
-        self.db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        self.db = db or sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         self.db.text_factory = _tolerant
 
     def prepare(self) -> None:

@@ -23,6 +23,7 @@ from edged.buffer.repair import Opened, open_buffer, rebuild
 from edged.buffer.retention import Retention
 from edged.buffer.rows import Row, make_rows
 from edged.buffer.store import DamagedError, Store, is_corrupt, make_row
+from edged.buffer.verify import verify
 from edged.clock import wall_us
 from edged.config.model import BufferConfig
 from edged.errors import ConfigError, TransientError
@@ -294,12 +295,12 @@ class Writer:
             if name != target:
                 done.lose(name, [(first, self.ledger.head)])
 
-    def rewrite(self, why: str) -> Done:
-        """Copy all that can be read into a new file, without gaps. Raises sqlite3.Error, OSError."""
+    def rewrite(self, why: str) -> tuple[None, Done]:
+        """Copy all that can be read into a new file. Raises sqlite3.Error, OSError."""
         done = Done()
         self._suspect = self._suspect or why
         self._rebuild(done)
-        return self._finished(done)
+        return None, self._finished(done)
 
     # within a transaction
 
@@ -353,19 +354,7 @@ class Writer:
 
     def verify(self) -> Verification:
         """Count everything anew and compare."""
-        try:
-            return Verification(tuple(self._problems()))
-        except (sqlite3.Error, DamagedError) as exc:
-            return Verification((f"the file cannot be read: {exc}",))
-
-    def _problems(self) -> list[str]:
-        ledger = self.ledger
-        rows, readings, damaged = self.store.count_all()
-        compared = {"rows": (ledger.rows, rows), "readings in the file": (ledger.kept, readings)}
-        for name, account in ledger.accounts.items():
-            compared[f"readings pending for {name}"] = (account.pending, self.store.unsettled(account.cursor))
-        problems = [f"{what}: {book} booked, {file} found" for what, (book, file) in compared.items() if book != file]
-        return problems + [f"samples {first} to {last} are damaged" for first, last in damaged]
+        return verify(self.store, self.ledger)
 
 
 def _translated(path: Path, error: sqlite3.Error | OSError) -> ConfigError | TransientError:

@@ -25,6 +25,8 @@ COMMANDS = {
     "status": ("edged.cli.live", "Show what the running gateway is doing."),
     "tail": ("edged.cli.live", "Show readings as they come."),
     "read": ("edged.cli.read", "Poll a device once and show raw registers and decoded values."),
+    "buffer": ("edged.cli.buffer", "Look into the buffer: count, export, send again, repair."),
+    "verify": ("edged.cli.buffer", "Prove that no reading is unaccounted for, here or at the receiver."),
     "serial": ("edged.cli.serial", "Look at serial ports and unknown devices."),
     "ble": ("edged.cli.ble", "Look for Bluetooth sensors, and into them."),
     "simulate": ("edged.cli.simulate", "Serve the devices of a configuration as simulated ones."),

@@ -76,7 +76,8 @@ class BufferConfig:
     thin_interval: Duration = Duration(60)
     """With `when_full: thin`: of how much time three values remain of each point."""
     inbox_readings: int = 200_000
-    """How many readings may wait in memory for a slow disk before new ones are refused and counted."""
+    """How many readings may wait in memory for a slow disk, before the oldest of them are dropped and counted (with
+    `when_full: drop-newest`: new ones are refused)."""
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.flush <= 60:  # noqa: PLR2004  # the range stated in the message

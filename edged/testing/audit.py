@@ -63,7 +63,9 @@ class _Epoch:
 class Audit:
     """Takes the messages of readings in the order in which they arrive, of any number of gateways."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, from_the_beginning: bool = True) -> None:
+        """Otherwise the first message of each lane proves nothing about the one before it."""
+        self._whole = from_the_beginning
         self.lanes: dict[LaneId, LaneCount] = {}
         """What came, by gateway, epoch and lane."""
         self._epochs: dict[tuple[str, str], _Epoch] = {}
@@ -80,13 +82,14 @@ class Audit:
             lane = REPLAY
         known = self._epochs.setdefault((gateway, epoch), _Epoch())
         count = self.lanes.setdefault(LaneId(gateway, epoch, lane), LaneCount())
+        provable = self._whole or count.messages + count.duplicates > 0
         first = payload.get("first", seq)
         if known.seen.get(seq, first + 1) <= first:
             count.duplicates += 1
             return False
         known.seen[seq] = first
         known.named.pop(seq, None)
-        if prev and prev not in known.seen:
+        if prev and provable and prev not in known.seen:
             known.named[prev] = lane
         _cover(known, first, seq)
         count.messages += 1

@@ -82,6 +82,8 @@ class Chunk:
     readings: int
     boot: str = ""
     """That of the batch. The forwarder sees to it."""
+    replay: bool = False
+    """Whether a person had it sent once more: the message says so, and that it is historical."""
 
     @property
     def last(self) -> int:

@@ -16,7 +16,7 @@ import orjson
 
 from edged.errors import PermanentError
 from edged.model import GOOD, Quality, Reason, Sample, bad
-from edged.uplink.api import Chunk, Envelope
+from edged.uplink.api import Chunk, Envelope, Lane
 from edged.uplink.payload import VERSION
 
 _NULLS = (b"[null", b",null", b":null")
@@ -52,6 +52,8 @@ def _checked(
         "prev": envelope.prev,
         "readings": chunk.readings,
     }
+    if chunk.replay:
+        head["lane"], head["replay"] = Lane.HISTORICAL, True
     document = dict(head)
     expected = build(chunk.samples, document)
     with suppress(TypeError):
@@ -70,6 +72,8 @@ def _columns(samples: Sequence[Sample], document: dict[str, Any]) -> int:
     tables: dict[tuple[str, ...], dict[str, Any]] = {}
     nulls = 0
     for sample in samples:
+        if not sample.points:
+            continue  # thinned: nothing of it is left but its seq
         table = tables.get(sample.points)
         if table is None:
             table = tables[sample.points] = {"points": sample.points, "devices": [], "times": [], "values": []}
@@ -85,7 +89,7 @@ def _columns(samples: Sequence[Sample], document: dict[str, Any]) -> int:
 
 
 def _sample(samples: Sequence[Sample], document: dict[str, Any]) -> int:
-    (sample,) = samples
+    sample = samples[-1]  # those before it are empty: thinning left only their seq
     del document["first"], document["readings"]
     document["device"], document["time"] = sample.device, sample.time
     names = _names(sample.points)

@@ -71,7 +71,7 @@ def part(chunk: Chunk, first: int, last: int) -> Chunk:
     if (first, last) == (chunk.first, chunk.last):
         return chunk
     samples = chunk.samples[first - chunk.first : last - chunk.first + 1]
-    return Chunk(first, samples, sum(len(sample.points) for sample in samples), chunk.boot)
+    return Chunk(first, samples, sum(len(sample.points) for sample in samples), chunk.boot, chunk.replay)
 
 
 def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:

@@ -60,6 +60,8 @@ class Columns:
     """How many values the tables hold together."""
     tables: list[Table]
     """The samples, those with the same points together."""
+    replay: bool = False
+    """`true`: a person had these sent once more; the values may have come before. Absent otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,8 @@ class OneSample:
     quality: dict[str, str] = field(default_factory=dict)
     """Point → quality of each value that is not good; absent when all are. A quality is `good`, `uncertain(reason)` or
     `bad(reason)`."""
+    replay: bool = False
+    """`true`: a person had it sent once more; the values may have come before. Absent otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -219,22 +219,25 @@ class JsonEncoder:
             raise ConfigError(f"connection {context.name}: {exc}") from exc
 
     def split(self, batch: Batch) -> Iterator[Chunk]:
-        """Cut a batch into chunks of one sample, or of as many as make up to `max_readings` readings."""
+        """Cut a batch into chunks of one sample, or of as many as make up to `max_readings` readings.
+
+        With chunks of one sample, those that thinning has emptied go with the next one.
+        """
         begin = count = 0
         limit = 0 if self._by_sample else self._max_readings
         for i, sample in enumerate(batch.samples):
             size = len(sample.points)
-            if i > begin and count + size > limit:
-                yield Chunk(batch.first + begin, batch.samples[begin:i], count, batch.boot)
+            if i > begin and count + size > limit and (count or limit):
+                yield Chunk(batch.first + begin, batch.samples[begin:i], count, batch.boot, batch.replay)
                 begin, count = i, 0
             count += size
         if begin < len(batch.samples):
-            yield Chunk(batch.first + begin, batch.samples[begin:], count, batch.boot)
+            yield Chunk(batch.first + begin, batch.samples[begin:], count, batch.boot, batch.replay)
 
     def encode(self, chunk: Chunk, envelope: Envelope) -> Message:
         """One message. Raises PermanentError if the chunk can never be encoded."""
         try:
-            topic = self._topic(envelope.lane, chunk.samples[0].device)
+            topic = self._topic(Lane.HISTORICAL if chunk.replay else envelope.lane, chunk.samples[-1].device)
         except ValueError as exc:
             raise PermanentError(str(exc), reason="topic") from exc
         payload = self._compress(self._encode(chunk, envelope, self._gateway))

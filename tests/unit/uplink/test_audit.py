@@ -63,6 +63,15 @@ def test_what_is_sent_once_more_disturbs_the_order_of_no_lane() -> None:
     assert (audit.out_of_order, audit.missing, audit.duplicates) == (0, [], 0)
 
 
+def test_who_begins_in_the_middle_misses_nothing_that_was_before() -> None:
+    audit = Audit(from_the_beginning=False)
+    assert audit.take(message(50, 40))
+    assert audit.take(message(20, 10, "historical"))
+    assert audit.missing == []
+    assert audit.take(message(70, 60))
+    assert audit.missing == [MessageId("g", "e", 60)]
+
+
 def test_the_lanes_are_in_order_each_for_itself() -> None:
     audit = Audit()
     for seq, prev, lane in [(5, 0, "live"), (105, 5, "live"), (10, 0, "historical"), (110, 105, "live")]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -47,8 +48,8 @@ def columns(*samples: Sample) -> dict[str, Any]:
     return message
 
 
-def one(sample: Sample) -> dict[str, Any]:
-    message: dict[str, Any] = orjson.loads(encode_sample(chunk(sample), ENVELOPE, "plant-7"))
+def one(*samples: Sample) -> dict[str, Any]:
+    message: dict[str, Any] = orjson.loads(encode_sample(chunk(*samples), ENVELOPE, "plant-7"))
     ONE_SAMPLE.validate(message)
     return message
 
@@ -122,9 +123,20 @@ def test_names_from_the_configuration_and_other_sequences_can_be_encoded() -> No
     assert columns(odd)["tables"][0]["values"] == [[1.0, 2.0]]
 
 
-def test_an_empty_sample_is_encoded() -> None:
+def test_of_a_sample_that_thinning_has_emptied_only_the_number_is_left() -> None:
     assert one(sample([]))["values"] == {}
-    assert columns(sample([]))["tables"][0]["values"] == [[]]
+    message = columns(sample([]), sample([7]), sample([]))
+    assert [table["values"] for table in message["tables"]] == [[[7]]]
+    assert (message["seq"] - message["first"], message["readings"]) == (2, 1)
+    assert one(sample([]), sample([7]))["values"] == {"p0": 7}
+
+
+def test_what_is_sent_once_more_says_so_and_that_it_is_historical() -> None:
+    again = replace(chunk(sample([7])), replay=True)
+    for encode in (encode_columns, encode_sample):
+        message = orjson.loads(encode(again, ENVELOPE, "plant-7"))
+        assert (message["lane"], message["replay"]) == ("historical", True)
+        assert "replay" not in orjson.loads(encode(chunk(sample([7])), ENVELOPE, "plant-7"))
 
 
 def test_what_cannot_be_encoded_at_all_is_refused_with_a_reason() -> None:
@@ -152,7 +164,7 @@ def samples(draw: st.DrawFn) -> Sample:
 @given(st.lists(samples(), min_size=1, max_size=6))
 def test_every_value_arrives_as_it_was_or_is_bad(given: list[Sample]) -> None:
     by_shape: dict[tuple[str, ...], list[Sample]] = {}
-    for one_sample in given:
+    for one_sample in filter(lambda one: one.points, given):
         by_shape.setdefault(one_sample.points, []).append(one_sample)
     for table, expected in zip(columns(*given)["tables"], by_shape.values(), strict=True):
         odd = {(row, column): text for row, column, text in table.get("quality", [])}

@@ -1,0 +1,151 @@
+"""What a person can ask of a buffer, as plain data: through the control socket, or on a file of a stopped gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from edged.buffer.again import Choice, Progress, purge, replay, retry
+from edged.buffer.counters import BufferStats, Verification
+from edged.buffer.log import Buffer
+from edged.buffer.store import Letter
+from edged.clock import iso
+from edged.errors import ConfigError
+from edged.model import Sample
+
+Options = Mapping[str, Sequence[str]]
+"""As in the query of a URL: each may be given more than once."""
+
+
+async def perform(buffer: Buffer, action: str, options: Options) -> dict[str, Any]:
+    """Do it; returns what to tell. Raises KeyError (no such action), ConfigError and other EdgedErrors."""
+    return await ACTIONS[action](buffer, options)
+
+
+async def _stats(buffer: Buffer, _options: Options) -> dict[str, Any]:
+    return asdict(buffer.stats())
+
+
+async def _verify(buffer: Buffer, _options: Options) -> dict[str, Any]:
+    await buffer.flush()
+    return verification(buffer.stats(), await buffer.verify())
+
+
+async def _letters(buffer: Buffer, options: Options) -> dict[str, Any]:
+    return {"letters": letter_records(await buffer.letters(), _one(options, "connection"))}
+
+
+async def _retry(buffer: Buffer, options: Options) -> dict[str, Any]:
+    ids, connection, progress = _ids(options), _one(options, "connection"), Progress()
+    while not progress.over:
+        progress = await buffer.change(partial(_call, retry, ids, connection, progress))
+    return {"letters": progress.items, "readings": progress.readings, "skipped": progress.skipped}
+
+
+async def _purge(buffer: Buffer, options: Options) -> dict[str, Any]:
+    return {"letters": await buffer.change(partial(_call, purge, _ids(options), _one(options, "connection")))}
+
+
+async def _replay(buffer: Buffer, options: Options) -> dict[str, Any]:
+    connection, chosen, progress = _one(options, "connection"), choice(options), Progress()
+    await buffer.flush()
+    through = buffer.head
+    while not progress.over:
+        progress = await buffer.change(partial(_call, replay, connection, chosen, through, progress))
+    return {"readings": progress.readings, "rows": progress.items}
+
+
+async def _repair(buffer: Buffer, _options: Options) -> dict[str, Any]:
+    await buffer.flush()
+    problems = (await buffer.verify()).problems
+    if problems:
+        await buffer.rewrite(f"repair was asked for: {problems[0]}")
+    left = (await buffer.verify()).problems
+    return {"ok": not left, "found": list(problems), "left": list(left), "lost": buffer.stats().lost}
+
+
+async def _vacuum(buffer: Buffer, _options: Options) -> dict[str, Any]:
+    await buffer.flush()
+    before = buffer.stats().file_bytes
+    await buffer.rewrite()
+    return {"before": before, "after": buffer.stats().file_bytes}
+
+
+ACTIONS: dict[str, Callable[[Buffer, Options], Awaitable[dict[str, Any]]]] = {
+    "stats": _stats,
+    "verify": _verify,
+    "letters": _letters,
+    "retry": _retry,
+    "purge": _purge,
+    "replay": _replay,
+    "repair": _repair,
+    "vacuum": _vacuum,
+}
+LOOKS = frozenset({"stats", "verify", "letters"})
+"""Those that change nothing."""
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(writer, done, *arguments)` for `Buffer.change`, which gives writer and done last."""
+    *own, writer, done = arguments
+    return function(writer, done, *own)
+
+
+def verification(stats: BufferStats, found: Verification) -> dict[str, Any]:
+    """The proof that counters add up: the equations, and what counting yielded."""
+    names = ("stored_for", "delivered", "pending", "expired", "evicted", "dead")
+    return {
+        "ok": found.ok,
+        "problems": list(found.problems),
+        "epoch": stats.epoch,
+        "head": stats.head,
+        "rows": found.rows,
+        "readings": found.readings,
+        "read": stats.read,
+        "stored": stats.stored,
+        "suppressed": stats.suppressed,
+        "rejected": stats.rejected,
+        "waiting": stats.waiting,
+        "connections": {
+            name: {key: getattr(one, key) for key in names} for name, one in stats.connections.items()
+        },
+        "lost": stats.lost,
+    }  # fmt: skip
+
+
+def letter_records(letters: Sequence[Letter], connection: str) -> list[dict[str, Any]]:
+    """Dead letters of one connection, or of all, as plain data."""
+    return [
+        {**letter._asdict(), "time": iso(letter.time)} for letter in letters if connection in {"", letter.connection}
+    ]
+
+
+def choice(options: Options) -> Choice:
+    """Which readings are meant: `from`, `to` (microseconds since 1970) and `device`. Raises ConfigError."""
+    try:
+        begin, end = int(_one(options, "from") or 0), int(_one(options, "to") or 2**62)
+    except ValueError:
+        raise ConfigError("`from` and `to` are whole microseconds since 1970") from None
+    return Choice(begin, end, frozenset(options.get("device", ())))
+
+
+async def export(buffer: Buffer, options: Options) -> AsyncIterator[tuple[int, Sample]]:
+    """(seq, sample) of all readings in the file that are meant, in the order in which they were stored."""
+    chosen = choice(options)
+    async for batch in buffer.history(chosen.begin, chosen.end):
+        for seq, sample in enumerate(batch.samples, batch.first):
+            if chosen.takes(sample):
+                yield seq, sample
+
+
+def _one(options: Options, name: str) -> str:
+    return next(iter(options.get(name, ())), "")
+
+
+def _ids(options: Options) -> frozenset[int]:
+    try:
+        return frozenset(map(int, options.get("id", ())))
+    except ValueError:
+        raise ConfigError("the number of a dead letter is a whole number") from None

@@ -1,0 +1,72 @@
+"""Reads edged's messages at a broker, as a backend would. One of the places that know the MQTT library."""
+
+from __future__ import annotations
+
+import ssl
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiomqtt
+import orjson
+
+from edged.errors import ConfigError, TransientError
+
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where to listen."""
+
+    url: str
+    username: str | None = None
+    password: str | None = None
+    ca: str | None = None
+    """A file of certificates, PEM; None for those that the system trusts."""
+
+
+async def receive(broker: Broker, topic: str) -> AsyncIterator[dict[str, Any]]:
+    """The decoded messages under a topic filter, in the order of their arrival. Other messages are left out.
+
+    Raises ConfigError (the URL), TransientError (the broker cannot be reached, or ends the session).
+    """
+    client = _client(broker)
+    try:
+        async with client:
+            await client.subscribe(topic, qos=1)
+            async for message in client.messages:
+                payload = decode(bytes(message.payload))
+                if payload is not None:
+                    yield payload
+    except (aiomqtt.MqttError, OSError) as exc:
+        raise TransientError(f"{broker.url}: {exc}", reason="unreachable") from exc
+
+
+def _client(broker: Broker) -> aiomqtt.Client:
+    parts = urlsplit(broker.url)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as exc:
+        raise ConfigError(f"{broker.url} is no URL: {exc}") from None
+    if parts.scheme not in _PORTS or not host:
+        raise ConfigError(f"{broker.url}: write mqtt://host or mqtts://host, with :port if it is not the usual one")
+    try:
+        context = ssl.create_default_context(cafile=broker.ca) if parts.scheme == "mqtts" else None
+    except OSError as exc:
+        raise ConfigError(f"{broker.ca}: {exc.strerror or exc}") from exc
+    return aiomqtt.Client(
+        host, port or _PORTS[parts.scheme], username=broker.username, password=broker.password, tls_context=context
+    )
+
+
+def decode(payload: bytes) -> dict[str, Any] | None:
+    """A message of readings, whether compressed or not; None if it is something else."""
+    try:
+        text = payload if payload[:1] == b"{" else zlib.decompress(payload, 32 + zlib.MAX_WBITS)
+        record = orjson.loads(text)
+    except (zlib.error, ValueError):
+        return None
+    return record if isinstance(record, dict) and {"seq", "epoch", "gateway", "lane", "prev"} <= record.keys() else None
