@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from edged import __version__
-from edged.adapter import PollResult, load_adapter
+from edged.adapter import Bus, PollResult, load_adapter
 from edged.buffer.log import Buffer
 from edged.clock import boot_id, iso, mono_us, wall_us
 from edged.config.model import Config
-from edged.config.secrets import resolve
+from edged.config.secrets import filled, resolve
 from edged.config.types import Secret
 from edged.control import ControlApi, ControlServer
 from edged.errors import ConfigError, EdgedError, TransientError
@@ -101,11 +101,19 @@ class Daemon:
                 for point, point_config in device_config.points.items():
                     # Plain text from here on: the fast encoders refuse subclasses of str as keys.
                     groups.setdefault(point_config.every or device_config.every, []).append(str(point))
+                if not groups:
+                    groups[device_config.every] = []  # a device that says itself which points it has
                 for every, points in groups.items():
                     assignments.append(Assignment(str(device), points, every, index * _GOLDEN % 1.0))
                     index += 1
-            open_bus = partial(load_adapter(bus_config.adapter).open, name, bus_config, devices)
-            yield name, BusPoller(name, open_bus, bus_config, assignments, self._take)
+            yield name, BusPoller(name, partial(self._open_bus, name), bus_config, assignments, self._take)
+
+    def _open_bus(self, name: str) -> Bus:
+        """The bus object, its secrets looked up. Raises ConfigError when one is missing."""
+        base = self._places.config_dir
+        config = filled(self._config.buses[name], base=base)
+        devices = {device: filled(one, base=base) for device, one in self._config.devices_on(name).items()}
+        return load_adapter(config.adapter).open(name, config, devices)
 
     async def _run_connection(self, name: str) -> None:
         """Build and run one forwarder. Raises ConfigError, for instance when a certificate or secret is missing."""
