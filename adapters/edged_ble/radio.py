@@ -61,6 +61,8 @@ class Pace:
     retry: float = 1.0
     """First pause before a radio that is gone is tried again; it doubles."""
     rarest: float = 4.0
+    hung: float = 30.0
+    """The same while bluetoothd does not answer for it: each try keeps the machine's other radios waiting."""
     look: float = 2.0
     """How often the connection to D-Bus is looked at."""
     off: float = 1.0
@@ -175,7 +177,8 @@ class Radio:
                     self.error = exc
                     self._settled.set()
                     self.devices.clear()
-                    pause = self._pace.retry if await self._rest(pause) else min(2 * pause, self._pace.rarest)
+                    rarest = self._pace.hung if str(exc) == remedies.HUNG else self._pace.rarest
+                    pause = self._pace.retry if await self._rest(pause) else min(2 * pause, rarest)
         finally:
             self.up.clear()
             leave_bleak(self.bluez)

@@ -136,7 +136,7 @@ class FakeBluez:
         """Method → error and text; a list is used up."""
         self.delay: dict[str, float] = {}
         self.hang: set[str] = set()
-        """Methods that never answer."""
+        """Methods that never answer, `StartDiscovery`, or only for an object, `StartDiscovery /org/bluez/hci0`."""
         self.keep = 1000
         """Devices that have been silent longest go away beyond so many."""
         self.written: dict[str, bytes] = {}
@@ -373,7 +373,7 @@ class FakeBluez:
 
     async def _answer(self, message: Message) -> None:
         member = str(message.member)
-        if member in self.hang:
+        if member in self.hang or f"{member} {message.path}" in self.hang:
             return
         if member in self.delay:
             await asyncio.sleep(self.delay[member])

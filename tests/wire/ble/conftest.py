@@ -9,9 +9,13 @@ from tests.support.fakebluez import FakeBluez, PrivateBus, dbus_daemon, private_
 
 
 @pytest.fixture
-def dbus(tmp_path: Path) -> Iterator[PrivateBus]:
+def daemon() -> None:
     if dbus_daemon() is None:
         pytest.skip("there is no dbus-daemon: sudo apt install dbus-daemon")
+
+
+@pytest.fixture
+def dbus(daemon: None, tmp_path: Path) -> Iterator[PrivateBus]:
     with private_bus(tmp_path) as bus:
         yield bus
 

@@ -13,7 +13,7 @@ from edged_ble.job import BleJob
 from edged_ble.radio import Pace
 
 TAG = "CB:B8:33:4C:88:4F"
-QUICK = Pace(start=2.0, stop=1.0, retry=0.05, rarest=0.2, look=0.2, off=0.05)
+QUICK = Pace(start=2.0, stop=1.0, retry=0.05, rarest=0.2, hung=0.5, look=0.2, off=0.05)
 
 
 def ruuvi(number: int = 205, celsius: float = 24.3) -> bytes:
@@ -29,9 +29,9 @@ def device(**settings: Any) -> BleDevice:
 
 
 @asynccontextmanager
-async def opened(config: BleBus | None = None, **devices: BleDevice) -> AsyncIterator[Bus]:
+async def opened(config: BleBus | None = None, pace: Pace = QUICK, **devices: BleDevice) -> AsyncIterator[Bus]:
     """A bus with quick pauses, closed at the end."""
-    bus = Bus("radio", config or BleBus(adapter="ble"), devices, pace=QUICK)
+    bus = Bus("radio", config or BleBus(adapter="ble"), devices, pace=pace)
     try:
         yield bus
     finally:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -74,7 +75,7 @@ async def test_without_the_radio_that_is_meant_the_others_are_named(bluez: FakeB
         assert "there is hci0 (00:00:00:00:00:01)" in text
 
 
-async def test_without_permission_it_says_so(tmp_path: Path) -> None:
+async def test_without_permission_it_says_so(daemon: None, tmp_path: Path) -> None:
     with private_bus(tmp_path, '<deny send_destination="org.bluez"/>'):
         bluez = await FakeBluez().start()
         async with opened(tag=device()) as bus:
@@ -217,6 +218,26 @@ async def test_a_bluetoothd_that_hangs_is_told_and_scanning_goes_on_when_it_is_b
         assert "bluetoothd does not answer: sudo systemctl restart bluetooth" in await failure(bus)
         bluez.hang.clear()
         await heals(bus, bluez)
+
+
+async def test_a_radio_that_hangs_lets_the_other_one_scan(dbus: PrivateBus) -> None:
+    bluez = await FakeBluez({"hci0": "00:00:00:00:00:01", "hci1": "00:00:00:00:00:02"}).start()
+    bluez.hang.add("StartDiscovery /org/bluez/hci0")
+    patient = replace(QUICK, start=0.3, hung=30.0)
+    other = BleBus(adapter="ble", radio="hci1")
+    async with opened(tag=device(), pace=patient) as bus, opened(other, tag=device()) as second:
+        bus.radio.start()
+        await until(lambda: bus.radio.error is not None)
+        job = second.prepare("tag", BOTH)
+        second.radio.start()
+        for number in range(20):
+            await until(partial(bluez.advertise, TAG, {0x0499: ruuvi(number)}, index="hci1"))
+            await asyncio.sleep(0.1)
+        await until(second.radio.up.is_set)
+        assert len((await second.poll(job)).samples) >= 10
+        bluez.hang.clear()
+        await heals(bus, bluez)
+    bluez.stop()
 
 
 async def test_a_stop_that_hangs_does_not_keep_the_radio(bluez: FakeBluez) -> None:

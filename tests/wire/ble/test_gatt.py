@@ -12,7 +12,7 @@ from edged.adapter import ConfigError, Duration, Name, PermanentError, Secret, T
 from edged_ble.bus import Bus
 from edged_ble.config import BleBus, BleDevice, BlePoint
 from tests.support.fakebluez import FakeBluez, Gatt
-from tests.wire.ble.rig import TAG, device, heard, opened, polled, ruuvi, until
+from tests.wire.ble.rig import QUICK, TAG, device, heard, opened, polled, ruuvi, until
 
 BATTERY, LEVEL = "0000180f-0000-1000-8000-00805f9b34fb", "00002a19-0000-1000-8000-00805f9b34fb"
 OWN = "0000aa00-0000-1000-8000-00805f9b34fb"
@@ -224,7 +224,7 @@ async def test_no_more_connections_at_once_than_allowed(bluez: FakeBluez) -> Non
         present(bluez, address=address)
     bluez.delay["ReadValue"] = 0.1
     devices = {f"d{number}": probe(address=address) for number, address in enumerate(addresses)}
-    async with opened(BleBus(adapter="ble", connections=2), **devices) as bus:
+    async with opened(BleBus(adapter="ble", connections=2), QUICK, **devices) as bus:
         assert bus.concurrency == 7
         for address in addresses:
             await near(bus, bluez, address)
