@@ -17,8 +17,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 NEVER_LOADED = {"pyric"}
-"""Copyleft, but only installed: the extra `ble-decoders` brings it for resetting radios through habluetooth, which edged
-does in another way. tests/unit/test_layout.py shows that it is not imported."""
+"""Copyleft, but only installed: the extra `ble-decoders` brings it for resetting radios through habluetooth, which
+edged does in another way. tests/unit/test_layout.py shows that it is not imported."""
 COPYLEFT = re.compile(r"\b([AL]?GPL|GNU .*General Public)", re.IGNORECASE)
 
 

@@ -141,7 +141,7 @@ class ControlServer:
                 return await self._read(unquote(device))
             case "GET", ["v1", "buffer", "export"] if self._api.buffer:
                 return 200, _LINES, _export(self._api.buffer(), parse_qs(url.query))
-            case ("GET" | "POST"), ["v1", "buffer", action] if self._api.buffer and action in service.ACTIONS:
+            case (("GET" | "POST"), ["v1", "buffer", action]) if self._api.buffer and action in service.ACTIONS:
                 if (method == "GET") == (action in service.LOOKS):
                     return await _ask(self._api.buffer(), action, parse_qs(url.query))
         return 404, _JSON, _one({"error": f"there is no {method} {url.path}"})

@@ -35,7 +35,7 @@ def test_the_folders_are_those_that_the_daemon_uses(monkeypatch: pytest.MonkeyPa
     assert service["Type"] == "notify"
     for name in ("STATE_DIRECTORY", "RUNTIME_DIRECTORY", "EDGED_CONFIG", "EDGED_SOCKET"):
         monkeypatch.delenv(name, raising=False)
-    assert paths.SYSTEM_CONFIG == Path("/etc") / service["ConfigurationDirectory"] / "edged.yaml"
+    assert Path("/etc") / service["ConfigurationDirectory"] / "edged.yaml" == paths.SYSTEM_CONFIG
     monkeypatch.setenv("STATE_DIRECTORY", f"/var/lib/{service['StateDirectory']}")  # as systemd sets it
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"/run/{service['RuntimeDirectory']}")
     assert paths.state_dir() == Path("/var/lib/edged")
