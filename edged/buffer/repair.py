@@ -7,38 +7,21 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from edged.buffer.counters import Ledger, Totals
+from edged.buffer.counters import Ledger
 from edged.buffer.lock import Lock
-from edged.buffer.store import (
-    APPLICATION,
-    COLUMNS,
-    FORMAT,
-    LETTER_COLUMNS,
-    DamagedError,
-    Store,
-    StoredRow,
-    decode_row,
-    is_corrupt,
-    open_reader,
-    read_state,
-)
+from edged.buffer.salvage import salvage, settle_books
+from edged.buffer.store import APPLICATION, FORMAT, DamagedError, Store, is_corrupt
 from edged.errors import ConfigError
 
 log = logging.getLogger("edged.buffer")
-T = TypeVar("T", bound=tuple[Any, ...])
 _MAGIC = b"SQLite format 3\x00"
 _PLAUSIBLE_FORMAT = 1000
 """A version beyond this was not written by a newer edged, but by a broken disk."""
 _KEEP_QUARANTINED = 2
 _OWN_TABLES = {"log", "state"}
-_SPARE_PAGES = 64
-"""Left free when rows are copied into a new file."""
 
 
 @dataclass(slots=True)
@@ -182,9 +165,9 @@ def rebuild(
     try:
         store.prepare()
         store.create(epoch)
-        source = known.store.db if known and not known.store.closed else None
-        saved = _salvage(path, store, source)
-        ledger = _settle_books(store, known.ledger if known else saved.ledger, witness, fresh=known is None)
+        saved = salvage(path, store, known.store if known else None)
+        ledger, saved.lost = settle_books(store, known.ledger if known else saved.ledger, witness, fresh=known is None)
+        ledger.lose(saved.lost)
         with store.transaction():
             store.save(ledger)
         store.checkpoint()
@@ -204,112 +187,6 @@ def rebuild(
         _remove(aside)
         log.info("the buffer %s was rewritten: %s", path, saved)
     return opened
-
-
-@dataclass(slots=True)
-class _Saved:
-    """What could be read of a damaged file."""
-
-    ledger: Ledger | None = None
-    rows: int = 0
-    readings: int = 0
-    expected: int = 0
-    """Readings that its ledger speaks of."""
-    complete: bool = True
-
-    def __str__(self) -> str:
-        text = f"{self.readings} readings in {self.rows} rows were saved"
-        if not self.complete:
-            text += ", more did not fit"
-        if self.ledger is None:
-            return text + ", its counters could not be read"
-        return f"{text}, {max(0, self.expected - self.readings)} readings were lost"
-
-
-def _salvage(path: Path, store: Store, source: sqlite3.Connection | None) -> _Saved:
-    """Copy all that can be read."""
-    saved = _Saved()
-    try:
-        db = source or open_reader(path, damaged=True)
-    except sqlite3.Error:
-        return saved
-    with nullcontext() if source else closing(db):
-        with suppress(sqlite3.Error, ValueError):
-            _, _, saved.ledger = read_state(db)
-            saved.expected = saved.ledger.kept
-        rows = _readable(db)
-        while group := _group(rows, store.max_transaction, 8):
-            if store.used_pages() + sum(store.pages_for(len(row[8])) for row in group) > store.max_pages - _SPARE_PAGES:
-                saved.complete = False
-                break
-            with store.transaction():
-                for row in group:
-                    store.insert(row)
-            saved.rows += len(group)
-            saved.readings += sum(row[2] for row in group)
-        _copy_dead_letters(db, store)
-    return saved
-
-
-def _copy_dead_letters(db: sqlite3.Connection, store: Store) -> None:
-    """The newest ones, as many as fit."""
-    query = f"SELECT {LETTER_COLUMNS} FROM dead_letters ORDER BY id DESC"  # noqa: S608  # a constant
-    insert = "INSERT OR IGNORE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    with suppress(sqlite3.DatabaseError), closing(db.execute(query)) as letters:
-        while group := _group(letters, store.max_transaction, -1):
-            pages = sum(store.pages_for(len(letter[-1])) for letter in group)
-            if store.used_pages() + pages > store.max_pages * 3 // 4:
-                return
-            with store.transaction():
-                store.db.executemany(insert, group)
-
-
-def _readable(db: sqlite3.Connection) -> Iterator[StoredRow]:
-    """All sound rows: forward up to the damage, then backward from the end down to it."""
-    query = f"SELECT {COLUMNS} FROM log WHERE seq > ? ORDER BY seq"  # noqa: S608  # constants
-    reached, above = 0, 2**63
-    with suppress(sqlite3.DatabaseError, TypeError):
-        for row in db.execute(query, (reached,)):
-            if decode_row(row) is not None and row[0] > reached:
-                reached = row[0]
-                yield row
-        return
-    with suppress(sqlite3.DatabaseError, TypeError):
-        for row in db.execute(f"{query} DESC", (reached,)):
-            if decode_row(row) is not None and reached < row[0] < above:
-                above = row[0]
-                yield row
-
-
-def _group(rows: Iterator[T], size: int, data: int) -> list[T]:
-    """The next rows that make up so many bytes; `data` is the number of the column that counts."""
-    group: list[T] = []
-    for row in rows:
-        group.append(row)
-        size -= len(row[data]) + 200
-        if size <= 0:
-            break
-    return group
-
-
-def _settle_books(store: Store, ledger: Ledger | None, witness: tuple[str, int] | None, *, fresh: bool) -> Ledger:
-    """Make the counters agree with the rows that are left: what is missing was lost to damage."""
-    rows = list(store.heads())
-    kept = sum(row.readings for row in rows)
-    if ledger is None:
-        ledger = Ledger(stored=kept, totals=Totals(read=kept))
-    ledger.rows, ledger.kept = len(rows), kept
-    ledger.head = max(ledger.head, store.last_row(), witness[1] if witness else 0)
-    for account in ledger.accounts.values():
-        if fresh:
-            account.lanes.clear()
-        for gap in store.gaps(account.cursor.low, ledger.head):
-            account.cursor.add(*gap)
-        lost = account.pending - store.unsettled(account.cursor)
-        account.stored_for += max(0, -lost)
-        account.evicted += max(0, lost)
-        account.corrupt += max(0, lost)
-    return ledger
 
 
 def _journals(path: Path) -> tuple[Path, Path]:

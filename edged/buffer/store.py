@@ -168,8 +168,14 @@ def read_state(connection: sqlite3.Connection) -> tuple[str, int, Ledger]:
     row = connection.execute("SELECT epoch, inode, head, crc, ledger FROM state WHERE id = 1").fetchone()
     if row is None:
         raise ValueError("its state is missing")
-    epoch, inode, head, crc, text = row
-    if not isinstance(text, bytes) or crc != _state_crc(epoch, inode, head, text):
+    return parse_state(*row)
+
+
+def parse_state(epoch: object, inode: object, head: object, crc: object, text: object) -> tuple[str, int, Ledger]:
+    """(epoch, inode, ledger) of the state's columns. Raises ValueError if they are damaged."""
+    if not (isinstance(text, bytes) and isinstance(epoch, str) and isinstance(inode, int) and isinstance(head, int)):
+        raise ValueError("its counters and cursors are damaged")  # noqa: TRY004  # one error for one kind of damage
+    if crc != _state_crc(epoch, inode, head, text):
         raise ValueError("its counters and cursors are damaged")
     return epoch, inode, Ledger.parse(head, text)
 
@@ -299,6 +305,11 @@ class Store:
                 end = seq
         finally:
             cursor.close()
+
+    def overlaps(self, first: int, last: int) -> bool:
+        """Whether a row is there that holds some of first..last."""
+        row = self.db.execute("SELECT first FROM log WHERE seq >= ? ORDER BY seq LIMIT 1", (first,)).fetchone()
+        return row is not None and int(row[0]) <= last
 
     def first_row(self) -> int:
         """The seq of the oldest sample that is there; 0 if there is none."""
