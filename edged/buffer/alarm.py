@@ -54,11 +54,11 @@ class Alarm:
             return f"the disk has less than `min_free` ({config.min_free / 2**20:g} MiB) left for the buffer: {what}"
         return f"the buffer has reached `max_bytes` ({config.max_bytes / 2**20:g} MiB): {what}"
 
-    def inbox_full(self, waiting: int) -> None:
-        """A sample was refused because too many wait for the disk."""
+    def inbox_full(self, waiting: int, consequence: str) -> None:
+        """Too many readings wait for the disk; say once what that leads to."""
         if not self._refusing:
             self._refusing = True
-            log.warning("%d readings wait for the buffer's disk: new ones are refused", waiting)
+            log.warning("%d readings wait for the buffer's disk: %s", waiting, consequence)
 
     def inbox_has_room(self) -> None:
         """It is over."""

@@ -45,6 +45,8 @@ class Done:
     stored: int = 0
     refused: int = 0
     """With `stored`: readings that are no longer waiting."""
+    shed: bool = False
+    """Some that waited were given up, because the disk refuses."""
     uncommitted: Totals | None = None
     """What of the totals handed over is not in the ledger; None if there is no news of them."""
     error: str = ""

@@ -85,6 +85,7 @@ class Buffer:
         self._cadence: Cadence
         self._due = False
         self._alarm = Alarm(config)
+        self._sheds = config.when_full != "drop-newest"
 
     # life
 
@@ -334,17 +335,21 @@ class Buffer:
         full = self._alarm.refuses_new
         self.count(rejected=readings, reason="buffer_full" if full else "inbox_full")
         if not full and not self._stopping:
-            self._alarm.inbox_full(self._fresh + self._held)
+            self._alarm.inbox_full(self._fresh + self._held, "new ones are refused")
         self._cadence.ask()
         return False
 
     def _hurry(self) -> None:
+        """Flush early when there is much, and try the disk again before there is no room for more."""
         self._cadence.ask()
-        if self._fresh >= self._config.flush_readings and not self._cadence.retry:
+        early = self._config.flush_readings
+        if self._cadence.retry:
+            early = self._room // 2 if self._sheds else _NEVER
+        if self._fresh >= early:
             self._due, self._early = True, _NEVER
             self._wake.set()
         else:
-            self._early = _NEVER if self._cadence.retry else self._config.flush_readings
+            self._early = early
 
     def _flush_now(self) -> None:
         self._due = True
@@ -385,6 +390,7 @@ class Buffer:
         self._settles, self._damaged, self._suspect = [], [], ""
         if self._due:
             self._due = False
+            job.keep = self._config.inbox_readings * 3 // 4 if self._sheds else None
             job.samples, job.totals = self._inbox, self._totals
             self._held += self._fresh
             self._flying.add(self._totals)
@@ -417,7 +423,9 @@ class Buffer:
             self._cadence.committed(samples=done.stored > 0)
         self._alarm.update(done)
         self._room = self._room_left()
-        if self._fresh + self._held < self._config.inbox_readings // 2:
+        if done.shed:
+            self._alarm.inbox_full(self._fresh + self._held, "the oldest are dropped")
+        elif self._fresh + self._held < self._config.inbox_readings // 2:
             self._alarm.inbox_has_room()
         if done.error or self._fresh or self._settles or self._damaged or self._suspect:
             self._cadence.ask()

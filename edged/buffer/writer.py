@@ -187,12 +187,13 @@ class Writer:
 
     def _shed(self, keep: int, done: Done) -> None:
         """Give up the oldest of what waits in memory, so that newer readings have room."""
-        waiting = sum(row.readings for row in self._rows)
-        while waiting > keep:
-            row = self._rows.pop(0)
-            waiting -= row.readings
-            self._totals.rejected["inbox_full"] += row.readings
-            done.refused += row.readings
+        excess = sum(row.readings for row in self._rows) - keep
+        while excess > 0:
+            readings = self._rows.pop(0).readings
+            excess -= readings
+            self._totals.rejected["inbox_full"] += readings
+            done.refused += readings
+            done.shed = True
 
     def _encode(self, samples: Sequence[Sample], done: Done) -> None:
         for row in make_rows(samples, self.store.max_transaction):

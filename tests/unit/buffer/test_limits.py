@@ -306,8 +306,35 @@ async def test_a_full_disk_costs_nothing_but_memory_and_heals(
     assert levels(caplog) == [logging.WARNING, logging.INFO]
 
 
-async def test_when_memory_is_full_too_new_readings_are_refused_and_counted(small_disk: Path) -> None:
+async def test_when_memory_is_full_too_the_oldest_are_dropped_and_counted(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = BufferConfig(flush=Duration(0.02), min_free=Size(0), inbox_readings=60, flush_readings=60)
+    async with running(small_disk / "b.db", config) as buffer:
+        put(buffer, sample(0))
+        await buffer.flush()
+        ballast = fill(small_disk)
+        for n in range(1, 400):
+            assert put(buffer, noise(n, 3000)) == 1  # polling never meets a closed door
+            await _try_flush(buffer)
+            assert adds_up(buffer.stats())
+            assert buffer.stats().waiting <= 60
+            if n % 20 == 0:
+                await asyncio.sleep(0.02)
+        dropped = buffer.stats().rejected_by["inbox_full"]
+        assert dropped >= 399 - 60
+        ballast.unlink()
+        await buffer.flush()
+        assert numbers(await read_all(buffer)) == [0, *range(dropped + 1, 400)]
+        assert buffer.stats().rejected_by == {"inbox_full": dropped}
+        await check(buffer)
+    assert caplog.text.count("the oldest are dropped") == 1
+
+
+async def test_when_memory_is_full_too_new_readings_are_refused_if_so_configured(small_disk: Path) -> None:
+    config = BufferConfig(
+        flush=Duration(0.02), min_free=Size(0), inbox_readings=60, flush_readings=60, when_full="drop-newest"
+    )
     async with running(small_disk / "b.db", config) as buffer:
         put(buffer, sample(0))
         await buffer.flush()
