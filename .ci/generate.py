@@ -35,16 +35,26 @@ def _cli_lines() -> Iterator[str]:
     for name in main.list_commands(top):
         command = main.get_command(top, name)
         assert command is not None  # noqa: S101  # it was listed
-        with click.Context(command, info_name=name, parent=top) as context:
-            yield ""
-            yield f"## edged {name}"
-            yield ""
-            yield "```"
-            yield " ".join(["edged", name, *command.collect_usage_pieces(context)])
-            yield "```"
-            yield ""
-            yield from _help_lines(command)
-            yield from _option_lines(command, context)
+        yield from _command_lines(command, name, top, "##")
+
+
+def _command_lines(command: click.Command, name: str, parent: click.Context, heading: str) -> Iterator[str]:
+    """A command, and those that belong to it."""
+    with click.Context(command, info_name=name, parent=parent) as context:
+        yield ""
+        yield f"{heading} {context.command_path}"
+        yield ""
+        yield "```"
+        yield " ".join([context.command_path, *command.collect_usage_pieces(context)])
+        yield "```"
+        yield ""
+        yield from _help_lines(command)
+        yield from _option_lines(command, context)
+        if isinstance(command, click.Group):
+            for part in command.list_commands(context):
+                member = command.get_command(context, part)
+                assert member is not None  # noqa: S101  # it was listed
+                yield from _command_lines(member, part, context, "###")
 
 
 def _help_lines(command: click.Command) -> Iterator[str]:

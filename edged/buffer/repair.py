@@ -14,7 +14,7 @@ from edged.buffer.counters import Ledger
 from edged.buffer.lock import Lock
 from edged.buffer.salvage import salvage, settle_books
 from edged.buffer.store import APPLICATION, FORMAT, DamagedError, Store, is_corrupt
-from edged.errors import ConfigError
+from edged.errors import ConfigError, PermanentError
 
 log = logging.getLogger("edged.buffer")
 _MAGIC = b"SQLite format 3\x00"
@@ -156,7 +156,8 @@ def rebuild(
 
     `known` is what the writer knows, when it was at work: then epoch and numbers go on. Otherwise a new epoch begins.
     Its ledger is changed. Without a reason `why` the file is sound and only to be made smaller.
-    Raises sqlite3.Error and OSError when the disk does not allow it now: nothing is lost then, try again.
+    Raises sqlite3.Error and OSError when the disk does not allow it now, PermanentError if a sound file would not fit:
+    nothing is lost then.
     """
     new = path.with_name(path.name + ".new")
     _remove(new)
@@ -166,13 +167,18 @@ def rebuild(
         store.prepare()
         store.create(epoch)
         saved = salvage(path, store, known.store if known else None)
+        if not (why or saved.complete):
+            raise PermanentError("its rows do not fit into a new file of `max_bytes`", reason="too_large")
         ledger, saved.lost = settle_books(store, known.ledger if known else saved.ledger, witness, fresh=known is None)
         ledger.lose(saved.lost)
         with store.transaction():
             store.save(ledger)
         store.checkpoint()
-    finally:
+    except BaseException:
         store.close()
+        _remove(new)
+        raise
+    store.close()
     aside = _replace(path, new)
     if known:
         known.store.close()

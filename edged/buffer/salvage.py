@@ -16,8 +16,8 @@ from edged.buffer.store import COLUMNS, LETTER_COLUMNS, Store, StoredRow, decode
 
 _NAMED = 8
 """So many ranges of lost samples are named in the log."""
-_SPARE_PAGES = 64
-"""Left free when rows are copied into a new file."""
+_SPARE_PAGES = 16
+"""Left free when rows are copied into a new file: less than a full file has, so that all of them fit."""
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ from edged.buffer.store import DamagedError, Store, is_corrupt, make_row
 from edged.buffer.verify import verify
 from edged.clock import wall_us
 from edged.config.model import BufferConfig
-from edged.errors import ConfigError, TransientError
+from edged.errors import ConfigError, PermanentError, TransientError
 from edged.model import Sample
 
 log = logging.getLogger("edged.buffer")
@@ -137,10 +138,11 @@ class Writer:
             fits = self.retention.make_room(0, self.ledger, Done())
             self.store.save(self.ledger)
         if fits:
-            opened = Opened(self.store, self.epoch, self.ledger)
-            self._adopt(rebuild(self.path, self._config.max_bytes, "", opened))
-        else:
-            log.warning("the buffer %s stays larger than `max_bytes` until its readings are delivered", self.path)
+            with suppress(PermanentError):
+                opened = Opened(self.store, self.epoch, self.ledger.copy())
+                self._adopt(rebuild(self.path, self._config.max_bytes, "", opened))
+                return
+        log.warning("the buffer %s stays larger than `max_bytes` until its readings are delivered", self.path)
 
     def close(self) -> None:
         """Close the file, then let others have it. Raises sqlite3.Error."""
@@ -297,8 +299,13 @@ class Writer:
                 done.lose(name, [(first, self.ledger.head)])
 
     def rewrite(self, why: str) -> tuple[None, Done]:
-        """Copy all that can be read into a new file. Raises sqlite3.Error, OSError."""
+        """Copy all that can be read into a new file. Raises sqlite3.Error, OSError, TransientError."""
         done = Done()
+        needed = self.used_bytes + self._config.min_free
+        if not why and self.store.free_disk() < needed:
+            raise TransientError(
+                f"a copy of the buffer needs {needed / 2**20:.0f} MiB of free disk, `min_free` included", reason="disk"
+            )
         self._suspect = self._suspect or why
         self._rebuild(done)
         return None, self._finished(done)

@@ -171,6 +171,29 @@ async def test_vacuum_gives_the_free_space_back_and_keeps_everything(tmp_path: P
     assert not [file for file in tmp_path.iterdir() if "corrupt" in file.name]
 
 
+async def test_vacuum_of_a_full_buffer_loses_nothing(tmp_path: Path) -> None:
+    config = BufferConfig(flush=BY_HAND, max_bytes=Size(2**20), min_free=Size(0))
+    async with running(tmp_path / "b.db", config) as buffer:
+        for n in range(600):
+            put(buffer, noise(n, (300, 3000, 20_000)[n % 3]))
+            await buffer.flush()
+        assert buffer.stats().alarm == "full"
+        before = numbers(await read_all(buffer))
+        await ask(buffer, "vacuum")
+        assert numbers(await read_all(buffer)) == before
+        for n in range(600, 630):
+            put(buffer, noise(n, 3000))
+            await buffer.flush()
+        await check(buffer)
+
+
+async def test_vacuum_needs_free_disk(tmp_path: Path) -> None:
+    config = BufferConfig(flush=BY_HAND, min_free=Size(2**60))
+    async with running(tmp_path / "b.db", config) as buffer:
+        with pytest.raises(TransientError, match="MiB of free disk"):
+            await service.perform(buffer, "vacuum", {})
+
+
 async def test_repair_leaves_a_sound_file_and_mends_a_damaged_one(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
     async with running(path) as buffer:
