@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -12,9 +13,11 @@ from edged.buffer.counters import BufferStats, Verification
 from edged.buffer.log import Buffer
 from edged.buffer.store import Letter
 from edged.clock import iso
-from edged.errors import ConfigError
+from edged.errors import ConfigError, TransientError
 from edged.model import Sample
 
+_PATIENCE = 15.0
+"""Seconds to wait for what has not been flushed yet."""
 Options = Mapping[str, Sequence[str]]
 """As in the query of a URL: each may be given more than once."""
 
@@ -29,7 +32,7 @@ async def _stats(buffer: Buffer, _options: Options) -> dict[str, Any]:
 
 
 async def _verify(buffer: Buffer, _options: Options) -> dict[str, Any]:
-    await buffer.flush()
+    await _flushed(buffer)
     return verification(buffer.stats(), await buffer.verify())
 
 
@@ -50,7 +53,7 @@ async def _purge(buffer: Buffer, options: Options) -> dict[str, Any]:
 
 async def _replay(buffer: Buffer, options: Options) -> dict[str, Any]:
     connection, chosen, progress = _one(options, "connection"), choice(options), Progress()
-    await buffer.flush()
+    await _flushed(buffer)
     through = buffer.head
     while not progress.over:
         progress = await buffer.change(partial(_call, replay, connection, chosen, through, progress))
@@ -58,7 +61,7 @@ async def _replay(buffer: Buffer, options: Options) -> dict[str, Any]:
 
 
 async def _repair(buffer: Buffer, _options: Options) -> dict[str, Any]:
-    await buffer.flush()
+    await _flushed(buffer)
     problems = (await buffer.verify()).problems
     if problems:
         await buffer.rewrite(f"repair was asked for: {problems[0]}")
@@ -67,7 +70,7 @@ async def _repair(buffer: Buffer, _options: Options) -> dict[str, Any]:
 
 
 async def _vacuum(buffer: Buffer, _options: Options) -> dict[str, Any]:
-    await buffer.flush()
+    await _flushed(buffer)
     before = buffer.stats().file_bytes
     await buffer.rewrite()
     return {"before": before, "after": buffer.stats().file_bytes}
@@ -85,6 +88,16 @@ ACTIONS: dict[str, Callable[[Buffer, Options], Awaitable[dict[str, Any]]]] = {
 }
 LOOKS = frozenset({"stats", "verify", "letters"})
 """Those that change nothing."""
+
+
+async def _flushed(buffer: Buffer) -> None:
+    """Have everything in the file; but do not keep a person waiting for a disk that refuses."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await buffer.flush()
+    except TimeoutError:
+        detail = buffer.stats().detail or "the disk does not answer"
+        raise TransientError(f"not now: {detail}", reason="disk") from None
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.buffer.codec import decode_batch, encode_batch
@@ -54,6 +54,7 @@ def same(one: Value, other: Value) -> bool:
     return type(one) is type(other) and repr(one) == repr(other)
 
 
+@settings(max_examples=50)
 @given(samples())
 def test_what_stays_of_each_point_and_interval(given_samples: list[Sample]) -> None:
     reduced = thin(given_samples, MINUTE)
@@ -80,6 +81,7 @@ def test_what_stays_of_each_point_and_interval(given_samples: list[Sample]) -> N
             assert (one.quality == GOOD) <= (len(new) == len(old))
 
 
+@settings(max_examples=50)
 @given(samples())
 def test_each_sample_keeps_its_place_and_device(given_samples: list[Sample]) -> None:
     for old, new in zip(given_samples, thin(given_samples, MINUTE), strict=True):
@@ -88,12 +90,14 @@ def test_each_sample_keeps_its_place_and_device(given_samples: list[Sample]) -> 
             assert set(new.points) <= set(old.points)
 
 
+@settings(max_examples=50)
 @given(samples())
 def test_thinning_twice_changes_nothing_more(given_samples: list[Sample]) -> None:
     once = thin(given_samples, MINUTE)
     assert repr(by_interval(thin(once, MINUTE))) == repr(by_interval(once))
 
 
+@settings(max_examples=50)
 @given(samples())
 def test_a_thinned_batch_can_be_stored(given_samples: list[Sample]) -> None:
     reduced = thin(given_samples, MINUTE)
