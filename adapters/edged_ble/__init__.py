@@ -58,7 +58,7 @@ class _Adapter:
     def survey(
         self, radio: str, scan: Scan, tell: Callable[[Advertisement], None] | None = None
     ) -> AbstractAsyncContextManager[Survey]:
-        """Who is in range, for `edged ble scan` (see `edged.cli.ble.Surveyor`)."""
+        """Who is in range, for `edged scan ble` (see `edged.cli.ble.Surveyor`)."""
         from .survey import survey  # noqa: PLC0415  # `edged run` must not pay for it
 
         return survey(radio, scan, tell)

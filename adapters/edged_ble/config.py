@@ -73,7 +73,7 @@ class BleBus(BusConfig):
     """`passive` only listens; `active` also asks each sender for more, which costs their batteries; `auto` is passive
     where the system can do it."""
     allow: Allow | None = None
-    """Which unknown senders to remember for `edged ble scan`. Without it: all."""
+    """Which unknown senders to remember for `edged scan ble`. Without it: all."""
     connections: int = 1
     """How many devices may be connected at once."""
     silence: Duration = Duration(120)
@@ -264,7 +264,7 @@ class BleDevice(DeviceConfig):
         if not known.common:
             raise ValueError(
                 f"each sensor of decoder {self.decoder} has some of many values: list those of yours under `points`, "
-                f"such as `temperature: {{}}` (`edged ble scan` shows them), or name a `profile`"
+                f"such as `temperature: {{}}` (`edged scan ble` shows them), or name a `profile`"
             )
         return {Name(name): BlePoint() for name in (*known.common, *RADIO_POINTS)}
 

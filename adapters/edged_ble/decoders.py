@@ -69,7 +69,7 @@ _BY_SERVICE = {bthome.SERVICE: "bthome", atc.SERVICE: "atc", beacons.EDDYSTONE: 
 
 
 def _identify_by_library(adv: Advertisement) -> str | None:
-    from .codecs.library import LibraryDecoder  # noqa: PLC0415  # only `edged ble scan` asks for it
+    from .codecs.library import LibraryDecoder  # noqa: PLC0415  # only `edged scan ble` asks for it
 
     for name, known in KNOWN.items():
         if not known.package:

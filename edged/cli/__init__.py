@@ -8,6 +8,7 @@ a lost reading); 2 the command line or the configuration is wrong; 3 no daemon a
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "buffer": ("edged.cli.buffer", "Look into the buffer: count, export, send again, repair."),
     "verify": ("edged.cli.buffer", "Prove that no reading is unaccounted for, here or at the receiver."),
     "serial": ("edged.cli.serial", "Look at serial ports and unknown devices."),
+    "scan": ("edged.cli.scan", "Find what is there: Bluetooth sensors, devices on a serial line."),
     "ble": ("edged.cli.ble", "Look for Bluetooth sensors, and into them."),
     "simulate": ("edged.cli.simulate", "Serve the devices of a configuration as simulated ones."),
     "selftest": ("edged.cli.selftest", "Break the way to the broker on purpose and count what is lost."),
@@ -40,21 +42,26 @@ class NoDaemonError(EdgedError):
     """Nothing answers on the control socket."""
 
 
-class _Commands(click.Group):
-    """Finds commands by name and imports them on use."""
+class LazyGroup(click.Group):
+    """Finds its commands by name, and imports them on use: name → (module or module:attribute, one-line help)."""
+
+    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = table
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+        if name not in self.table:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[name][0]), name)
+        module, _, attribute = self.table[name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute or name)
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -64,8 +71,12 @@ class _Commands(click.Group):
         except click.UsageError as exc:
             import difflib  # only a typo pays for it
 
-            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            near = difflib.get_close_matches(args[0], self.table, 1)
             raise click.UsageError(exc.message + (f" Did you mean {near[0]!r}?" if near else ""), ctx) from None
+
+
+class _Main(LazyGroup):
+    """Turns what went wrong into one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -82,7 +93,7 @@ class _Commands(click.Group):
         sys.exit(code)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Main, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edged")
 def main() -> None:
     """An edge gateway: polls field devices, keeps every reading until the cloud has acknowledged it, forwards it.
