@@ -11,7 +11,7 @@ from edged.config.problems import Mark, did_you_mean, quoted, suggest
 from edged.config.secrets import SECRET_NAME as PROFILE_NAME
 from edged.config.source import Reader
 
-_PARTS = ("profile", "device", "points", "tests", "title", "description")
+_PARTS = ("profile", "device", "points", "tests", "title", "description", "fingerprint")
 """The keys of a profile whose misspelling would lose something."""
 _BY_KEY = ("labels",)
 """Device settings that are merged key by key, as points are; others are replaced as a whole."""

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 import edged_modbus
+from edged_modbus import fingerprint
 from edged_modbus.codec import compile_decoder
 from edged_modbus.config import ModbusDevice, ModbusPoint
 from edged_modbus.planner import Block, Span, line_costs, network_costs, plan
@@ -66,7 +67,17 @@ def test_the_promised_devices_are_there() -> None:
 def test_a_profile_says_what_it_is_and_where_it_is_from(path: Path) -> None:
     profile = load(path)
     assert profile["profile"] == path.stem
-    assert set(profile) <= {"profile", "title", "vendor", "models", "source", "device", "points", "tests"}
+    assert set(profile) <= {
+        "profile",
+        "title",
+        "vendor",
+        "models",
+        "source",
+        "device",
+        "points",
+        "tests",
+        "fingerprint",
+    }
     assert all(profile[key] for key in ("title", "vendor", "models", "source"))
 
 
@@ -104,3 +115,15 @@ def test_units_are_the_same_in_all_profiles(path: Path) -> None:
         kind = name.split("_")[0]
         if not name.startswith("power_factor"):
             assert point.unit == units.get(kind, point.unit), name
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "fingerprint" in load(path)], ids=lambda path: path.stem)
+def test_the_fingerprint_of_a_profile_fits_the_device_its_own_vectors_describe(path: Path) -> None:
+    profile = load(path)
+    clauses = fingerprint.parse(profile["fingerprint"], profile.get("device", {}).get("order")).clauses
+    memories = [memory_of(vector) for vector in profile["tests"]]
+    for clause in clauses:
+        cells = [(clause.point.table, clause.point.start + i) for i in range(clause.point.count)]
+        told = [[memory[cell] for cell in cells] for memory in memories if all(cell in memory for cell in cells)]
+        assert told, f"no vector has {clause.span}: give one with what such a device has there"
+        assert any(clause.holds(words) for words in told), clause
