@@ -1,0 +1,174 @@
+"""What the local API serves. One handler a route; the table at the end says which.
+
+GET  /v1/status         what the daemon is doing (JSON)
+GET  /v1/tail           live samples, one JSON object a line, until the client goes; ?device=NAME filters
+POST /v1/read/DEVICE    poll a device once, out of turn (JSON)
+GET  /v1/buffer/export  stored samples, one JSON object a line; ?from=&to=&device= choose (microseconds since 1970)
+GET  /v1/buffer/ACTION  stats, verify, letters (JSON)
+POST /v1/buffer/ACTION  retry, purge, replay, repair, vacuum (JSON); ?connection=&id=&from=&to=&device=
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import orjson
+
+from edged.adapter import PollResult
+from edged.buffer import service
+from edged.buffer.log import Buffer
+from edged.errors import EdgedError
+from edged.hub import Hub
+
+from .records import poll_record, sample_record
+
+
+@dataclass(frozen=True, slots=True)
+class ControlApi:
+    """What the API gives access to."""
+
+    status: Callable[[], Mapping[str, Any]]
+    read: Callable[[str], Awaitable[list[PollResult]]]
+    """Raises KeyError for an unknown device, EdgedError when it fails."""
+    hub: Hub
+    buffer: Callable[[], Buffer] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a client asks for."""
+
+    parts: tuple[str, ...]
+    """What stands in the path where the route has a `*`."""
+    options: service.Options
+
+
+class Reply(NamedTuple):
+    """The answer to it."""
+
+    status: int
+    lines: bool
+    """It is a stream of JSON objects, one a line, else one JSON value."""
+    body: AsyncIterator[bytes]
+
+
+Handler = Callable[[ControlApi, Ask], Awaitable[Reply]]
+
+
+async def one(record: Any) -> AsyncIterator[bytes]:
+    """One JSON value as a body."""
+    yield orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+
+
+def good(record: Any) -> Reply:
+    """An answer that worked."""
+    return Reply(200, lines=False, body=one(record))
+
+
+def bad(status: int, why: object) -> Reply:
+    """An answer that says why not."""
+    return Reply(status, lines=False, body=one({"error": str(why)}))
+
+
+def stream(body: AsyncIterator[bytes]) -> Reply:
+    """An answer of many lines."""
+    return Reply(200, lines=True, body=body)
+
+
+async def answer(api: ControlApi, method: str, target: str) -> Reply:
+    """What to say to a request."""
+    url = urlsplit(target)
+    parts = [unquote(part) for part in url.path.strip("/").split("/")]
+    for (wanted, pattern), handler in ROUTES.items():
+        names = _match(pattern.strip("/").split("/"), parts)
+        if wanted == method and names is not None:
+            return await handler(api, Ask(names, parse_qs(url.query)))
+    return bad(404, f"there is no {method} {url.path}")
+
+
+def _match(pattern: list[str], parts: list[str]) -> tuple[str, ...] | None:
+    if len(pattern) != len(parts) or any(want not in {"*", part} for want, part in zip(pattern, parts, strict=True)):
+        return None
+    return tuple(part for want, part in zip(pattern, parts, strict=True) if want == "*")
+
+
+# -- the handlers ------------------------------------------------------------------------------------------------------
+
+
+async def _status(api: ControlApi, _ask: Ask) -> Reply:
+    return good(api.status())
+
+
+async def _read(api: ControlApi, ask: Ask) -> Reply:
+    (device,) = ask.parts
+    try:
+        results = await api.read(device)
+    except KeyError:
+        return bad(404, f"there is no enabled device {device!r}")
+    except EdgedError as exc:
+        return bad(502, exc)
+    return good([poll_record(result) for result in results])
+
+
+async def _tail(api: ControlApi, ask: Ask) -> Reply:
+    return stream(_samples(api.hub, ask.options.get("device", [])))
+
+
+async def _samples(hub: Hub, devices: Sequence[str]) -> AsyncIterator[bytes]:
+    with hub.subscribe() as samples:
+        missed = 0
+        yield b""  # the head goes out before the first sample comes
+        async for sample in samples:
+            if devices and sample.device not in devices:
+                continue
+            if samples.missed > missed:
+                yield orjson.dumps({"missed": samples.missed - missed}, option=orjson.OPT_APPEND_NEWLINE)
+                missed = samples.missed
+            yield orjson.dumps(sample_record(sample), option=orjson.OPT_APPEND_NEWLINE)
+
+
+async def _buffer(api: ControlApi, ask: Ask) -> Reply:
+    return await _act(api, ask, looks=True)
+
+
+async def _buffer_change(api: ControlApi, ask: Ask) -> Reply:
+    return await _act(api, ask, looks=False)
+
+
+async def _act(api: ControlApi, ask: Ask, *, looks: bool) -> Reply:
+    (action,) = ask.parts
+    if api.buffer is None or action not in service.ACTIONS or looks != (action in service.LOOKS):
+        return bad(404, f"there is no {'GET' if looks else 'POST'} /v1/buffer/{action}")
+    try:
+        return good(await service.perform(api.buffer(), action, ask.options))
+    except EdgedError as exc:
+        return bad(409, exc)
+
+
+async def _buffer_export(api: ControlApi, ask: Ask) -> Reply:
+    if api.buffer is None:
+        return bad(404, "there is no GET /v1/buffer/export")
+    return stream(_export(api.buffer(), ask.options))
+
+
+async def _export(buffer: Buffer, options: service.Options) -> AsyncIterator[bytes]:
+    yield b""
+    try:
+        async for seq, sample in service.export(buffer, options):
+            yield orjson.dumps({"seq": seq, **sample_record(sample)}, option=orjson.OPT_APPEND_NEWLINE)
+    except EdgedError as exc:
+        yield orjson.dumps({"error": str(exc)}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+ROUTES: Mapping[tuple[str, str], Handler] = {
+    ("GET", "/v1/status"): _status,
+    ("GET", "/v1/tail"): _tail,
+    ("POST", "/v1/read/*"): _read,
+    ("GET", "/v1/buffer/export"): _buffer_export,
+    ("GET", "/v1/buffer/*"): _buffer,
+    ("POST", "/v1/buffer/*"): _buffer_change,
+}
+"""Method and path → what answers it; the first that fits. A `*` stands for one part of the path."""
