@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from edged.config.base import STRICT, BusConfig, DeviceConfig, LinearMap, PointConfig
 from edged.config.types import Duration, Name, Secret, Size
 from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
 from edged.model import ALL_GOOD, GOOD, Quality, Reading, Reason, Sample, Value, bad
 
+if TYPE_CHECKING:
+    from edged.media import Frame, FrameNote, FrameRing
+
 __all__ = [
-    "ALL_GOOD", "GOOD", "STRICT", "Adapter", "Bus", "BusConfig", "ConfigError", "DeviceConfig", "Duration",
-    "EdgedError", "Job", "LinearMap", "Name", "PermanentError", "Plan", "PlanRequest", "PointConfig", "PollResult",
-    "Quality", "RawRead", "Reading", "Reason", "Sample", "Secret", "Simulator", "Size", "TransientError", "Value",
+    "ALL_GOOD", "GOOD", "STRICT", "Adapter", "Annotates", "Bus", "BusConfig", "ConfigError", "DeviceConfig", "Duration",
+    "EdgedError", "Explains", "Job", "LinearMap", "Name", "PermanentError", "Plan", "PlanRequest", "PointConfig", "PollResult",
+    "Quality", "RawRead", "Reading", "Reason", "Sample", "Secret", "Simulator", "Size", "Step", "Traced", "TransientError", "Value",
     "adapter_names", "bad", "load_adapter",
 ]  # fmt: skip
 
@@ -163,6 +166,45 @@ class Adapter(Protocol):
         self, buses: Mapping[str, tuple[Any, Mapping[str, Any]]], *, host: str = "127.0.0.1", seed: int = 0
     ) -> AbstractAsyncContextManager[Simulator]:
         """Serve the devices of these buses (name → config, devices) on real sockets. Raises ConfigError."""
+        ...
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """What a bus may have besides: rings with the frames that went over it lately, one for each connection."""
+
+    @property
+    def rings(self) -> Sequence[FrameRing]:
+        """They are filled all the time; whoever looks changes nothing."""
+        ...
+
+
+@runtime_checkable
+class Annotates(Protocol):
+    """What an adapter may have besides: it can tell what the frames of its protocol say."""
+
+    def annotate(self, config: Any, pieces: Sequence[Frame]) -> Sequence[FrameNote]:
+        """Explain what one ring holds, oldest first. Pure; never raises, whatever the bytes are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step on the way from what was read to a value, for `edged explain`."""
+
+    name: str
+    """In one word, such as `order`."""
+    text: str
+    """What it does, and to what."""
+    result: str = ""
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """What an adapter may have besides: it can tell how it makes a value of what it read."""
+
+    def explain(self, device: Any, point: str, raw: Sequence[RawRead]) -> Sequence[Step]:
+        """The steps up to the value before scaling. `device` is an instance of `device_config`. Pure."""
         ...
 
 

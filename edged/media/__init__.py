@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .settings import LineSettings, Parity, check_port
 
 if TYPE_CHECKING:
+    from .notes import Defect, FrameNote, NoteKind, Part
     from .ports import NoPortError, SerialPort, candidates, find_port, list_ports
     from .ring import Frame, FrameRing
     from .serial import Chunk, Medium
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from .tty import LineErrors
 
 __all__ = [
-    "Alarm", "Chunk", "Frame", "FrameRing", "LineErrors", "LineSettings", "Medium", "NoPortError", "Parity",
-    "PreciseTimer", "SerialPort", "candidates", "check_port", "find_port", "list_ports",
+    "Alarm", "Chunk", "Defect", "Frame", "FrameNote", "FrameRing", "LineErrors", "LineSettings", "Medium", "NoPortError",
+    "NoteKind", "Parity", "Part", "PreciseTimer", "SerialPort", "candidates", "check_port", "find_port", "list_ports",
 ]  # fmt: skip
 
 _WHERE = {
     "NoPortError": "ports", "SerialPort": "ports", "candidates": "ports", "find_port": "ports", "list_ports": "ports",
+    "Defect": "notes", "FrameNote": "notes", "NoteKind": "notes", "Part": "notes",
     "Frame": "ring", "FrameRing": "ring",
     "Chunk": "serial", "Medium": "serial",
     "Alarm": "timer", "PreciseTimer": "timer",

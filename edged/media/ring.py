@@ -53,6 +53,10 @@ class FrameRing:
                 joined.append(chunk)
         return joined
 
+    def pieces(self) -> list[Frame]:
+        """What is kept, oldest first, in the pieces in which it came."""
+        return list(self._chunks)
+
     def listen(self, listener: Callable[[Frame], None]) -> Callable[[], None]:
         """Call `listener` with every piece from now on; returns what ends that. It must be quick and not raise."""
         self._listeners.append(listener)
