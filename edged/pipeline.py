@@ -7,7 +7,7 @@ a point that needs nothing costs nothing, and a sample whose points all need not
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -209,6 +209,13 @@ class Pipeline:
 
     def __init__(self, devices: Mapping[str, DeviceConfig]) -> None:
         self._devices = {name: DevicePipeline(config.points) for name, config in devices.items()}
+
+    def renew(self, devices: Mapping[str, DeviceConfig], changed: Iterable[str]) -> None:
+        """From now on `devices`; those not in `changed` keep what they remember."""
+        self._devices = {name: one for name, one in self._devices.items() if name in devices}
+        for name in changed:
+            if name in devices:
+                self._devices[name] = DevicePipeline(devices[name].points)
 
     def process(self, sample: Sample) -> Sample | None:
         """What is to be stored of a sample, or None. Raises KeyError for a device that is not configured."""

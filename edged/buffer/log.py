@@ -251,6 +251,21 @@ class Buffer:
         """Have the writer do something in a transaction of its own. Raises TransientError if the disk refuses."""
         return await self._by_request(self._writer.change, work)
 
+    async def serve(self, connections: Sequence[str], max_age: Mapping[str, float]) -> None:
+        """From now on keep readings for these connections, as the constructor's arguments say.
+
+        A new one begins with the oldest row there is; of one that is not named any more nothing remains. Raises
+        TransientError if the disk refuses: then nothing has changed.
+        """
+        names, ages = tuple(connections), dict(max_age)
+        await self.change(lambda writer, done: writer.serve(names, ages, done))
+        accounts = self._ledger.accounts
+        self._cursors = {
+            name: self._cursors[name] if name in self._cursors else account.copy() for name, account in accounts.items()
+        }
+        for name in [name for name in self._undurable if name not in accounts]:
+            del self._undurable[name]
+
     async def rewrite(self, why: str = "") -> None:
         """Copy everything into a new file, without damage and without free space. Raises TransientError.
 

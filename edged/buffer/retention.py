@@ -44,6 +44,10 @@ class Retention:
         self._acted = False
         self.full: Limit = ""
 
+    def limit_ages(self, max_age: Mapping[str, float]) -> None:
+        """From now on these limits, by connection."""
+        self._max_age = max_age
+
     @property
     def due(self) -> bool:
         """Whether it is time to look for rows that may leave."""

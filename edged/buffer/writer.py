@@ -120,6 +120,11 @@ class Writer:
             self._lock.note(self.epoch, self.ledger.head)
 
     def _reconcile(self) -> None:
+        self._open_and_close_accounts()
+        with self.store.transaction():
+            self.store.save(self.ledger)
+
+    def _open_and_close_accounts(self) -> None:
         """Give new connections a cursor and drop those that are no longer configured."""
         ledger, accounts = self.ledger, self.ledger.accounts
         for name in [name for name in accounts if self._names is not None and name not in self._names]:
@@ -129,8 +134,6 @@ class Writer:
         for name in self._names or ():
             if name not in accounts:
                 ledger.open_account(name, *self.store.waiting_for(name, ledger.head))
-        with self.store.transaction():
-            self.store.save(ledger)
 
     def _shrink(self) -> None:
         """Fit a file into a limit that was lowered since it grew."""
@@ -310,6 +313,12 @@ class Writer:
         self._rebuild(done)
         return None, self._finished(done)
 
+    def serve(self, names: Sequence[str], max_age: Mapping[str, float], _done: Done) -> None:
+        """Within a change: keep readings for these connections from now on. New ones begin with the oldest row."""
+        self._names, self._max_age = tuple(names), max_age
+        self.retention.limit_ages(max_age)
+        self._open_and_close_accounts()
+
     # within a transaction
 
     def _insert(self, row: Row, part: Done) -> None:
@@ -327,7 +336,9 @@ class Writer:
         """Book the settles; returns those that would make a cursor too ragged to save."""
         deferred: list[Settle] = []
         for settle in self._settles:
-            account = self.ledger.accounts[settle.connection]
+            account = self.ledger.accounts.get(settle.connection)
+            if account is None:
+                continue  # it came as the last word of a connection that is no longer configured
             cursor, span = account.cursor, (settle.first, settle.last)
             if len(cursor) >= ISLANDS and cursor.would_grow(*span):
                 deferred.append(settle)

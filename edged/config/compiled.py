@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,30 +38,45 @@ class StaleError(Exception):
     """A compiled configuration that must not be used: damaged, or made from something that has changed."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Compiled:
+    """A configuration and the files that say it."""
+
+    config: Config
+    sources: dict[str, str]
+    """Absolute path → digest of the content: what a person wrote, without the profiles that adapters ship."""
+
+
 def load_compiled(path: Path, cache_dir: Path) -> Config:
+    """The configuration at `path`: see `load_with_sources`."""
+    return load_with_sources(path, cache_dir).config
+
+
+def load_with_sources(path: Path, cache_dir: Path, said: Callable[[str], None] | None = None) -> Compiled:
     """The configuration at `path`: from the cache in `cache_dir` while that is still true, else validated anew.
 
-    Validation happens in a child process, which prints what is wrong, or merely suspicious, to standard error. Raises
-    ConfigError if there are errors. A cache that cannot be read is ignored; one that cannot be written, or that would
-    hold a secret in the clear, is not kept.
+    Validation happens in a child process, which prints what is wrong, or merely suspicious, to standard error, or hands
+    it to `said`. Raises ConfigError if there are errors. A cache that cannot be read is ignored; one that cannot be
+    written, or that would hold a secret in the clear, is not kept.
     """
     place = cache_dir / f"config-{hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, StaleError):
-        return restore(_read(place))
-    content = _compile(path)
+        return _restored(_read(place))
+    content = _compile(path, said)
     try:
-        config = restore(content)
+        compiled = _restored(content)
     except StaleError as exc:
         raise ConfigError(f"{path} could not be used: {exc}; try again") from exc
-    if not any(_literal_secrets(config)):
+    if not any(_literal_secrets(compiled.config)):
         with contextlib.suppress(OSError):
             store(place, content)
-    return config
+    return compiled
 
 
 def compiled(config: Config, inputs: Inputs) -> bytes:
     """The compiled form of a configuration and what it was made from."""
     classes = dict(_classes(config))
+    sources = _sources(config, inputs)
     for file in _code(classes.values()):
         inputs.files[file] = digest_of_file(file) or ""
     record = {
@@ -69,6 +84,7 @@ def compiled(config: Config, inputs: Inputs) -> bytes:
         "edged": __version__,
         "classes": {name: _name_of(cls) for name, cls in classes.items()},
         "inputs": inputs.plain(),
+        "sources": sources,
         "config": {field.name: dump(getattr(config, field.name)) for field in dataclasses.fields(Config)},
     }
     body = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")
@@ -77,6 +93,10 @@ def compiled(config: Config, inputs: Inputs) -> bytes:
 
 def restore(content: bytes) -> Config:
     """The configuration of a compiled form. Raises StaleError."""
+    return _restored(content).config
+
+
+def _restored(content: bytes) -> Compiled:
     checksum, _, body = content.partition(b"\n")
     if checksum.decode("ascii", "replace") != digest(body):
         raise StaleError("it is damaged")
@@ -86,7 +106,7 @@ def restore(content: bytes) -> Config:
             raise StaleError("it was made by another version of edged")
         if not Inputs(**record["inputs"]).unchanged(os.environ):
             raise StaleError("something it was made from has changed")
-        return _config(record["config"], record["classes"])
+        return Compiled(_config(record["config"], record["classes"]), record["sources"])
     except (ValueError, TypeError, LookupError, ConfigError) as exc:
         raise StaleError(f"it does not fit the installed code: {exc}") from exc
 
@@ -123,7 +143,7 @@ def _read(place: Path) -> bytes:
         return file.read()
 
 
-def _compile(path: Path) -> bytes:
+def _compile(path: Path, said: Callable[[str], None] | None) -> bytes:
     import subprocess  # noqa: PLC0415  # only when something changed
 
     # The child sees the packages that this process sees, and nothing that lies in the working directory.
@@ -132,13 +152,17 @@ def _compile(path: Path) -> bytes:
     # In memory, because an uncached configuration may hold passwords.
     with os.fdopen(os.memfd_create("edged-config"), "w+b") as result:
         try:
-            code = subprocess.run(  # noqa: S603  # our own interpreter and module
-                command, stdin=subprocess.DEVNULL, stdout=result, env=environ, timeout=CHECK_TIMEOUT, check=False
-            ).returncode
+            done = subprocess.run(  # noqa: S603  # our own interpreter and module
+                command, stdin=subprocess.DEVNULL, stdout=result, stderr=subprocess.PIPE if said else None,
+                env=environ, timeout=CHECK_TIMEOUT, check=False,
+            )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise ConfigError(f"checking {path} took more than {CHECK_TIMEOUT:.0f} s") from None
         except OSError as exc:
             raise ConfigError(f"{path} cannot be checked: {exc.strerror or exc}") from exc
+        code = done.returncode
+        if said is not None and done.stderr:
+            said(done.stderr.decode("utf-8", "replace"))
         if code:
             again = f"`edged check {path}` shows them again"
             raise ConfigError(f"{path} has errors: see above, or {again}" if code == 2 else f"checking {path} failed")  # noqa: PLR2004  # its exit code for errors
@@ -171,6 +195,11 @@ def _config(data: dict[str, Any], names: dict[str, str]) -> Config:
             for name, one in data["connections"].items()
         },
     )
+
+
+def _sources(config: Config, inputs: Inputs) -> dict[str, str]:
+    shipped = {load_adapter(bus.adapter).profiles() for bus in config.buses.values()}
+    return {file: digest for file, digest in inputs.files.items() if Path(file).parent not in shipped}
 
 
 def _classes(config: Config) -> Iterator[tuple[str, type]]:
