@@ -1,8 +1,9 @@
 """Links on pymodbus: Modbus TCP, TLS and UDP.
 
-pymodbus opens the connection, numbers, frames and sends the requests, and waits for the reply. What comes in is checked
-here before pymodbus sees it, because it compares neither function nor length of a reply with its request, ends up in
-asyncio's exception handler on a malformed one, and lets a request whose connection is gone run into its time-out.
+pymodbus opens the connection, keeps it and closes it. Requests and replies go past its transaction manager, straight
+through its connection: that compares neither function nor length of a reply with its request, ends up in asyncio's
+exception handler on a malformed one, lets a request whose connection is gone run into its time-out, and takes more of
+the CPU than everything else that happens to a reading (docs/explanation/performance.md).
 Whatever goes wrong costs the connection: a late reply then has no way to reach a later request.
 """
 
@@ -12,14 +13,13 @@ import asyncio
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pymodbus.client import AsyncModbusTcpClient, AsyncModbusTlsClient, AsyncModbusUdpClient, ModbusBaseClient
-from pymodbus.exceptions import ModbusException
-from pymodbus.pdu import ModbusPDU
 
 from edged.adapter import ConfigError, Reason, TransientError
 
@@ -28,20 +28,20 @@ from .link import Endpoint, Moment, hexdump, now
 from .pdu import DeviceFailureError, InvalidReplyError, RefusedError, Request
 
 T = TypeVar("T")
-Factory = Callable[[str, Callable[[bool, bytes], bytes], Callable[[bool], None]], ModbusBaseClient]
-"""A client for an address, with its hooks for packets and for the connection."""
+Factory = Callable[[str, Callable[[bool], None]], ModbusBaseClient]
+"""A client for an address, with its hook for the connection."""
 
-_FUNCTIONS = (1, 2, 3, 4, 5, 6, 15, 16, 22, 23, 43)
 _READS = frozenset({1, 2, 3, 4, 43})
+_HEAD = struct.Struct(">HHHBB")
+"""The MBAP header (Modbus Messaging on TCP/IP V1.0b, 3.1.3): transaction, protocol, length, unit; and the function."""
 _HEADER = 6
-"""Bytes of an MBAP header up to and with its length field (Modbus Messaging on TCP/IP V1.0b, 3.1.3)."""
+"""Bytes of the header up to and with its length field."""
 _LONGEST = 254
 """Highest value of the length field: unit and PDU."""
 _REFUSAL = 9
-"""Bytes of a frame with an exception; pymodbus does not look at what follows the code."""
-_BUFFER = 1 << 16
+"""Bytes of a frame with an exception."""
 _NUMBERS = 65_000
-"""pymodbus numbers its requests from 1 to this."""
+"""Requests are numbered from 1 to this."""
 
 _pymodbus_log = logging.getLogger("pymodbus")
 if _pymodbus_log.level == logging.NOTSET:
@@ -51,32 +51,6 @@ if _pymodbus_log.level == logging.NOTSET:
 
 class _ClosedError(TransientError):
     """The connection ended before any reply."""
-
-
-class _Request(ModbusPDU):
-    """A request whose bytes are made already."""
-
-    def __init__(self, unit: int, pdu: bytes) -> None:
-        super().__init__(dev_id=unit)
-        self.function_code = pdu[0]
-        self._body = pdu[1:]
-
-    def encode(self) -> bytes:
-        return self._body
-
-
-class _Reply(ModbusPDU):
-    """A reply as it came: decoding is the codec's, for whole blocks at once."""
-
-    body = b""
-
-    def decode(self, data: bytes) -> None:
-        self.body = data
-
-    __str__ = object.__repr__  # pymodbus formats each reply for its debug log, logged or not
-
-
-_REPLIES = [type(f"_Reply{code}", (_Reply,), {"function_code": code}) for code in _FUNCTIONS]
 
 
 class PymodbusLink:
@@ -107,8 +81,7 @@ class PymodbusLink:
         return await self._on(await self._connect(), unit, request, within)
 
     async def _on(self, session: _Session, unit: int, request: Request[T], within: float) -> T:
-        self._number = session.client.ctx.next_tid = self._number % _NUMBERS
-        self._number += 1  # as pymodbus will do
+        self._number = self._number % _NUMBERS + 1
         try:
             reply = await session.transact(unit, request.pdu, self._number, within)
             self.arrived = session.arrived
@@ -155,16 +128,17 @@ class _Session:
     def __init__(self, address: str, make: Factory, closed: tuple[str, Reason]) -> None:
         self.arrived: Moment = (0, 0)
         self.foreign = 0
-        self.client = make(address, self._packet, self._connection)
-        for reply in _REPLIES:
-            self.client.register(reply)
-        # Its own limit is about one frame, and it empties the buffer without a word when more comes in at once.
-        self.client.ctx.max_buffer_size = _BUFFER
+        self.client = make(address, self._connection)
+        # asyncio hands what comes in straight to us; these are the two methods of its protocols for that.
+        self.client.ctx.data_received = self._received  # type: ignore[method-assign]  # as said above
+        self.client.ctx.datagram_received = self._received  # type: ignore[method-assign]  # as said above
+        self._loop = asyncio.get_running_loop()
         self._closed = closed
         self._unit = self._function = self._number = 0
-        self._waiting = False
-        self._heard = False
-        """A part of a reply has come."""
+        self._reply: asyncio.Future[bytes] | None = None
+        """What the request under way waits for."""
+        self._pending = b""
+        """The part of a reply that has come so far."""
 
     def abandon(self) -> None:
         """Close at once: pymodbus would first wait for unsent data and for TLS's farewell."""
@@ -175,103 +149,101 @@ class _Session:
 
     async def transact(self, unit: int, request: bytes, number: int, within: float) -> bytes:
         """See `Link.exchange`. Afterwards, unless it succeeded, the connection must not be used any more."""
-        self.client.ctx.comm_params.timeout_connect = within  # its only time-out, for replies too
         self._unit, self._function, self._number = unit, request[0], number
-        self._heard = False
-        self._waiting = True
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        cancelled = task.cancelling()
+        self._pending = b""
+        if not self.client.connected:
+            raise self._ended()
+        reply: asyncio.Future[bytes] = self._loop.create_future()
+        self._reply = reply
+        timer = self._loop.call_later(within, self._too_late, within)
         try:
-            reply = await self.client.execute(False, _Request(unit, request))  # noqa: FBT003  # pymodbus' signature
-        except ModbusException as exc:
-            raise self._missing(within) from exc
+            self.client.ctx.send(_HEAD.pack(number, 0, len(request) + 1, unit, request[0]) + request[1:])
+            return await reply
+        except asyncio.CancelledError:
+            if not reply.cancel():
+                reply.exception()  # it had failed in the same moment: that has been looked at
+            raise
         finally:
-            self._waiting = False
-        if task.cancelling() > cancelled:
-            # In Python 3.11 the `wait_for` in pymodbus swallows a cancellation that comes together with the reply.
-            raise asyncio.CancelledError
-        if isinstance(reply, _Reply):
-            return bytes((reply.function_code,)) + reply.body
-        return bytes((reply.function_code, reply.exception_code))
+            timer.cancel()
+            self._reply = None
+
+    def _too_late(self, within: float) -> None:
+        self._fail(self._missing(within))
+
+    def _ended(self) -> TransientError:
+        why, reason = self._closed
+        return _ClosedError(why, reason=reason)
 
     def _missing(self, within: float) -> TransientError:
-        if self._heard:
+        if self._pending:
             return InvalidReplyError(f"only a part of a reply came within {within:g} s")
         late = ", only one to an earlier request: is `timeout` too short?" if self.foreign else ""
         return TransientError(f"no answer within {within:g} s{late}", reason=Reason.TIMEOUT)
 
-    # -- called by pymodbus ------------------------------------------------------------------------------------------
+    # -- called by pymodbus and asyncio -------------------------------------------------------------------------------
 
     def _connection(self, connected: bool) -> None:  # noqa: FBT001  # pymodbus' own signature
         if connected:
             return
-        if self._heard:
+        if self._pending:
             self._fail(InvalidReplyError("the connection was closed in the middle of a reply"))
         else:
-            why, reason = self._closed
-            self._fail(_ClosedError(why, reason=reason))
+            self._fail(self._ended())
 
-    def _packet(self, sending: bool, data: bytes) -> bytes:  # noqa: FBT001  # pymodbus' own signature
-        """Let through what is the reply to the request under way, and nothing else.
-
-        Gets everything received since the request was sent; an empty return asks for more.
-        """
-        if sending:
-            return data
-        if not self._waiting:
-            return b""
-        self._heard = True
+    def _received(self, data: bytes, addr: tuple[Any, ...] | None = None) -> None:  # noqa: ARG002  # asyncio's signature
+        """Let through what is the reply to the request under way, and nothing else."""
+        reply = self._reply
+        if reply is None or reply.done():
+            return  # nobody waits for it
+        if self._pending:
+            data = self._pending + data
         while len(data) >= _HEADER:
             number, protocol, length = int.from_bytes(data[:2]), int.from_bytes(data[2:4]), int.from_bytes(data[4:6])
             if protocol or not 3 <= length <= _LONGEST:  # noqa: PLR2004  # unit, function and at least one byte
-                return self._invalid(f"the answer is not Modbus ({hexdump(data)})")
+                self._invalid(f"the answer is not Modbus ({hexdump(data)})")
+                return
             end = _HEADER + length
             if len(data) < end:
                 break
             if number == self._number:
-                return self._checked(data[:end])
+                self._checked(reply, data[:end])
+                return
             age = (self._number - number) % _NUMBERS
             if not 0 < age < _NUMBERS // 2 or not number:
-                return self._invalid(f"it answered transaction {number} when asked {self._number}")
+                self._invalid(f"it answered transaction {number} when asked {self._number}")
+                return
             # The reply to an earlier request: a device that repeats itself, or on UDP a late one.
             self.foreign += 1
             data = data[end:]
-            self.client.ctx.recv_buffer = data
-            self._heard = bool(data)
-        return b""
+        self._pending = data
 
-    def _checked(self, frame: bytes) -> bytes:
+    def _checked(self, reply: asyncio.Future[bytes], frame: bytes) -> None:
         unit, function = frame[6], frame[7]
         if unit != self._unit:
-            return self._invalid(f"unit {unit} answered when unit {self._unit} was asked")
-        if function & 0x7F != self._function:
-            return self._invalid(f"it answered function {function} when asked {self._function}")
-        if function & 0x80 and len(frame) != _REFUSAL:
-            return self._invalid(f"an exception reply has 2 bytes, not {len(frame) - 7}")
-        self.arrived = now()
-        return frame
+            self._invalid(f"unit {unit} answered when unit {self._unit} was asked")
+        elif function & 0x7F != self._function:
+            self._invalid(f"it answered function {function} when asked {self._function}")
+        elif function & 0x80 and len(frame) != _REFUSAL:
+            self._invalid(f"an exception reply has 2 bytes, not {len(frame) - 7}")
+        else:
+            self.arrived = now()
+            reply.set_result(frame[7:])
 
-    def _invalid(self, why: str) -> bytes:
+    def _invalid(self, why: str) -> None:
         self._fail(InvalidReplyError(why))
-        return b""
 
     def _fail(self, error: TransientError) -> None:
-        """End the request under way; pymodbus itself would let it run into its time-out."""
-        future = self.client.ctx.response_future
-        if self._waiting and not future.done():
-            future.set_exception(error)
+        """End the request under way."""
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(error)
 
 
 def tcp_links(config: ModbusTcpBus) -> list[PymodbusLink]:
     """The links of a Modbus TCP bus: one per connection."""
     endpoint = Endpoint(config.host, config.port, config.timeout)
 
-    def make(
-        address: str, packet: Callable[[bool, bytes], bytes], connection: Callable[[bool], None]
-    ) -> ModbusBaseClient:
-        return AsyncModbusTcpClient(
-            address, port=config.port, retries=0, reconnect_delay=0, trace_packet=packet, trace_connect=connection
-        )
+    def make(address: str, connection: Callable[[bool], None]) -> ModbusBaseClient:
+        return AsyncModbusTcpClient(address, port=config.port, retries=0, reconnect_delay=0, trace_connect=connection)
 
     return [PymodbusLink(endpoint, make) for _ in range(config.connections)]
 
@@ -280,12 +252,8 @@ def udp_links(config: ModbusUdpBus) -> list[PymodbusLink]:
     """The link of a Modbus UDP bus."""
     endpoint = Endpoint(config.host, config.port, config.timeout, socket.SOCK_DGRAM)
 
-    def make(
-        address: str, packet: Callable[[bool, bytes], bytes], connection: Callable[[bool], None]
-    ) -> ModbusBaseClient:
-        client = AsyncModbusUdpClient(
-            address, port=config.port, retries=0, reconnect_delay=0, trace_packet=packet, trace_connect=connection
-        )
+    def make(address: str, connection: Callable[[bool], None]) -> ModbusBaseClient:
+        client = AsyncModbusUdpClient(address, port=config.port, retries=0, reconnect_delay=0, trace_connect=connection)
         # An ICMP "port unreachable" comes this way; pymodbus only logs it.
         client.ctx.error_received = client.ctx.connection_lost  # type: ignore[method-assign]  # the only hook there is
         return client
@@ -300,16 +268,14 @@ def tls_links(config: ModbusTlsBus) -> list[PymodbusLink]:
     contexts = _Contexts(config)
     contexts.get()
 
-    def make(
-        address: str, packet: Callable[[bool, bytes], bytes], connection: Callable[[bool], None]
-    ) -> ModbusBaseClient:
+    def make(address: str, connection: Callable[[bool], None]) -> ModbusBaseClient:
         try:
             context = contexts.get()
         except ConfigError as exc:
             raise TransientError(str(exc), reason=Reason.UNREACHABLE) from exc
         client = AsyncModbusTlsClient(
             address, port=config.port, sslctx=context, retries=0, reconnect_delay=0,
-            trace_packet=packet, trace_connect=connection,
+            trace_connect=connection,
         )  # fmt: skip
         # pymodbus has no parameter for the name to verify.
         create: partial[Any] = client.ctx.call_create  # type: ignore[assignment]  # declared as what it only behaves like
