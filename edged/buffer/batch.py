@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from edged.model import Sample
 
+PRIORITY = "!"
+"""The `target` of rows that go to all connections, ahead of the others. No connection can have this name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -24,8 +27,18 @@ class Batch:
     """The boot the samples' `mono` belongs to (/proc/sys/kernel/random/boot_id)."""
     readings: int
     """How many readings the samples hold together."""
-    replay: bool = False
-    """Whether a person had it sent to one connection, once more: it is settled for all others."""
+    target: str = ""
+    """Empty for all connections; `PRIORITY`; or the one that a person had it sent to, once more."""
+
+    @property
+    def priority(self) -> bool:
+        """Whether it passes ahead of all that are not."""
+        return self.target == PRIORITY
+
+    @property
+    def replay(self) -> bool:
+        """Whether a person had it sent to one connection, once more: it is settled for all others."""
+        return self.target not in {"", PRIORITY}
 
     @property
     def last(self) -> int:

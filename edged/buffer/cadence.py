@@ -13,6 +13,11 @@ RETRY_FIRST, RETRY_LONGEST = 0.1, 10.0
 """Pauses, in seconds, between tries to write to a disk that refuses; they double."""
 
 
+HURRIES = 10
+"""So many flushes out of turn may follow each other, one more each second: an alarm that flutters must not wear the
+flash out."""
+
+
 class Cadence:
     """Calls `due` on a fixed grid of flush times, but only when it was asked to."""
 
@@ -27,6 +32,18 @@ class Cadence:
         """Whether it will call at the next time on the grid, or when another try is due."""
         self.retry = 0.0
         """The pause before the next try, while the disk refuses."""
+        self._hurries = float(HURRIES)
+        self._hurried = self._begin
+
+    def may_hurry(self) -> bool:
+        """Whether a flush out of turn is affordable now: then it counts as one."""
+        now = self._loop.time()
+        self._hurries = min(HURRIES, self._hurries + now - self._hurried)
+        self._hurried = now
+        if self.retry or self._hurries < 1:
+            return False
+        self._hurries -= 1
+        return True
 
     def ask(self) -> None:
         """Call at the next time."""

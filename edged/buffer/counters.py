@@ -31,9 +31,14 @@ class Settle:
     last: int
     readings: int
     lane: str
-    outcome: Literal["delivered", "dead"]
+    outcome: Literal["delivered", "dead", "passed"]
+    """`passed`: it is settled already, being of priority, and now its place in the log is reached."""
     reason: str = ""
     detail: str = ""
+    ahead_from: int = 0
+    """Settled ahead of its place in the log: from here on to `last` all with priority are. 0 if it is not."""
+    in_place: bool = True
+    """Whether what stands before it in the log is settled or on its way, too."""
 
 
 @dataclass(slots=True)
@@ -71,6 +76,9 @@ class Account:
     thinned: int = 0
     """The part of `evicted` for which others of the same interval stand."""
     dead: int = 0
+    ahead: Intervals = field(default_factory=Intervals)
+    """Of the rows with priority those that were settled ahead of their place. It says nothing of the rows between them:
+    so it stays short however many those are."""
 
     @property
     def pending(self) -> int:
@@ -81,8 +89,25 @@ class Account:
         """The cursor as it is now."""
         return CursorState(self.cursor.low, self.cursor.islands, dict(self.lanes))
 
+    def missing(self, first: int, last: int, *, priority: bool) -> list[Span]:
+        """The parts of first..last, all of one row, that are not settled. `priority`: whether the row has it."""
+        found = self.cursor.missing(first, last)
+        return [span for part in found for span in self.ahead.missing(*part)] if priority and found else found
+
+    def take(self, settle: Settle) -> list[Span]:
+        """Put what a settle says into the sets; returns the parts that were new."""
+        first, last, ahead = settle.first, settle.last, settle.ahead_from > 0
+        new = self.missing(first, last, priority=ahead or settle.outcome == "passed")
+        if settle.outcome == "passed" and new:
+            return new  # it is not, after all
+        if ahead:
+            self.ahead.add(settle.ahead_from, last)
+        if settle.in_place:
+            self.cursor.add(first, last)
+        return new
+
     def settle(self, settle: Settle, readings: int) -> None:
-        """Book a settle of which `readings` are new. The caller has put the range into the cursor."""
+        """Book a settle of which `readings` are new. The caller has let the account `take` it."""
         self.lanes[settle.lane] = max(self.lanes.get(settle.lane, 0), settle.last)
         if settle.outcome == "delivered":
             self.delivered += readings
@@ -105,6 +130,7 @@ class Account:
         return Account(
             Intervals(self.cursor.low, self.cursor.islands), dict(self.lanes), self.stored_for, self.delivered,
             self.expired, self.evicted, self.corrupt, self.thinned, self.dead,
+            Intervals(self.ahead.low, self.ahead.islands),
         )  # fmt: skip
 
 
@@ -176,6 +202,7 @@ class Ledger:
                 "corrupt": account.corrupt,
                 "thinned": account.thinned,
                 "dead": account.dead,
+                "ahead": [account.ahead.low, account.ahead.islands],
             }
             for name, account in self.accounts.items()
         }
@@ -211,7 +238,9 @@ def _account(entry: Mapping[str, Any]) -> Account:
     islands: Iterable[Span] = map(tuple, entry["islands"])
     numbers = {name: int(entry[name]) for name in ("stored_for", "delivered", "expired", "evicted", "corrupt", "dead")}
     thinned = int(entry.get("thinned", 0))  # format 1 had none
-    return Account(Intervals(entry["low"], islands), dict(entry["lanes"]), thinned=thinned, **numbers)
+    low, beyond = entry.get("ahead", (0, ()))  # format 2 had none
+    ahead = Intervals(low, map(tuple, beyond))
+    return Account(Intervals(entry["low"], islands), dict(entry["lanes"]), thinned=thinned, ahead=ahead, **numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ class Job:
     """What the event loop hands over."""
 
     samples: list[Sample] = field(default_factory=list)
+    priority: list[Sample] = field(default_factory=list)
+    """Those that pass ahead."""
     totals: Totals = field(default_factory=Totals)
     settles: list[Settle] = field(default_factory=list)
     damaged: list[Span] = field(default_factory=list)

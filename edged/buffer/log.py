@@ -72,6 +72,7 @@ class Buffer:
         self._ledger = Ledger()
         self._cursors: dict[str, Account] = {}
         self._inbox: list[Sample] = []
+        self._first: list[Sample] = []
         self._fresh = self._held = 0
         self._room = -1
         self._early = 0
@@ -153,6 +154,20 @@ class Buffer:
             self._hurry()
         return True
 
+    def put_first(self, sample: Sample, *, at_once: bool) -> bool:
+        """Take a sample that is to pass ahead of the others; otherwise as `put`.
+
+        `at_once`: do not wait for the next flush, as far as the disk is to bear that.
+        """
+        if self._fresh + len(sample.values) > self._room:
+            return self._refuse(len(sample.values))
+        self._fresh += len(sample.values)
+        self._first.append(sample)
+        self._cadence.ask()
+        if at_once and self._cadence.may_hurry():
+            self._flush_now()
+        return True
+
     def count(self, *, read: int = 0, suppressed: int = 0, rejected: int = 0, reason: str = "") -> None:
         """Count what the pipeline saw, in readings.
 
@@ -189,19 +204,22 @@ class Buffer:
             await self._advanced.wait()
         return self.head
 
-    async def read(self, after: int, *, through: int | None = None, max_readings: int = 10_000) -> list[Batch]:
+    async def read(
+        self, after: int, *, through: int | None = None, max_readings: int = 10_000, target: str = ""
+    ) -> list[Batch]:
         """Committed batches that end beyond `after` and begin at or before `through`, ascending.
 
-        At least one if there is one, then up to `max_readings`. The first may begin before `after`. A damaged batch is
+        All, or those with this `target` (see `Batch`). At least one if there is one, then up to `max_readings`. The
+        first may begin before `after`. A damaged batch is
         skipped: its samples are settled for all connections and counted as evicted. Raises TransientError if the disk
         cannot be read now.
         """
         if after >= self.head:
             return []
         if self._tail.covers(after):
-            return self._tail.read(after, through, max_readings)
+            return self._tail.read(after, through, max_readings, target)
         while True:
-            batches, unreadable = await self._read(self._reader.batches, after, through, max_readings)
+            batches, unreadable = await self._read(self._reader.batches, after, through, max_readings, target)
             self._report(unreadable)
             if batches and batches[0].last <= self._ledger.thinned:
                 batches[0] = _beyond(batches[0], after)
@@ -215,20 +233,42 @@ class Buffer:
 
     def settle(
         self, connection: str, first: int, last: int, readings: int, *, lane: str,
-        outcome: Literal["delivered", "dead"], reason: str = "", detail: str = "",
+        outcome: Literal["delivered", "dead"], reason: str = "", detail: str = "", ahead_from: int = 0,
+        in_place: bool = True,
     ) -> None:  # fmt: skip
         """The samples first..last, `readings` readings together, need no more sending. Durable with the next commit.
+
+        With `ahead_from` they have priority, and so do not wait for what stands before them in the log; from
+        `ahead_from` on all others with priority are settled or on their way. When what stands before them is settled or
+        on its way too, they are `in_place`, or `pass_over` says it later.
 
         Settling what is settled already changes nothing. Raises KeyError (no such connection) and ValueError.
         """
         if last > self.head:
             raise ValueError(f"{first}..{last} cannot be settled: the last sample is {self.head}")
         account = self._cursors[connection]
-        account.cursor.add(first, last)
+        settle = Settle(connection, first, last, readings, lane, outcome, reason, detail, ahead_from, in_place)
+        account.take(settle)
         account.lanes[lane] = max(account.lanes.get(lane, 0), last)
-        self._settles.append(Settle(connection, first, last, readings, lane, outcome, reason, detail))
+        self._settles.append(settle)
         self._undurable[connection] += 1
         self._cadence.ask()
+
+    def missing(self, connection: str, first: int, last: int, *, priority: bool = False) -> list[Span]:
+        """The parts of first..last that the connection has not settled; all of one row, if that has `priority`.
+
+        Raises KeyError.
+        """
+        return self._cursors[connection].missing(first, last, priority=priority)
+
+    def pass_over(self, connection: str, first: int, last: int) -> None:
+        """A lane has come to samples with priority that were perhaps settled ahead: see `settle`. Raises KeyError."""
+        account = self._cursors[connection]
+        if account.cursor.missing(first, last) and not account.missing(first, last, priority=True):
+            settle = Settle(connection, first, last, 0, "", "passed")
+            account.take(settle)
+            self._settles.append(settle)
+            self._cadence.ask()
 
     def durable(self, connection: str) -> int:
         """How many settles of the connection a crash would forget: after it, their messages are sent again."""
@@ -406,10 +446,10 @@ class Buffer:
         if self._due:
             self._due = False
             job.keep = self._config.inbox_readings * 3 // 4 if self._sheds else None
-            job.samples, job.totals = self._inbox, self._totals
+            job.samples, job.priority, job.totals = self._inbox, self._first, self._totals
             self._held += self._fresh
             self._flying.add(self._totals)
-            self._inbox, self._totals, self._fresh, self._early = [], Totals(), 0, 0
+            self._inbox, self._first, self._totals, self._fresh, self._early = [], [], Totals(), 0, 0
             self._room = self._room_left()
             self._cadence.cancel()
         return job

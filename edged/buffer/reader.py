@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from edged.buffer.batch import Batch
+from edged.buffer.batch import PRIORITY, Batch
 from edged.buffer.cursor import Span
 from edged.buffer.store import COLUMNS, Letter, decode_row, open_reader, read_rows
 
@@ -32,19 +32,24 @@ class Reader:
             self._db = open_reader(self._path)
         return self._db
 
-    def batches(self, after: int, through: int | None, max_readings: int) -> tuple[list[Batch], list[Span]]:
-        """(sound batches beyond `after`, damaged ranges and gaps among them). Raises sqlite3.Error, DamagedError."""
+    def batches(
+        self, after: int, through: int | None, max_readings: int, target: str
+    ) -> tuple[list[Batch], list[Span]]:
+        """(sound batches beyond `after`, damaged ranges and gaps among them). Raises sqlite3.Error, DamagedError.
+
+        With a `target` only its rows: what lies between them is no gap.
+        """
         batches: list[Batch] = []
         unreadable: list[Span] = []
         end = after
-        for row in read_rows(self._connect(), after, through=through, max_readings=max_readings):
+        for row in read_rows(self._connect(), after, through=through, max_readings=max_readings, target=target):
             seq, first = row[0], row[1]
             batch = decode_row(row)
             if batch is not None:
                 batches.append(batch)
             else:
                 unreadable.append((first, seq))
-            if first > end + 1:
+            if first > end + 1 and not target:
                 unreadable.append((end + 1, first - 1))
             end = seq
         return batches, unreadable
@@ -55,12 +60,12 @@ class Reader:
         Damaged ones, and what was only put back for one connection, are left out. Raises sqlite3.Error.
         """
         query = (
-            f"SELECT {COLUMNS} FROM log WHERE seq > ? AND latest >= ? AND earliest < ? AND target = ''"  # noqa: S608  # constants
-            " ORDER BY seq LIMIT 50"
+            f"SELECT {COLUMNS} FROM log WHERE seq > ? AND latest >= ? AND earliest < ?"  # noqa: S608  # constants
+            " AND target IN ('', ?) ORDER BY seq LIMIT 50"
         )
         found: list[Batch] = []
         readings = reached = 0
-        with closing(self._connect().execute(query, (after, begin, end))) as rows:
+        with closing(self._connect().execute(query, (after, begin, end, PRIORITY))) as rows:
             for row in rows:
                 batch, reached = decode_row(row), row[0]
                 if batch is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
+from edged.buffer.batch import PRIORITY
 from edged.buffer.counters import Account, GivenUp, Ledger
 from edged.buffer.cursor import Span, common
 from edged.buffer.jobs import Done, Limit
@@ -201,7 +202,7 @@ class Retention:
         for name, account in ledger.accounts.items():
             missing = account.cursor.add(*span)
             if missing:  # how much that was is what all others together leave over
-                account.give_up(max(0, account.pending - self._store.unsettled(account.cursor)), "corrupt")
+                account.give_up(max(0, account.pending - self._store.unsettled(account)), "corrupt")
                 done.lose(name, missing)
                 lost = True
         if lost or rows:
@@ -217,20 +218,20 @@ class Retention:
 
     def _book(self, rows: Sequence[RowHead], why: GivenUp, name: str, account: Account, done: Done) -> None:
         """Book what one connection had not settled of these rows, and will not get."""
-        cursor, whole, partly = account.cursor, 0, []
+        whole, partly = 0, []
         for row in rows:
-            missing = cursor.missing(row.first, row.seq)
+            missing = account.missing(row.first, row.seq, priority=row.target == PRIORITY)
             if missing == [row.span]:
                 whole += row.readings
             else:
                 partly.extend(missing)
         counted = self._store.count_readings(partly)
         for row in rows:
-            missing = cursor.add(row.first, row.seq)
+            missing = account.cursor.add(row.first, row.seq)
             if missing:
                 done.lose(name, missing)
         if counted is None:  # partly settled and not readable: it is what all others together leave over
-            account.give_up(max(0, account.pending - self._store.unsettled(cursor)), why)
+            account.give_up(max(0, account.pending - self._store.unsettled(account)), why)
         else:
             account.give_up(whole + counted, why)
 

@@ -20,6 +20,8 @@ class Row:
     samples: tuple[Sample, ...]
     readings: int
     data: bytes
+    target: str = ""
+    """As in the log: whom it goes to, and how."""
 
 
 @dataclass(frozen=True, slots=True)

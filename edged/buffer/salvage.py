@@ -164,7 +164,7 @@ def settle_books(
         for gap in store.gaps(account.cursor.low, ledger.head):
             for span in account.cursor.add(*gap):
                 missing.add(*span)
-        lost = account.pending - store.unsettled(account.cursor)
+        lost = account.pending - store.unsettled(account)
         account.stored_for += max(0, -lost)
         account.evicted += max(0, lost)
         account.corrupt += max(0, lost)

@@ -1,6 +1,6 @@
--- The buffer's file, format 2. Described in docs/explanation/buffer.md.
+-- The buffer's file, format 3. Described in docs/explanation/buffer.md.
 
--- One row is one batch of samples. There is no second index: the log is only ever walked in order.
+-- One row is one batch of samples. Nearly all are only ever walked in order.
 CREATE TABLE log (
     seq      INTEGER PRIMARY KEY,   -- of its last sample
     first    INTEGER NOT NULL,      -- seq of its first sample
@@ -11,8 +11,12 @@ CREATE TABLE log (
     skew     INTEGER NOT NULL,      -- wall clock minus monotonic clock, microseconds, of its last sample
     crc      INTEGER NOT NULL,      -- CRC-32 of all other columns
     data     BLOB NOT NULL,         -- zlib, JSON
-    target   TEXT NOT NULL DEFAULT '' -- the one connection that is to get it, once more; '' for all
+    target   TEXT NOT NULL DEFAULT '' -- '' for all; '!' for all, ahead of the others; or the one connection that is to
+                                      -- get it, once more
 ) STRICT;
+
+-- Those that do not go to all in their order: few, so that each way finds its own in a large backlog.
+CREATE INDEX by_target ON log (target) WHERE target <> '';
 
 -- What changes with every commit, in one row so that it costs one page.
 CREATE TABLE state (

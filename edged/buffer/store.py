@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from edged.buffer.batch import Batch
+from edged.buffer.batch import PRIORITY, Batch
 from edged.buffer.codec import decode_batch
-from edged.buffer.counters import Ledger, Settle
-from edged.buffer.cursor import Intervals, Span
+from edged.buffer.counters import Account, Ledger, Settle
+from edged.buffer.cursor import Span
 from edged.model import Sample
 
-FORMAT = 2
+FORMAT = 3
 """The version of the file's layout, in SQLite's user_version."""
 APPLICATION = 0x65646764
 """`edgd` in SQLite's application_id."""
@@ -31,7 +31,10 @@ _COUNT_READINGS = 10_000
 BUSY_SECONDS = 2.0
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 COLUMNS = "seq, first, readings, earliest, latest, boot, skew, crc, data, target"
-_MIGRATIONS = {1: "ALTER TABLE log ADD COLUMN target TEXT NOT NULL DEFAULT ''"}
+_MIGRATIONS = {
+    1: "ALTER TABLE log ADD COLUMN target TEXT NOT NULL DEFAULT ''",
+    2: "CREATE INDEX by_target ON log (target) WHERE target <> ''",
+}
 """Format → what makes the next one of it."""
 LETTER_COLUMNS = "id, connection, first, last, readings, time, reason, detail, boot, data"
 
@@ -107,19 +110,25 @@ def decode_row(row: StoredRow) -> Batch | None:
         return None
     if batch.last != row[0]:
         return None
-    return replace(batch, replay=True) if row[9] else batch
+    return replace(batch, target=row[9]) if row[9] else batch
 
 
 def read_rows(
-    connection: sqlite3.Connection, after: int, *, through: int | None = None, max_readings: int = 2**62
+    connection: sqlite3.Connection,
+    after: int,
+    *,
+    through: int | None = None,
+    max_readings: int = 2**62,
+    target: str = "",
 ) -> list[StoredRow]:
     """The rows that end beyond `after` and begin at or before `through`: one at least, if there is one.
 
-    Raises sqlite3.Error, and DamagedError if the rows do not follow each other.
+    With a `target` only its rows. Raises sqlite3.Error, and DamagedError if the rows do not follow each other.
     """
     rows: list[StoredRow] = []
     readings, end = 0, after
-    cursor = connection.execute(f"SELECT {COLUMNS} FROM log WHERE seq > ? ORDER BY seq", (after,))  # noqa: S608  # a constant
+    which = "target <> '' AND target = ? AND seq > ?" if target else "? = '' AND seq > ?"
+    cursor = connection.execute(f"SELECT {COLUMNS} FROM log WHERE {which} ORDER BY seq", (target, after))  # noqa: S608  # constants
     try:
         for row in cursor:
             _check_numbers(row[:6], end if rows else 0)
@@ -349,12 +358,12 @@ class Store:
                 samples += len(within)
         return readings if samples == sum(last - first + 1 for first, last in spans) else None
 
-    def unsettled(self, cursor: Intervals) -> int:
-        """Readings in the rows that the cursor has not settled, counted one by one."""
+    def unsettled(self, account: Account) -> int:
+        """Readings in the rows that the account has not settled, counted one by one."""
         total, partly = 0, []
-        with closing(self.heads(cursor.low)) as rows:
+        with closing(self.heads(account.cursor.low)) as rows:
             for row in rows:
-                missing = cursor.missing(row.first, row.seq)
+                missing = account.missing(row.first, row.seq, priority=row.target == PRIORITY)
                 if missing == [row.span]:
                     total += row.readings
                 else:
@@ -388,7 +397,7 @@ class Store:
         gaps: list[Span] = []
         after = readings = 0
         for row in self.heads():  # to its end, so it is closed
-            if row.target not in {"", name}:
+            if row.target not in {"", PRIORITY, name}:
                 continue
             if row.first > after + 1:
                 gaps.append((after + 1, row.first - 1))

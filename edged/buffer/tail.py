@@ -36,10 +36,15 @@ class Tail:
         """Whether everything beyond `after` is here."""
         return bool(self._batches) and after + 1 >= self._batches[0].first
 
-    def read(self, after: int, through: int | None, max_readings: int) -> list[Batch]:
-        """The batches beyond `after` that begin at or before `through`: one at least, up to `max_readings`."""
+    def read(self, after: int, through: int | None, max_readings: int, target: str = "") -> list[Batch]:
+        """The batches beyond `after` that begin at or before `through`: one at least, up to `max_readings`.
+
+        With a `target` only its.
+        """
         found: list[Batch] = []
         for batch in self._batches[bisect_right(self._batches, after, key=_last) :]:
+            if target and batch.target != target:
+                continue
             max_readings -= batch.readings
             if (through is not None and batch.first > through) or (found and max_readings < 0):
                 break

@@ -28,7 +28,7 @@ def _differences(store: Store, ledger: Ledger, rows: int, readings: int) -> Iter
         "readings in the file": (ledger.kept, readings),
     }
     for name, account in ledger.accounts.items():
-        compared[f"readings pending for {name}"] = (account.pending, store.unsettled(account.cursor))
+        compared[f"readings pending for {name}"] = (account.pending, store.unsettled(account))
     for what, (book, found) in compared.items():
         if book != found:
             yield f"{what}: {book} booked, {found} found"

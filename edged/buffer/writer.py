@@ -11,10 +11,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from edged.buffer.batch import Batch
+from edged.buffer.batch import PRIORITY, Batch
 from edged.buffer.codec import encode_batch
 from edged.buffer.counters import Account, Ledger, Settle, Totals, Verification
 from edged.buffer.cursor import Span
@@ -167,6 +168,7 @@ class Writer:
         self._damaged.extend(job.damaged)
         self._suspect = self._suspect or job.suspect
         done = Done()
+        self._encode(job.priority, done, PRIORITY)
         self._encode(job.samples, done)
         try:
             self._check_in_place()
@@ -200,10 +202,10 @@ class Writer:
             done.refused += readings
             done.shed = True
 
-    def _encode(self, samples: Sequence[Sample], done: Done) -> None:
+    def _encode(self, samples: Sequence[Sample], done: Done, target: str = "") -> None:
         for row in make_rows(samples, self.store.max_transaction):
             if isinstance(row, Row):
-                self._rows.append(row)
+                self._rows.append(replace(row, target=target) if target else row)
                 continue
             readings = len(row.sample.values)
             self._totals.rejected[row.reason] += readings
@@ -296,7 +298,7 @@ class Writer:
         """Within a change: put samples back into the way of one connection, with new numbers."""
         first = self.ledger.append_again(len(row.samples), row.readings, target)
         self.store.insert(make_row(first, row.samples, row.readings, row.data, boot, target))
-        done.batches.append(Batch(first, row.samples, boot, row.readings, replay=True))
+        done.batches.append(Batch(first, row.samples, boot, row.readings, target))
         for name in self.ledger.accounts:
             if name != target:
                 done.lose(name, [(first, self.ledger.head)])
@@ -328,8 +330,8 @@ class Writer:
             part.refused += row.readings
             return
         first = ledger.append(len(row.samples), row.readings)
-        self.store.insert(make_row(first, row.samples, row.readings, row.data, self._boot))
-        part.batches.append(Batch(first, row.samples, self._boot, row.readings))
+        self.store.insert(make_row(first, row.samples, row.readings, row.data, self._boot, row.target))
+        part.batches.append(Batch(first, row.samples, self._boot, row.readings, row.target))
         part.stored += row.readings
 
     def _apply_settles(self, part: Done) -> list[Settle]:
@@ -339,16 +341,18 @@ class Writer:
             account = self.ledger.accounts.get(settle.connection)
             if account is None:
                 continue  # it came as the last word of a connection that is no longer configured
-            cursor, span = account.cursor, (settle.first, settle.last)
-            if len(cursor) >= ISLANDS and cursor.would_grow(*span):
+            span = (settle.first, settle.last)
+            if settle.in_place and len(account.cursor) >= ISLANDS and account.cursor.would_grow(*span):
                 deferred.append(settle)
                 continue
-            new = cursor.add(*span)
+            new = account.take(settle)
+            if settle.outcome == "passed":
+                continue
             readings = settle.readings
             if new != [span] or settle.first <= self.ledger.thinned:  # some of it is settled or gone: count the rest
                 counted = self.store.count_readings(new)
                 # Where a row cannot be read, it is what all others together leave over.
-                readings = max(0, account.pending - self.store.unsettled(cursor)) if counted is None else counted
+                readings = max(0, account.pending - self.store.unsettled(account)) if counted is None else counted
             if settle.outcome == "dead" and new:
                 self._bury(settle, readings)
             account.settle(settle, readings)
