@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edged.adapter import Bus, BusConfig, DeviceConfig, Simulator
 
@@ -17,6 +17,9 @@ from .config import ModbusDevice, ModbusRtuOverTcpBus, ModbusTcpBus, ModbusTlsBu
 from .link import Link
 from .planner import Costs, line_costs, network_costs
 from .serial_bus import ModbusAsciiBus, ModbusRtuBus, serial_costs
+
+if TYPE_CHECKING:
+    from edged.media import Frame, FrameNote
 
 __all__ = ["ASCII", "RTU", "RTU_OVER_TCP", "TCP", "TLS", "UDP"]
 
@@ -31,6 +34,7 @@ class _Adapter:
     bus_config: type[BusConfig]
     links: Callable[[Any], Sequence[Link]]
     costs: Callable[[Any], Costs]
+    framing: str
     device_config: type[DeviceConfig] = ModbusDevice
 
     def profiles(self) -> Path | None:
@@ -48,6 +52,12 @@ class _Adapter:
         from .simulator import simulate  # noqa: PLC0415  # `edged run` never needs it
 
         return simulate(buses, host=host, seed=seed)
+
+    def annotate(self, config: Any, pieces: Sequence[Frame]) -> Sequence[FrameNote]:
+        """See `edged.adapter.Annotates`."""
+        from .annotate import annotate  # noqa: PLC0415  # `edged run` never needs it
+
+        return annotate(config, pieces, framing=self.framing)
 
 
 def _tcp_links(config: ModbusTcpBus) -> Sequence[Link]:
@@ -88,9 +98,9 @@ def _by_line(config: ModbusRtuOverTcpBus) -> Costs:
     return line_costs(config.baudrate or _USUAL_BAUDRATE)
 
 
-TCP = _Adapter(ModbusTcpBus, _tcp_links, _by_network)
-TLS = _Adapter(ModbusTlsBus, _tls_links, _by_network)
-UDP = _Adapter(ModbusUdpBus, _udp_links, _by_network)
-RTU_OVER_TCP = _Adapter(ModbusRtuOverTcpBus, _rtu_over_tcp_links, _by_line)
-RTU = _Adapter(ModbusRtuBus, _serial_links, serial_costs)
-ASCII = _Adapter(ModbusAsciiBus, _serial_links, serial_costs)
+TCP = _Adapter(ModbusTcpBus, _tcp_links, _by_network, "tcp")
+TLS = _Adapter(ModbusTlsBus, _tls_links, _by_network, "tcp")
+UDP = _Adapter(ModbusUdpBus, _udp_links, _by_network, "tcp")
+RTU_OVER_TCP = _Adapter(ModbusRtuOverTcpBus, _rtu_over_tcp_links, _by_line, "rtu")
+RTU = _Adapter(ModbusRtuBus, _serial_links, serial_costs, "rtu")
+ASCII = _Adapter(ModbusAsciiBus, _serial_links, serial_costs, "ascii")

@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 from weakref import WeakSet
 
 from edged.adapter import ConfigError, Job, PermanentError, Plan, PlanRequest, PollResult, TransientError, Value
+from edged.media import FrameRing
 
 from . import pdu
 from .config import ModbusDevice
@@ -64,6 +65,11 @@ class ModbusBus:
     def foreign(self) -> int:
         """Frames that were no reply to the request under way, ever."""
         return sum(link.foreign for link in self._links)
+
+    @property
+    def rings(self) -> Sequence[FrameRing]:
+        """See `edged.adapter.Traced`."""
+        return [link.ring for link in self._links]
 
     def prepare(self, device: str, points: Sequence[str]) -> ModbusJob:
         """See `edged.adapter.Bus`."""

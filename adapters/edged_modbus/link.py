@@ -15,10 +15,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from edged.adapter import Reason, TransientError
+from edged.media import FrameRing
 
 from .pdu import Request
 
 T = TypeVar("T")
+NETWORK_FRAMES = 256
+"""So many pieces are kept of what went over each connection."""
 Moment = tuple[int, int]
 """Wall clock and monotonic clock at one moment, microseconds."""
 
@@ -30,6 +33,8 @@ class Link(Protocol):
     """When the last reply was complete."""
     foreign: int
     """Frames that were no reply to the request under way (late, from another unit, of another shape), ever."""
+    ring: FrameRing
+    """What went over it lately."""
     news: list[str]
     """What a person should know once about the line. Whoever tells it takes it out."""
 

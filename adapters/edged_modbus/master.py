@@ -94,6 +94,7 @@ class SerialMaster:
         self.late = 0
         """Answers that came after they were given up, ever."""
         self.news: list[str] = []
+        self.ring = medium.ring
         self._medium = medium
         self._framing = framing
         self._silence = silence

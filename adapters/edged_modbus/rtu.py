@@ -12,10 +12,11 @@ import contextlib
 from typing import Any, Protocol, TypeVar
 
 from edged.adapter import Reason, TransientError
+from edged.media import FrameRing
 
 from .config import ModbusRtuOverTcpBus
 from .frame import RtuReplyParser, rtu_frame
-from .link import Endpoint, Moment, now
+from .link import NETWORK_FRAMES, Endpoint, Moment, now
 from .pdu import DeviceFailureError, InvalidReplyError, RefusedError, Request
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ class Wire(Protocol):
 
     arrived: Moment
     """When the bytes came that were read last."""
+    ring: FrameRing
+    """What went over it lately."""
 
     async def open(self) -> None:
         """Be ready to write and read; nothing to do if it is. Raises TransientError `unreachable`."""
@@ -60,6 +63,7 @@ class RtuMaster:
         self.arrived: Moment = (0, 0)
         self.foreign = 0
         self.news: list[str] = []
+        self.ring = wire.ring
         self._wire = wire
         self._owed: RtuReplyParser | None = None
         """Would recognise the reply that may still come to a request that was given up."""
@@ -152,6 +156,7 @@ class TcpWire(asyncio.Protocol):
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.arrived: Moment = (0, 0)
+        self.ring = FrameRing(NETWORK_FRAMES)
         self._endpoint = endpoint
         self._connection: _Connection | None = None
 
@@ -163,12 +168,13 @@ class TcpWire(asyncio.Protocol):
 
     async def _connect(self, address: str) -> _Connection:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(_Connection, address, self._endpoint.port)
+        _, connection = await loop.create_connection(lambda: _Connection(self.ring), address, self._endpoint.port)
         return connection
 
     def write(self, data: bytes) -> None:
         """See `Wire`."""
         if self._connection is not None and self._connection.transport is not None:
+            self.ring.add(now()[1], "tx", data)
             self._connection.transport.write(data)
 
     async def read(self) -> bytes:
@@ -195,7 +201,8 @@ class TcpWire(asyncio.Protocol):
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self) -> None:
+    def __init__(self, ring: FrameRing) -> None:
+        self.ring = ring
         self.transport: asyncio.Transport | None = None
         self.lost = False
         self.arrived: Moment = (0, 0)
@@ -207,6 +214,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.arrived = now()
+        self.ring.add(self.arrived[1], "rx", data)
         self._buffer += data
         del self._buffer[:-_UNREAD]
         self._wake()

@@ -14,6 +14,7 @@ import logging
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,10 @@ from typing import Any, TypeVar
 from pymodbus.client import AsyncModbusTcpClient, AsyncModbusTlsClient, AsyncModbusUdpClient, ModbusBaseClient
 
 from edged.adapter import ConfigError, Reason, TransientError
+from edged.media import FrameRing
 
 from .config import ModbusTcpBus, ModbusTlsBus, ModbusUdpBus
-from .link import Endpoint, Moment, hexdump, now
+from .link import NETWORK_FRAMES, Endpoint, Moment, hexdump, now
 from .pdu import DeviceFailureError, InvalidReplyError, RefusedError, Request
 
 T = TypeVar("T")
@@ -60,6 +62,7 @@ class PymodbusLink:
         self.arrived: Moment = (0, 0)
         self.foreign = 0
         self.news: list[str] = []
+        self.ring = FrameRing(NETWORK_FRAMES)
         self._endpoint = endpoint
         self._make = make
         self._closed = closed or (f"{endpoint} closed the connection instead of answering", Reason.PROTOCOL)
@@ -107,7 +110,7 @@ class PymodbusLink:
         return self._session
 
     async def _attempt(self, address: str) -> _Session:
-        session = _Session(address, self._make, self._closed)
+        session = _Session(address, self._make, self._closed, self.ring)
         try:
             # client.connect() does the same, but says nothing of what went wrong.
             await session.client.ctx.call_create()
@@ -125,7 +128,7 @@ class PymodbusLink:
 class _Session:
     """One connection. What still arrives on an abandoned one finds nobody waiting."""
 
-    def __init__(self, address: str, make: Factory, closed: tuple[str, Reason]) -> None:
+    def __init__(self, address: str, make: Factory, closed: tuple[str, Reason], ring: FrameRing) -> None:
         self.arrived: Moment = (0, 0)
         self.foreign = 0
         self.client = make(address, self._connection)
@@ -133,6 +136,7 @@ class _Session:
         self.client.ctx.data_received = self._received  # type: ignore[method-assign]  # as said above
         self.client.ctx.datagram_received = self._received  # type: ignore[method-assign]  # as said above
         self._loop = asyncio.get_running_loop()
+        self._record = ring.add
         self._closed = closed
         self._unit = self._function = self._number = 0
         self._reply: asyncio.Future[bytes] | None = None
@@ -157,7 +161,9 @@ class _Session:
         self._reply = reply
         timer = self._loop.call_later(within, self._too_late, within)
         try:
-            self.client.ctx.send(_HEAD.pack(number, 0, len(request) + 1, unit, request[0]) + request[1:])
+            frame = _HEAD.pack(number, 0, len(request) + 1, unit, request[0]) + request[1:]
+            self._record(time.monotonic_ns() // 1000, "tx", frame)
+            self.client.ctx.send(frame)
             return await reply
         except asyncio.CancelledError:
             if not reply.cancel():
@@ -192,6 +198,7 @@ class _Session:
 
     def _received(self, data: bytes, addr: tuple[Any, ...] | None = None) -> None:  # noqa: ARG002  # asyncio's signature
         """Let through what is the reply to the request under way, and nothing else."""
+        self._record(time.monotonic_ns() // 1000, "rx", data)
         reply = self._reply
         if reply is None or reply.done():
             return  # nobody waits for it

@@ -81,9 +81,9 @@ class Bus:
         self.concurrency = max(1, waiting) if self._listeners else 1
 
     @property
-    def ring(self) -> FrameRing:
-        """What went over the line lately."""
-        return self._line.medium.ring
+    def rings(self) -> Sequence[FrameRing]:
+        """See `edged.adapter.Traced`."""
+        return [self._line.medium.ring]
 
     def _listen(self, device: Device, kind: Kind) -> None:
         limit = _KEPT if device.config.keep == "all" else 1
