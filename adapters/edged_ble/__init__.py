@@ -5,8 +5,9 @@
     devices:
       cellar: {bus: radio, address: "C4:64:E3:01:23:45", decoder: ruuvi}
 
-`codecs/`, `config`, `decoders`, `listener`, `job`, `watchdog`, `fresh`, `strangers` and `encode` do no I/O; `bluez`,
-`radio`, `gatt`, `pairing`, `survey` and `bus` do, through bluetoothd on D-Bus.
+`codecs/`, `config`, `decoders`, `listener`, `job`, `watchdog`, `fresh`, `strangers`, `recording` and `encode` do no
+I/O; `bluez`, `radio`, `gatt`, `pairing`, `survey` and `bus` do, through bluetoothd on D-Bus. `replay` takes the radio's
+place, and `simulator` gives it something to tell.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from edged.adapter import ConfigError, Simulator
+from edged.adapter import Simulator
 
 from .config import BleBus, BleDevice
 
@@ -49,11 +50,13 @@ class _Adapter:
         self,
         buses: Mapping[str, tuple[BleBus, Mapping[str, BleDevice]]],
         *,
-        host: str = "127.0.0.1",  # noqa: ARG002  # the signature is the protocol's
-        seed: int = 0,  # noqa: ARG002  # likewise
+        host: str = "127.0.0.1",
+        seed: int = 0,
     ) -> AbstractAsyncContextManager[Simulator]:
-        """There is no radio to simulate on."""
-        return _refuse(", ".join(buses))
+        """Serve what such sensors would advertise to a bus with `replay`. Raises ConfigError."""
+        from .simulator import simulation  # noqa: PLC0415  # `edged run` must not pay for it
+
+        return simulation(buses, host, seed)
 
     def survey(
         self, radio: str, scan: Scan, tell: Callable[[Advertisement], None] | None = None
@@ -65,7 +68,7 @@ class _Adapter:
 
     def record(self, adv: Advertisement, seconds: float) -> str:
         """A line of a recording."""
-        from .survey import record  # noqa: PLC0415  # likewise
+        from .recording import record  # noqa: PLC0415  # likewise
 
         return record(adv, seconds)
 
@@ -74,13 +77,6 @@ class _Adapter:
         from .survey import tree  # noqa: PLC0415  # likewise
 
         return await tree(radio, address, seconds)
-
-
-def _refuse(names: str) -> NoReturn:
-    raise ConfigError(
-        f"{names}: Bluetooth devices cannot be simulated, as that would need a radio; leave this bus out with "
-        "`enabled: false`"
-    )
 
 
 BLE = _Adapter()

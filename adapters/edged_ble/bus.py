@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from edged.adapter import (
     ConfigError,
@@ -31,11 +31,12 @@ from .codecs.advert import Advertisement, Decoder, uuid_of
 from .config import BleBus, BleDevice
 from .decoders import decoder_for
 from .encode import encode
-from .gatt import Got, Peripheral, Share
 from .job import BleJob, Characteristic
 from .listener import Listener
-from .pairing import Pairing
-from .radio import Pace, Radio
+
+if TYPE_CHECKING:
+    from .gatt import Got, Peripheral, Share
+    from .radio import Pace, Radio
 
 _STARTING = 10.0
 """Seconds that the first polls wait for the radio."""
@@ -46,6 +47,29 @@ _AGAIN = 1.0
 _CONNECTION = 2.0
 """Seconds that a connection usually takes, and a characteristic: for the prediction of the load."""
 _CHARACTERISTIC = 0.1
+
+
+class Link(Protocol):
+    """Where advertisements come from: a radio, or a recording of one."""
+
+    passive: bool
+    """Whether unchanged advertisements may be left out."""
+    up_since: int
+    """When listening (last) began, microseconds on the monotonic clock."""
+    silence: str
+    """Why a person should look at it, while nothing comes at all."""
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until it listens. Raises TransientError if it does not in time, or is known not to."""
+        ...
+
+    def insist(self, why: str) -> None:
+        """Let unchanged advertisements come too from now on."""
+        ...
+
+    async def close(self) -> None:
+        """Stop. Idempotent."""
+        ...
 
 
 class Bus:
@@ -62,8 +86,26 @@ class Bus:
         for device, spec in devices.items():
             self._listeners[device] = listener = Listener(_decoder(device, spec), float(spec.expect))
             self._by_key.setdefault(spec.address or spec.name, []).append(listener)
-        self.radio = Radio(
-            name,
+        self._radio: Radio | None = None
+        self._share: Share | None = None
+        self._peripherals: dict[str, Peripheral] = {}
+        self._link = self._open(config, pace)
+        # A poll that connects takes its time; those that only look at what was heard must not wait for it.
+        connecting = sum(len({s.every, *(s.points[p].every for p in s.connected)} - {None})
+                         for s in devices.values() if s.connected)  # fmt: skip
+        self.concurrency = 1 + connecting
+
+    def _open(self, config: BleBus, pace: Pace | None) -> Link:
+        """The recording, or the radio and the devices that are connected to. Opens nothing yet."""
+        if config.replay is not None:
+            from .replay import Replayer  # noqa: PLC0415  # only who replays needs it
+
+            return Replayer(self._name, config.replay, self._hear, self._forget)
+        from .radio import Radio  # noqa: PLC0415  # a recording is played where there is no bleak
+
+        devices = self._devices
+        self._radio = Radio(
+            self._name,
             config,
             self._hear,
             addresses=[spec.address for spec in devices.values() if spec.address],
@@ -72,23 +114,26 @@ class Bus:
             services=[uuid_of(s.data.service) for s in devices.values() if s.data and s.data.service],
             pace=pace,
         )
-        self._share, pairing = Share(config.connections, self._radio_was_busy), Pairing(self.radio.bluez)
-        self._peripherals = {
-            device: Peripheral(
-                device,
-                spec,
-                jobs.prepare(device, spec, None, spec.connected).characteristics,
-                self.radio,
-                self._share,
-                pairing,
-            )
-            for device, spec in devices.items()
-            if spec.connected
-        }
-        # A poll that connects takes its time; those that only look at what was heard must not wait for it.
-        connecting = sum(len({s.every, *(s.points[p].every for p in s.connected)} - {None})
-                         for s in devices.values() if s.connected)  # fmt: skip
-        self.concurrency = 1 + connecting
+        if any(spec.connected for spec in devices.values()):
+            self._open_peripherals(config, self._radio)
+        return self._radio
+
+    def _open_peripherals(self, config: BleBus, radio: Radio) -> None:
+        from .gatt import Peripheral, Share  # noqa: PLC0415  # most gateways only listen
+        from .pairing import Pairing  # noqa: PLC0415  # likewise
+
+        self._share, pairing = Share(config.connections, self._radio_was_busy), Pairing(radio.bluez)
+        for device, spec in self._devices.items():
+            if spec.connected:
+                characteristics = jobs.prepare(device, spec, None, spec.connected).characteristics
+                self._peripherals[device] = Peripheral(device, spec, characteristics, radio, self._share, pairing)
+
+    @property
+    def radio(self) -> Radio:
+        """The radio. A bus that replays has none: RuntimeError."""
+        if self._radio is None:
+            raise RuntimeError(f"{self._name} has no radio")
+        return self._radio
 
     # -- what the scheduler calls ------------------------------------------------------------------------------------
 
@@ -115,7 +160,7 @@ class Bus:
         `raw` waits for an advertisement, and tells of the last one even if it was delivered before.
         """
         mine = cast("BleJob", job)
-        await self.radio.wait(_STARTING)
+        await self._link.wait(_STARTING)
         samples: list[Sample] = []
         reads: list[RawRead] = []
         notes: list[str] = []
@@ -147,7 +192,7 @@ class Bus:
             data = encode(spec, value)
         except ValueError as exc:
             raise PermanentError(f"{device}/{point}: {exc}", reason="range") from None
-        await self.radio.wait(_STARTING)
+        await self._link.wait(_STARTING)
         where = jobs.prepare(device, self._devices[device], None, [point]).characteristics[0]
         try:
             await self._peripherals[device].write(where, data)
@@ -160,7 +205,7 @@ class Bus:
         """See `edged.adapter.Bus`."""
         for peripheral in self._peripherals.values():
             await peripheral.close()
-        await self.radio.close()
+        await self._link.close()
 
     # -- what is heard -----------------------------------------------------------------------------------------------
 
@@ -168,6 +213,11 @@ class Bus:
         wall = time.time_ns() // 1000
         for listener in self._by_key.get(adv.address) or self._by_key.get(adv.name or "") or ():
             listener.hear(adv, mono, wall)
+
+    def _forget(self) -> None:
+        """A recording begins anew: the senders count from its beginning again."""
+        for listener in self._listeners.values():
+            listener.restart()
 
     def _heard(self, job: BleJob, notes: list[str]) -> list[Sample]:
         """What came since the last poll. Raises TransientError when the device has been silent too long."""
@@ -184,13 +234,13 @@ class Bus:
         patience = round(spec.expect * 1e6)
         if packets or (not job.heard and samples):
             job.silent = False
-            if mono - self.radio.up_since > patience and (stale := job.stale(listener, mono - patience)):
+            if mono - self._link.up_since > patience and (stale := job.stale(listener, mono - patience)):
                 samples.append(jobs.without(job.device, stale, Reason.STALE, wall, mono))
             return samples
         if listener.problem and (not listener.last or mono - listener.last > patience):
             raise TransientError(listener.problem, reason=Reason.DECODE)
         last = (listener.last or 0) if job.heard else listener.seen
-        since = last if job.silent else max(last, self.radio.up_since)
+        since = last if job.silent else max(last, self._link.up_since)
         if mono - since > patience:
             job.silent = True
             raise self._silence(listener, spec, mono)
@@ -198,12 +248,12 @@ class Bus:
 
     def _silence(self, listener: Listener, spec: BleDevice, mono: int) -> TransientError:
         """Why there is nothing, as far as it shows."""
-        if self.radio.passive and listener.count:
-            self.radio.insist("a sensor fell silent, and a passive scan is told only what changes")
-        seconds = (mono - max(listener.last, self.radio.up_since)) / 1e6
+        if self._link.passive and listener.count:
+            self._link.insist("a sensor fell silent, and a passive scan is told only what changes")
+        seconds = (mono - max(listener.last, self._link.up_since)) / 1e6
         if mono - listener.seen > spec.expect * 1e6 or not listener.seen:
             text = f"not heard for {seconds:.0f} s"
-            text += f"; {self.radio.silence}" if self.radio.silence else ": is it in range, and its battery good?"
+            text += f"; {self._link.silence}" if self._link.silence else ": is it in range, and its battery good?"
         elif listener.foreign:
             text = f"heard ({listener.rssi} dBm), but its decoder {spec.decoder!r} is not for what it sends"
         elif listener.count:
@@ -215,7 +265,7 @@ class Bus:
     async def _asked(self, job: BleJob, reads: list[RawRead]) -> list[Sample]:
         """The newest measurement, for a person, who waits for it. Raises TransientError."""
         listener, spec = self._listeners[job.device], self._devices[job.device]
-        until = self.radio.up_since / 1e6 + min(float(spec.expect), _PATIENT)
+        until = self._link.up_since / 1e6 + min(float(spec.expect), _PATIENT)
         while True:
             packet, now = listener.newest, time.monotonic()
             if packet is not None and packet.mono / 1e6 > now - spec.expect:
@@ -228,7 +278,7 @@ class Bus:
             if now >= until:
                 raise self._silence(listener, spec, round(now * 1e6))
             await listener.wait(min(until - now, 1.0))
-            await self.radio.wait(0.0)
+            await self._link.wait(0.0)
         age = now - packet.mono / 1e6
         reads.append(RawRead(f"advertisement {age:.1f} s ago, {packet.rssi} dBm", tuple(listener.bytes)))
         sample = job.sample(packet)
@@ -287,6 +337,11 @@ def _take(peripheral: Peripheral, wanted: Mapping[tuple[str, str], Characteristi
 
 def check(name: str, config: BleBus, devices: Mapping[str, BleDevice]) -> None:
     """Whether the radio can serve the devices. Raises ConfigError."""
+    if config.replay is not None and (connected := [device for device, spec in devices.items() if spec.connected]):
+        raise ConfigError(
+            f"{name}: {connected[0]} is connected to for a `characteristic`, and `replay` has advertisements only: "
+            f"leave the device out, with `enabled: false`, or the `replay`"
+        )
     stay = [device for device, spec in devices.items() if spec.connected and spec.stay]
     passing = [device for device, spec in devices.items() if spec.connected and not spec.stay]
     needed = len(stay) + bool(passing)

@@ -20,9 +20,11 @@ from .codecs.layout import INTEGERS, FieldType, Order, Pattern
 from .known import BYTES, KNOWN, RADIO_POINTS
 from .point import BlePoint
 
-__all__ = ["Allow", "BleBus", "BleDevice", "BlePoint", "ByteMap", "Match", "Packet"]
+__all__ = ["Allow", "BleBus", "BleDevice", "BlePoint", "ByteMap", "Match", "Packet", "Replay"]
 
 Scan = Literal["auto", "passive", "active"]
+SOCKET = "socket://"
+"""How a `replay` from `edged simulate` begins."""
 _ADDRESS = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}")
 _RADIO = re.compile(r"hci[0-9]+")
 _SOONEST = 10
@@ -57,6 +59,37 @@ class Allow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Advertisements that are not heard by a radio, for trials without one."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    file: str
+    """The recording (`edged scan ble --record FILE`) with its whole path, or `socket://127.0.0.1:15022` where
+    `edged simulate` serves sensors."""
+    speed: float = 1.0
+    """How fast: 2 takes half of the time that the recording took."""
+    loop: bool = True
+    """At the end, begin again."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.speed <= 1000:  # noqa: PLR2004  # the range stated in the message
+            raise ValueError("`speed` must be above 0, up to 1000")
+        if self.file.startswith(SOCKET) and self.endpoint is None:
+            raise ValueError(f"`file: {self.file}`: write it as {SOCKET}127.0.0.1:15022")
+        if not self.file:
+            raise ValueError("`file` is empty: name a recording")
+
+    @property
+    def endpoint(self) -> tuple[str, int] | None:
+        """Where `edged simulate` serves them; None for a file."""
+        host, colon, port = self.file.removeprefix(SOCKET).rpartition(":")
+        if not self.file.startswith(SOCKET) or not (host and colon and port.isascii() and port.isdecimal()):
+            return None
+        return (host.strip("[]"), int(port)) if int(port) <= 0xFFFF else None  # noqa: PLR2004  # ports are 16 bits
+
+
+@dataclass(frozen=True, kw_only=True)
 class BleBus(BusConfig):
     """A Bluetooth radio of this machine."""
 
@@ -78,6 +111,8 @@ class BleBus(BusConfig):
     """How many devices may be connected at once."""
     silence: Duration = Duration(120)
     """When nothing at all has been heard for so long the radio is restarted, unless it is usually as quiet as that."""
+    replay: Replay | None = None
+    """Use no radio: take the advertisements from a recording or from `edged simulate`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,6 +122,8 @@ class BleBus(BusConfig):
             raise ValueError("`connections` must lie between 1 and 8")
         if self.silence < _SOONEST:
             raise ValueError(f"`silence` must be at least {_SOONEST}s")
+        if self.replay is not None and self.radio:
+            raise ValueError("`replay` uses no radio: leave `radio` or `replay` out")
 
 
 def _check_company(key: str, company: int) -> None:

@@ -20,7 +20,7 @@ def encode(point: BlePoint, value: Value) -> bytes:
     kind = point.type or "uint8"
     if point.bit is not None or point.bits is not None or point.at:
         raise ValueError("only a value that fills its characteristic can be written")
-    raw = _raw(point, value)
+    raw = raw_of(point, value)
     if kind in _INTEGERS:
         if isinstance(raw, str) or not float(raw).is_integer():
             raise ValueError(f"{value!r} does not fit {kind}")
@@ -50,8 +50,8 @@ def _sized(point: BlePoint, data: bytes) -> bytes:
     return data.ljust(point.length, b"\0")
 
 
-def _raw(point: BlePoint, value: Value) -> float | str:
-    """The way back through words, map, scale and offset."""
+def raw_of(point: BlePoint, value: Value) -> float | str:
+    """The way back through words, map, scale and offset. Raises ValueError."""
     if point.enum:
         for number, word in point.enum.items():
             if word == value:

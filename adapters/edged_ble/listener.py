@@ -113,6 +113,12 @@ class Listener:
         self._said[shape] = _Said(number, dict(values), mono, mono, not self._events.isdisjoint(shape))
         return False
 
+    def restart(self) -> None:
+        """The sender begins to count anew."""
+        self._said.clear()
+        if self.decoder is not None:
+            self.decoder.reset()
+
     async def wait(self, seconds: float) -> None:
         """Wait for the next measurement, but no longer than this."""
         self._arrival.clear()

@@ -159,39 +159,6 @@ async def survey(radio: str, scan: Scan, tell: Callable[[Advertisement], None] |
         await one.close()
 
 
-def record(adv: Advertisement, seconds: float) -> str:
-    """One line of a recording: JSON, data in hexadecimal digits, `t` in seconds from its beginning."""
-    fields = {
-        "t": round(seconds, 3),
-        "address": adv.address,
-        "name": adv.name,
-        "rssi": adv.rssi,
-        "manufacturer_data": {f"{company:#06x}": data.hex() for company, data in adv.manufacturer_data.items()},
-        "service_data": {uuid: data.hex() for uuid, data in adv.service_data.items()},
-        "service_uuids": list(adv.service_uuids),
-        "tx_power": adv.tx_power,
-    }
-    return json.dumps(fields)
-
-
-def recorded(line: str) -> tuple[float, Advertisement]:
-    """The way back: (seconds, advertisement). Raises ValueError when it is no line of a recording."""
-    try:
-        fields = json.loads(line)
-        adv = Advertisement(
-            str(fields["address"]),
-            fields.get("name"),
-            int(fields.get("rssi", -127)),
-            {int(company, 16): bytes.fromhex(data) for company, data in fields.get("manufacturer_data", {}).items()},
-            {uuid: bytes.fromhex(data) for uuid, data in fields.get("service_data", {}).items()},
-            tuple(fields.get("service_uuids", ())),
-            fields.get("tx_power"),
-        )
-        return float(fields["t"]), adv
-    except (KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise ValueError(f"this is no line of a recording ({exc})") from exc
-
-
 # -- one device --------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _CUT_AFTER, _CUT_FOR = 5.0, 10.0
 """When the link to the broker is cut, and for how long, seconds."""
+_SHOWN = 4
+"""How many values of a device are shown."""
 _SETTLE = 6.0
 """How much longer than the cut a timed demo should last, so that the backlog can drain."""
 
@@ -41,9 +43,9 @@ _SETTLE = 6.0
 def demo(duration: str | None, broker: str | None, config: str | None, as_json: bool) -> None:  # click
     """Show the whole gateway at work, with simulated devices and an outage.
 
-    Serves simulated Modbus devices on real sockets, runs the gateway on them in a process of its own, cuts it off from
-    the MQTT broker for ten seconds and brings it back, and counts what a receiver behind the broker got. Exit code 1
-    if a reading was lost.
+    Serves simulated Modbus devices on real sockets, plays a recording of Bluetooth sensors, runs the gateway on them
+    in a process of its own, cuts it off from the MQTT broker for ten seconds and brings it back, and counts what a
+    receiver behind the broker got. Exit code 1 if a reading was lost.
     """
     from edged.config.types import Duration  # `edged --help` must not pay for it
 
@@ -104,6 +106,8 @@ class _Demo:
         self._stop = asyncio.Event()
         self._outage = 0.0
         self._log: list[str] = []
+        self._latest: dict[str, str] = {}
+        """Device → what the receiver behind the broker got of it last."""
         self._print: Callable[[str], object] = click.echo
 
     def print_to(self, function: Callable[[str], object]) -> None:
@@ -125,11 +129,12 @@ class _Demo:
             self._choose_ports(proxy.port)
             await self._start_devices(stack, folder)
             audit = Audit()
-            await stack.enter_async_context(_receiving(host, port, audit))
+            await stack.enter_async_context(_receiving(host, port, audit, self._latest))
             process = await self._start_gateway(stack, folder)
             await self._watch(proxy, folder, audit, process)
             await self._end_gateway(process)
             await asyncio.sleep(0.5)  # what is on its way from the broker to the receiver
+            self._show_latest()
             return await self._result(folder, audit)
 
     # -- the parts -----------------------------------------------------------------------------------------------
@@ -150,6 +155,7 @@ class _Demo:
         os.environ["EDGED_DEMO_MQTT_PORT"] = str(mqtt)
         for name in ("PLC", "METERS"):
             os.environ[f"EDGED_DEMO_{name}_PORT"] = str(free_port())
+        os.environ["EDGED_DEMO_RECORDING"] = str(self._config.absolute().with_name("demo-ble.jsonl"))
 
     async def _start_devices(self, stack: AsyncExitStack, folder: Path) -> None:
         from edged.cli.simulate import start_simulators  # as above
@@ -157,8 +163,9 @@ class _Demo:
 
         config = await asyncio.to_thread(load_compiled, self._config, folder / "state" / "cache")
         simulators = await start_simulators(stack, config, "127.0.0.1", 0)
-        endpoints = {bus: where for simulator in simulators for bus, where in simulator.endpoints.items()}
-        self._say(f"{len(config.devices)} simulated devices on {', '.join(endpoints.values())}")
+        self._say(f"{len(config.devices)} simulated devices:")
+        for bus, where in (item for simulator in simulators for item in simulator.endpoints.items()):
+            self._say(f"  {bus} ({config.buses[bus].adapter}, {where}): {', '.join(config.devices_on(bus))}")
 
     async def _start_gateway(self, stack: AsyncExitStack, folder: Path) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
@@ -257,6 +264,14 @@ class _Demo:
         if not self._quiet:
             self._print(line)
 
+    def _show_latest(self) -> None:
+        """What the receiver got last of each device."""
+        if self._latest:
+            self._say("Last received behind the broker:")
+        width = max(map(len, self._latest), default=0)
+        for device, text in sorted(self._latest.items()):
+            self._say(f"  {device:<{width}}  {text}")
+
     async def _result(self, folder: Path, audit: Audit) -> Result:
         """Count from the buffer that the gateway left, and from what the receiver got."""
         from edged.buffer.log import Buffer  # as above
@@ -314,8 +329,8 @@ async def embedded_broker(port: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _receiving(host: str, port: int, audit: Audit) -> AsyncIterator[None]:
-    """Subscribe behind the proxy and account for every data message."""
+async def _receiving(host: str, port: int, audit: Audit, latest: dict[str, str]) -> AsyncIterator[None]:
+    """Subscribe behind the proxy, account for every data message, and keep the latest values."""
     import aiomqtt  # as above
     import orjson
 
@@ -326,7 +341,10 @@ async def _receiving(host: str, port: int, audit: Audit) -> AsyncIterator[None]:
             await receiver.subscribe("edged/demo/data", qos=1)
             ready.set()
             async for message in receiver.messages:
-                audit.take(orjson.loads(message.payload))
+                payload = orjson.loads(message.payload)
+                audit.take(payload)
+                if payload.get("lane") == "live":
+                    latest.update(_values(payload))
 
     async with asyncio.TaskGroup() as group:
         task = group.create_task(receive(), name="demo receiver")
@@ -334,6 +352,15 @@ async def _receiving(host: str, port: int, audit: Audit) -> AsyncIterator[None]:
             await ready.wait()
         yield
         task.cancel()
+
+
+def _values(payload: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(device, its first values as text) of each sample of a message, in their order."""
+    for table in payload.get("tables", ()):
+        for device, row in zip(table["devices"], table["values"], strict=True):
+            pairs = list(zip(table["points"], row, strict=True))[:_SHOWN]
+            yield device, "  ".join(f"{name} {value:.5g}" if isinstance(value, float) else f"{name} {value}"
+                                    for name, value in pairs)  # fmt: skip
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,17 @@ async def test_with_a_running_broker_and_a_line_a_second(tmp_path: Path) -> None
         code, out, err = await demo("--for", "5s", "--broker", f"mqtt://127.0.0.1:{broker.port}")
     assert code == 0, out + err
     assert "the outage is left out" in err
-    assert "5 simulated devices on 127.0.0.1:" in out
+    assert "8 simulated devices:" in out
+    assert "  plc (modbus-tcp, 127.0.0.1:" in out
+    assert "  radio (ble, " in out
+    assert "no radio is used: the advertisements come from" in out
     assert "link up" in out
     assert "cloud: connected" in out
+    last = out.partition("Last received behind the broker:")[2]
+    assert re.search(r"^  cold-room +temperature [456]\.\d+  humidity [67]\d\.\d", last, re.MULTILINE), out
+    assert re.search(r"^  freezer +temperature -1[789]\.\d+  humidity 5\d\.\d+  battery 83", last, re.MULTILINE), out
+    assert re.search(r"^  office +", last, re.MULTILINE), out
+    assert re.search(r"^  meter-1 +", last, re.MULTILINE), out
     assert out.rstrip().endswith("Nothing was lost.")
 
 

@@ -259,6 +259,7 @@ async def test_a_device_that_cannot_be_reached_leaves_the_scan_half_of_the_time(
                     await bus.poll(gatt)
 
         insisting = asyncio.create_task(insist())
+        assert bus._share
         end = time.monotonic() + 5
         number = 0
         while time.monotonic() < end:

@@ -10,11 +10,11 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.adapter import ConfigError, TransientError, load_adapter
+from edged.adapter import TransientError
 from edged.cli.ble import ble
 from edged.config.load import load
-from edged_ble.codecs.advert import Advertisement
-from edged_ble.survey import record, recorded
+from edged_ble.codecs.advert import Advertisement, uuid_of
+from edged_ble.recording import record, recorded
 from tests.support.fakebluez import FakeBluez, Gatt
 from tests.wire.ble.rig import TAG, ruuvi, until
 
@@ -55,8 +55,9 @@ async def test_a_scan_lists_sensors_with_values_and_yaml_that_works(bluez: FakeB
     assert set(loaded.config.devices) == {"ruuvi-884f", "bthome-0001"}
     lines = [recorded(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(lines) >= 10
-    assert [t for t, _ in lines] == sorted(t for t, _ in lines)
-    assert {adv.manufacturer_data.get(0x0499) for _, adv in lines if adv.address == TAG} == {ruuvi(n) for n in range(3)}
+    assert [line.seconds for line in lines] == sorted(line.seconds for line in lines)
+    heard = [line.advertisement for line in lines]
+    assert {adv.manufacturer_data.get(0x0499) for adv in heard if adv.address == TAG} == {ruuvi(n) for n in range(3)}
 
 
 async def test_a_scan_for_programs(bluez: FakeBluez) -> None:
@@ -118,21 +119,23 @@ async def test_a_device_that_refuses_a_connection_is_told(bluez: FakeBluez) -> N
 
 
 texts = st.text(max_size=10)
+uuids = st.integers(0, 0xFFFF).map(uuid_of) | st.uuids().map(str)
 adverts = st.builds(
     Advertisement,
-    texts,
+    texts.map(str.upper),
     st.none() | texts,
     st.integers(-127, 20),
     st.dictionaries(st.integers(0, 0xFFFF), st.binary(max_size=30), max_size=3),
-    st.dictionaries(texts, st.binary(max_size=30), max_size=3),
-    st.lists(texts, max_size=3).map(tuple),
+    st.dictionaries(uuids, st.binary(max_size=30), max_size=3),
+    st.lists(uuids, max_size=3).map(tuple),
     st.none() | st.integers(-100, 20),
 )
 
 
 @given(adverts, st.floats(0, 1e6))
 def test_a_recording_loses_nothing(adv: Advertisement, seconds: float) -> None:
-    moment, found = recorded(record(adv, seconds))
+    moment, found, decoder, values = recorded(record(adv, seconds))
+    assert (decoder, values) == ("", None)
     assert found == adv
     assert abs(moment - seconds) <= 0.001
 
@@ -141,8 +144,3 @@ def test_a_recording_loses_nothing(adv: Advertisement, seconds: float) -> None:
 def test_what_is_no_recording_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="no line of a recording"):
         recorded(line)
-
-
-async def test_a_device_cannot_be_simulated() -> None:
-    with pytest.raises(ConfigError, match="cannot be simulated"):
-        load_adapter("ble").simulate({})
