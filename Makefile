@@ -22,7 +22,7 @@ demo: ## the whole road on this machine, with an outage in the middle (ARGS="--f
 test: ## all tests, with coverage (ARGS="-k planner" picks some)
 	@.ci/venv test
 	@.ci/debian-packages
-	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	@.ci/test $(ARGS)
 
 soak: ## the long fault suite, and its table in docs/explanation/faults.md
 	@.ci/venv test

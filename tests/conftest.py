@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -17,8 +18,24 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "steady
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a broker that is not here."""
+_TIMING = (Path("wire", "serial"), Path("wire", "serial_adapter"))
+"""Tests against a line that is paced in real time: what they judge is blurred where other tests run beside them."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--timing none|only` for `.ci/test`, which runs the two kinds one after the other."""
+    parser.addoption("--timing", choices=("all", "none", "only"), default="all", help="tests against a paced line")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose by --timing, and skip what needs a broker that is not here."""
+    chosen = config.getoption("--timing")
+    if chosen != "all":
+        folders = [Path(__file__).parent / folder for folder in _TIMING]
+        timed = [item for item in items if any(item.path.is_relative_to(folder) for folder in folders)]
+        left = timed if chosen == "none" else [item for item in items if item not in set(timed)]
+        items[:] = [item for item in items if item not in set(left)]
+        config.hook.pytest_deselected(items=left)
     if shutil.which("mosquitto"):
         return
     missing = pytest.mark.skip(reason="there is no mosquitto: sudo apt install mosquitto")
