@@ -161,7 +161,10 @@ class Link(Protocol):
         ...
 
     async def announce(self) -> None:
-        """Say again how the gateway is, because that has changed. Takes one place in the window; raises nothing."""
+        """Say again how the gateway is, because that has changed, or its devices have (`follows_devices`).
+
+        Takes one place in the window; raises nothing.
+        """
         ...
 
     async def lost(self) -> str:
@@ -180,6 +183,7 @@ class ConnectionContext:
     name: str
     gateway: GatewayConfig
     devices: Mapping[str, DeviceConfig]
+    """As they are at the moment of asking: a reload changes them (see `ConnectionConfig.follows_devices`)."""
     secret: Callable[[Any], str]
     """Turns a `Secret` into its text. Raises ConfigError if it cannot be found."""
     clock_trusted: Callable[[], bool] = lambda: True

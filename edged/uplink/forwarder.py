@@ -218,16 +218,25 @@ class Forwarder:
         attempt.attempt_number = 1
         self._story.stable()
 
-    async def _tell_of_the_clock(self, window: Window) -> None:
-        """The status message said that the clock was not set; say so when it is."""
-        if self._clock is None or self._clock.trusted:
-            return
-        await self._clock.gained()
+    def announce(self) -> None:
+        """Tell the receiver of devices that changed; without a session, the next one begins with that."""
+        session = self._session
+        if session is not None and not session.over.is_set():
+            session.group.create_task(self._announce(session.window), name=f"{self._name} announcement")
+
+    async def _announce(self, window: Window) -> None:
         await window.take(Lane.LIVE)
         try:
             await self._link.announce()
         finally:
             window.give_back(Lane.LIVE)
+
+    async def _tell_of_the_clock(self, window: Window) -> None:
+        """The status message said that the clock was not set; say so when it is."""
+        if self._clock is None or self._clock.trusted:
+            return
+        await self._clock.gained()
+        await self._announce(window)
 
     async def _save(self, window: Window) -> None:
         """Make confirmations durable early when the window is full of them."""
