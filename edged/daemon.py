@@ -14,7 +14,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from edged import __version__
 from edged.adapter import Bus, PollResult, load_adapter
 from edged.buffer.log import Buffer
 from edged.clock import boot_id, iso, mono_us, wall_us
+from edged.config.base import DeviceConfig
+from edged.config.diff import Touched
 from edged.config.model import Config
 from edged.config.secrets import filled, resolve
 from edged.config.types import Secret
@@ -34,6 +36,7 @@ from edged.model import Sample
 from edged.notify import notify
 from edged.pipeline import Pipeline
 from edged.polling import Assignment, BusPoller
+from edged.reload import Reloader, Start, Vital, Vitals
 from edged.uplink.api import ConnectionContext
 from edged.uplink.connectors import load_connector
 from edged.uplink.forwarder import Forwarder
@@ -58,6 +61,8 @@ class Places:
     """Where the configuration lies; secrets are looked for beside it."""
     state: Path
     socket: Path
+    config: Path | None = None
+    """The configuration file; without it nothing can be reloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +77,11 @@ class Fault:
 class Daemon:
     """One gateway, from configuration to stop."""
 
-    def __init__(self, config: Config, places: Places) -> None:
+    def __init__(self, config: Config, places: Places, start: Start | None = None) -> None:
+        """`start`: where `config` comes from, if it can be reloaded."""
         self._config = config
+        self._devices: dict[str, DeviceConfig] = dict(config.devices)
+        """Those of `config`, for whoever needs to know them as they are at the moment."""
         self._places = places
         self._hub = Hub()
         self._pipeline = Pipeline(config.devices)
@@ -81,15 +89,23 @@ class Daemon:
         self._stop = asyncio.Event()
         self._started = wall_us()
         self._buffer = self._new_buffer()
+        self._served = tuple(config.connections)
+        """The connections that the buffer keeps readings for."""
+        self._group: asyncio.TaskGroup
+        self._parts: dict[str, asyncio.Task[None]] = {}
+        """By name, such as `bus line-a`: what is supervised."""
         self._pollers = dict(self._make_pollers())
         self._forwarders: dict[str, Forwarder] = {}
-        api = ControlApi(self.status, self._read, self._hub, lambda: self._buffer)
+        self._reloader: Reloader | None = None
+        if start is not None and places.config is not None:
+            self._reloader = Reloader(self, places.config, places.state, start)
+        api = ControlApi(self.status, self._read, self._hub, lambda: self._buffer, self._reloader)
         self._control = ControlServer(places.socket, api)
         self._faults: dict[str, Fault] = {}
 
     # -- construction --------------------------------------------------------------------------------------------
 
-    def _make_pollers(self) -> Iterator[tuple[str, BusPoller]]:
+    def _make_pollers(self, only: Collection[str] | None = None) -> Iterator[tuple[str, BusPoller]]:
         index = 0
         for name, bus_config in self._config.buses.items():
             devices = self._config.devices_on(name)
@@ -106,7 +122,8 @@ class Daemon:
                 for every, points in groups.items():
                     assignments.append(Assignment(str(device), points, every, index * _GOLDEN % 1.0))
                     index += 1
-            yield name, BusPoller(name, partial(self._open_bus, name), bus_config, assignments, self._take)
+            if only is None or name in only:
+                yield name, BusPoller(name, partial(self._open_bus, name), bus_config, assignments, self._take)
 
     def _open_bus(self, name: str) -> Bus:
         """The bus object, its secrets looked up. Raises ConfigError when one is missing."""
@@ -120,7 +137,7 @@ class Daemon:
         connection = self._config.connections[name]
         connector = load_connector(connection.connector)
         context = ConnectionContext(
-            name, self._config.gateway, self._config.devices, self._secret, lambda: self._clock.trusted
+            name, self._config.gateway, self._devices, self._secret, lambda: self._clock.trusted
         )
         forwarder = Forwarder(
             name, connector.encoder(connection, context), connector.link(connection, context), self._buffer, self._clock
@@ -158,23 +175,24 @@ class Daemon:
         try:
             await self._clock.start()
             async with asyncio.TaskGroup() as group:
+                self._group = group
                 clock = group.create_task(self._clock.run(), name="clock")
                 guard = group.create_task(self._buffer.failed(), name="buffer guard")
                 control = group.create_task(self._control.run(), name="control")
-                uplinks = [
-                    self._spawn(group, f"connection {name}", partial(self._run_connection, name))
-                    for name, connection in self._config.connections.items()
-                    if connection.enabled
-                ]
-                pollers = [self._spawn(group, f"bus {name}", poller.run) for name, poller in self._pollers.items()]
+                self._start_connections(self._config.connections)
+                self._start_buses(self._pollers)
                 self._announce()
+                if self._reloader is not None:
+                    self._spawn("reload", self._reloader.run)
                 await self._stop.wait()
                 notify("STOPPING=1", "STATUS=stopping")
                 log.info("stopping")
-                await _end(pollers)
+                await self._end_parts(["reload"])
+                await self._end_parts(f"bus {name}" for name in self._pollers)
                 await self._buffer.flush()
                 await self._last_delivery()
-                await _end([*uplinks, control, guard, clock])
+                await self._end_parts(list(self._parts))
+                await _end([control, guard, clock])
                 await self._clock.stop()
         finally:
             await self._buffer.stop()
@@ -202,8 +220,7 @@ class Daemon:
     def _new_buffer(self) -> Buffer:
         config = self._config
         path = Path(config.buffer.path) if config.buffer.path else self._places.state / "buffer.db"
-        max_age = {name: float(connection.max_age) for name, connection in config.connections.items()}
-        return Buffer(path, config.buffer, list(config.connections), boot=boot_id(), max_age=max_age)
+        return Buffer(path, config.buffer, list(config.connections), boot=boot_id(), max_age=_max_ages(config))
 
     def _announce(self) -> None:
         config = self._config
@@ -226,8 +243,25 @@ class Daemon:
         except TimeoutError:
             log.info("some readings are still undelivered; they are in the buffer and go out at the next start")
 
-    def _spawn(self, group: asyncio.TaskGroup, name: str, run: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        return group.create_task(self._supervise(name, run), name=name)
+    def _start_buses(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._spawn(f"bus {name}", self._pollers[name].run)
+
+    def _start_connections(self, names: Iterable[str]) -> None:
+        for name in names:
+            connection = self._config.connections.get(name)
+            if connection is not None and connection.enabled:
+                self._spawn(f"connection {name}", partial(self._run_connection, name))
+
+    def _spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        self._parts[name] = self._group.create_task(self._supervise(name, run), name=name)
+
+    async def _end_parts(self, names: Iterable[str]) -> None:
+        """End those of the parts that run, all at once, and forget what they suffered."""
+        names = list(names)
+        await _end([task for name in names if (task := self._parts.pop(name, None)) is not None])
+        for name in names:
+            self._faults.pop(name, None)
 
     async def _supervise(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Keep one part running whatever happens inside it, so that a fault in it never stops the others."""
@@ -250,6 +284,82 @@ class Daemon:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RESTART_MAX)
 
+    # -- reloading: satisfies edged.reload.Gateway ---------------------------------------------------------------
+
+    @property
+    def config(self) -> Config:
+        """What runs."""
+        return self._config
+
+    def vitals(self) -> Vitals:
+        """Which part works."""
+        parts: dict[str, Vital] = {}
+        for name, poller in self._pollers.items():
+            state = poller.state()
+            parts[f"bus {name}"] = Vital(state.health == "ok", state.last_error)
+            for one in state.devices:
+                slow = float(self._devices[one.device].every) if one.health == "starting" else 0.0
+                parts[f"device {one.device}"] = Vital(one.health == "ok", one.last_error, slow)
+        for name, forwarder in self._forwarders.items():
+            uplink = forwarder.state()
+            parts[f"connection {name}"] = Vital(uplink.connected, uplink.detail)
+        return Vitals(parts, {name: fault.detail for name, fault in self._faults.items()})
+
+    def neighbours(self, touched: Touched) -> frozenset[str]:
+        """All that may suffer from a change of `touched`: on a bus that is opened anew, every device."""
+        beneath = {name for bus in touched.buses for name in self._config.devices_on(bus)}
+        return frozenset(
+            [f"bus {name}" for name in touched.buses]
+            + [f"device {name}" for name in beneath | touched.devices]
+            + [f"connection {name}" for name in touched.connections]
+        )
+
+    async def adopt(self, config: Config, touched: Touched) -> None:
+        """Run `config` from now on; parts that are not touched go on undisturbed. Raises TransientError: as before.
+
+        Connections that are gone keep their place in the buffer until `settle`, so that there is a way back.
+        """
+        served = tuple(dict.fromkeys([*self._served, *config.connections]))
+        if served != self._served:
+            await self._buffer.serve(served, _max_ages(self._config) | _max_ages(config))
+            self._served = served
+        uplinks = touched.connections | {
+            name
+            for name, connection in config.connections.items()
+            if touched.announce and not connection.follows_devices
+        }
+        await self._end_parts(f"bus {name}" for name in touched.buses)
+        self._config = config
+        self._devices.clear()
+        self._devices.update(config.devices)
+        self._pipeline.renew(config.devices, touched.devices)
+        pollers = dict(self._make_pollers(touched.buses))
+        kept = {name: one for name, one in self._pollers.items() if name not in touched.buses}
+        self._pollers = {name: one for name in config.buses if (one := (kept | pollers).get(name)) is not None}
+        self._start_buses(pollers)
+        await self._end_parts(f"connection {name}" for name in uplinks)
+        for name in uplinks:
+            self._forwarders.pop(name, None)
+        self._start_connections(uplinks)
+        for name, forwarder in self._forwarders.items():
+            if touched.announce and name not in uplinks:
+                forwarder.announce()
+
+    async def settle(self) -> None:
+        """Keep readings only for the connections of the configuration that runs. Raises TransientError."""
+        self._served = tuple(self._config.connections)
+        await self._buffer.serve(self._served, _max_ages(self._config))
+
+    def hang_up(self) -> None:
+        """SIGHUP: reload."""
+        if self._reloader is None:
+            log.warning("this gateway was not started with a file, so there is nothing to reload")
+            return
+        try:
+            self._reloader.request()
+        except TransientError as exc:
+            log.info("%s", exc)
+
     # -- what people see -----------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
@@ -260,6 +370,7 @@ class Daemon:
             "pid": os.getpid(),
             "started": iso(self._started),
             "time": iso(wall_us()),
+            "config": self._reloader.state() if self._reloader else None,
             "clock": asdict(self._clock.state()),
             "buffer": asdict(self._buffer.stats()),
             "buses": [asdict(poller.state()) for poller in self._pollers.values()],
@@ -276,6 +387,10 @@ class Daemon:
         return [replace(one, samples=[self._pipeline.compute(sample) for sample in one.samples]) for one in results]
 
 
+def _max_ages(config: Config) -> dict[str, float]:
+    return {name: float(connection.max_age) for name, connection in config.connections.items()}
+
+
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
@@ -283,17 +398,15 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
         await asyncio.wait(tasks)
 
 
-def run_daemon(config: Config, places: Places) -> None:
+def run_daemon(config: Config, places: Places, start: Start | None = None) -> None:
     """Run a gateway in this process until SIGTERM or SIGINT. Raises ConfigError if it cannot start."""
 
     async def main() -> None:
-        daemon = Daemon(config, places)
+        daemon = Daemon(config, places, start)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, daemon.stop)
-        loop.add_signal_handler(
-            signal.SIGHUP, lambda: log.warning("reloading is not supported yet; restart edged to apply a changed file")
-        )
+        loop.add_signal_handler(signal.SIGHUP, daemon.hang_up)
         await daemon.run()
 
     run_coroutine(main())

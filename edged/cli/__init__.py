@@ -22,6 +22,8 @@ EXIT_PROBLEM, EXIT_CONFIG, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS = {
     "run": ("edged.cli.run", "Run the gateway (what the systemd service does)."),
     "check": ("edged.cli.check", "Check a configuration and say everything that is wrong with it."),
+    "reload": ("edged.cli.reload", "Apply a changed configuration to the running gateway, and go back if it fails."),
+    "config": ("edged.cli.config", "Look at the configurations that were applied, compare them, go back to one."),
     "schema": ("edged.cli.check", "Print the JSON Schema of the configuration, for editors."),
     "status": ("edged.cli.live", "Show what the running gateway is doing."),
     "tail": ("edged.cli.live", "Show readings as they come."),

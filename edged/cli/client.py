@@ -42,9 +42,9 @@ def call(path: Path, target: str, *, method: str = "GET", timeout: float = 60) -
     return record
 
 
-def lines(path: Path, target: str) -> Iterator[bytes]:
+def lines(path: Path, target: str, *, method: str = "GET") -> Iterator[bytes]:
     """The lines of an endless answer. Raises NoDaemonError."""
-    with closing(_open(path, "GET", target, None)) as connection:
+    with closing(_open(path, method, target, None)) as connection:
         try:
             yield from connection.getresponse()
         except (OSError, http.client.HTTPException) as exc:

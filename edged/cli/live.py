@@ -82,6 +82,7 @@ def render_status(record: Mapping[str, Any]) -> str:
     """The status as a page of text."""
     up = _ago(record["started"], record["time"])
     parts = [f"gateway {record['gateway']}, edged {record['version']}, pid {record['pid']}, up {up}"]
+    parts += _config_lines(record.get("config"))
     parts += _clock_lines(record["clock"], record["time"])
     for bus in record["buses"]:
         parts += ["", *_bus_lines(bus)]
@@ -93,6 +94,21 @@ def render_status(record: Mapping[str, Any]) -> str:
         for name, fault in record["faults"].items()
     ]
     return "\n".join(parts)
+
+
+def _config_lines(config: Mapping[str, Any] | None) -> Iterable[str]:
+    """Nothing while the gateway runs what the file says, and for good."""
+    if not config:
+        return
+    if config["running"] != "file":
+        number = f", number {config['entry']}" if config["entry"] else ""
+        yield f"NOT running what {config['file']} says, but the last good configuration{number}"
+    if config["problem"]:
+        yield f"  {config['problem']}"
+    if config["restart_needed"]:
+        yield f"waiting for a restart: {', '.join(config['restart_needed'])}"
+    if config["watching"]:
+        yield f"a new configuration is being watched for {config['watching']:.0f} s more"
 
 
 def _clock_lines(clock: Mapping[str, Any], time: str) -> Iterable[str]:

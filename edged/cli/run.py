@@ -16,23 +16,29 @@ import click
     show_default=True,
     help="How much to tell on standard error.",
 )
-def run(config: str | None, state: str | None, socket: str | None, log_level: str) -> None:
+@click.option("--strict", is_flag=True, help="Do not start with the last good configuration when the file is broken.")
+def run(config: str | None, state: str | None, socket: str | None, log_level: str, strict: bool) -> None:  # click's way
     """Run the gateway (what the systemd service does).
 
     CONFIG is the YAML file; without it $EDGED_CONFIG or /etc/edged/edged.yaml. Ends in good order on SIGTERM or Ctrl-C:
-    what was read is made durable first.
+    what was read is made durable first. SIGHUP reloads the configuration, as `edged reload` does.
+
+    When the file has errors, or is one that a reload had to roll back, the last good configuration is used, and log and
+    status say so; --strict refuses to start then.
     """
     from edged import logs, paths  # `edged --help` must not pay for the daemon
-    from edged.config.compiled import load_compiled
     from edged.daemon import Places, run_daemon
+    from edged.reload import choose
 
     logs.set_up(log_level)
     file = paths.config_path(config)
     folder = paths.state_dir(state)
-    loaded = load_compiled(file, folder / "cache")
+    start = choose(file, folder, strict=strict)
+    loaded = start.compiled.config
     places = Places(
         config_dir=file.resolve().parent,
         state=folder,
+        config=file,
         socket=paths.socket_path(socket or loaded.control.socket or None),
     )
-    run_daemon(loaded, places)
+    run_daemon(loaded, places, start)

@@ -163,3 +163,6 @@ class ConnectionConfig:
     max_age: Duration = Duration(0)
     """Give up readings that are older than this before this connection could take them, and count them as expired; 0
     keeps them. Other connections still get them."""
+
+    follows_devices: ClassVar[bool] = False
+    """Whether its link's `announce` tells of devices that changed, so that a reload need not connect anew for that."""

@@ -112,6 +112,13 @@ class ControlConfig:
 
     socket: str = ""
     """Its path. Without it: `edged.sock` in the runtime directory (/run/edged under systemd)."""
+    watch: Duration = Duration(60)
+    """How long a reload watches what it changed before the new configuration counts as good. What worked before and
+    does not come up in that time is rolled back."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.watch <= 86_400:  # noqa: PLR2004  # the range stated in the message
+            raise ValueError("`watch` must lie between 1s and 1d")
 
 
 @dataclass(frozen=True, kw_only=True)

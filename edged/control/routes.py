@@ -5,6 +5,8 @@ GET  /v1/tail           live samples, one JSON object a line, until the client g
 POST /v1/read/DEVICE    poll a device once, out of turn (JSON)
 GET  /v1/buffer/export  stored samples, one JSON object a line; ?from=&to=&device= choose (microseconds since 1970)
 GET  /v1/buffer/ACTION  stats, verify, letters (JSON)
+GET  /v1/reload         what a reload would change (JSON)
+POST /v1/reload         reload; what happens, one JSON object a line; ?watch=SECONDS&keep=1
 POST /v1/buffer/ACTION  retry, purge, replay, repair, vacuum (JSON); ?connection=&id=&from=&to=&device=
 """
 
@@ -22,6 +24,7 @@ from edged.buffer import service
 from edged.buffer.log import Buffer
 from edged.errors import EdgedError
 from edged.hub import Hub
+from edged.reload import Reloader, Run
 
 from .records import poll_record, sample_record
 
@@ -35,6 +38,7 @@ class ControlApi:
     """Raises KeyError for an unknown device, EdgedError when it fails."""
     hub: Hub
     buffer: Callable[[], Buffer] | None = None
+    reloader: Reloader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Reply(NamedTuple):
     body: AsyncIterator[bytes]
 
 
+_NO_FILE = "this gateway was not started with a file, so there is nothing to reload"
 Handler = Callable[[ControlApi, Ask], Awaitable[Reply]]
 
 
@@ -163,10 +168,38 @@ async def _export(buffer: Buffer, options: service.Options) -> AsyncIterator[byt
         yield orjson.dumps({"error": str(exc)}, option=orjson.OPT_APPEND_NEWLINE)
 
 
+async def _reload_preview(api: ControlApi, _ask: Ask) -> Reply:
+    if api.reloader is None:
+        return bad(404, _NO_FILE)
+    try:
+        return good(await api.reloader.preview())
+    except EdgedError as exc:
+        return bad(409, exc)
+
+
+async def _reload(api: ControlApi, ask: Ask) -> Reply:
+    if api.reloader is None:
+        return bad(404, _NO_FILE)
+    watch = next(iter(ask.options.get("watch", ())), "")
+    if watch and not watch.isdecimal():
+        return bad(400, f"`watch` is a whole number of seconds, not {watch!r}")
+    try:
+        return stream(_events(api.reloader.request(watch=float(watch) if watch else None, keep="keep" in ask.options)))
+    except EdgedError as exc:
+        return bad(409, exc)
+
+
+async def _events(run: Run) -> AsyncIterator[bytes]:
+    async for event in run.follow():
+        yield orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+
+
 ROUTES: Mapping[tuple[str, str], Handler] = {
     ("GET", "/v1/status"): _status,
     ("GET", "/v1/tail"): _tail,
     ("POST", "/v1/read/*"): _read,
+    ("GET", "/v1/reload"): _reload_preview,
+    ("POST", "/v1/reload"): _reload,
     ("GET", "/v1/buffer/export"): _buffer_export,
     ("GET", "/v1/buffer/*"): _buffer,
     ("POST", "/v1/buffer/*"): _buffer_change,

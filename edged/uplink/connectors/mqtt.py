@@ -83,6 +83,7 @@ class MqttConnection(ConnectionConfig):
     """An MQTT broker that receives the readings as JSON."""
 
     __pydantic_config__: ClassVar = STRICT
+    follows_devices: ClassVar[bool] = True
 
     url: str
     """The broker: `mqtt://host`, `mqtts://host` (TLS), `ws://host/path` or `wss://host/path`, with `:port` if it is not
@@ -266,26 +267,33 @@ class Announcements:
         """Raises ConfigError if a topic cannot be made."""
         self._connection = context.name
         self._gateway = context.gateway
+        self._devices = context.devices
         self._clock_trusted = context.clock_trusted
-        names = _names(context)
-        by_topic: dict[str, dict[str, DeviceConfig]] = {}
+        self._template = config.metadata_topic
+        self._names = _names(context)
         try:
-            self._status_topic = fill(config.status_topic, names)
-            by_topic = {} if "{device}" in config.metadata_topic else {fill(config.metadata_topic, names): {}}
-            for device, settings in context.devices.items():
-                if not settings.enabled:
-                    continue
-                topic = fill(config.metadata_topic, {**names, "device": device})
-                by_topic.setdefault(topic, {})[device] = settings
+            self._status_topic = fill(config.status_topic, self._names)
+            self._by_topic()
         except ValueError as exc:
             raise ConfigError(f"connection {context.name}: {exc}") from exc
-        self._metadata = [
-            Message(topic, metadata(context.gateway, devices), retain=True) for topic, devices in by_topic.items()
-        ]
+
+    def _by_topic(self) -> dict[str, dict[str, DeviceConfig]]:
+        """The devices of this moment: a reload may have changed them. Raises ValueError if a topic cannot be made."""
+        template, names = self._template, self._names
+        by_topic: dict[str, dict[str, DeviceConfig]] = {}
+        if "{device}" not in template:
+            by_topic[fill(template, names)] = {}
+        for device, settings in self._devices.items():
+            if settings.enabled:
+                by_topic.setdefault(fill(template, {**names, "device": device}), {})[device] = settings
+        return by_topic
 
     def greeting(self, epoch: str, time: int) -> tuple[Message, ...]:
         """What to say when a session is open."""
-        return self._status("online", "connected", epoch, time), *self._metadata
+        metadata_messages = [
+            Message(topic, metadata(self._gateway, devices), retain=True) for topic, devices in self._by_topic().items()
+        ]
+        return self._status("online", "connected", epoch, time), *metadata_messages
 
     def will(self, epoch: str, time: int) -> Message:
         """What the broker is to say when the session breaks."""

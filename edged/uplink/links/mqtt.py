@@ -203,9 +203,9 @@ class MqttLink:
         return await session.deliver(message)
 
     async def announce(self) -> None:
-        """Publish the status again."""
-        status, *_ = self._announcer.greeting(self._epoch, wall_us())
-        await self.send(status)
+        """Publish status and metadata again, one message after the other."""
+        for message in self._announcer.greeting(self._epoch, wall_us()):
+            await self.send(message)
 
     async def lost(self) -> str:
         """Wait until the session has ended; returns why."""
