@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from edged.media import Frame, FrameNote, FrameRing
 
 __all__ = [
-    "ALL_GOOD", "GOOD", "STRICT", "Adapter", "Annotates", "Bus", "BusConfig", "ConfigError", "DeviceConfig", "Duration",
-    "EdgedError", "Explains", "Job", "LinearMap", "Name", "PermanentError", "Plan", "PlanRequest", "PointConfig", "PollResult",
-    "Quality", "RawRead", "Reading", "Reason", "Sample", "Secret", "Simulator", "Size", "Step", "Traced", "TransientError", "Value",
-    "adapter_names", "bad", "load_adapter",
+    "ALL_GOOD", "GOOD", "STRICT", "Adapter", "Annotates", "Bus", "BusConfig", "ConfigError", "DeviceConfig",
+    "Duration", "EdgedError", "Explains", "Job", "LinearMap", "Name", "PermanentError", "Plan", "PlanRequest",
+    "PointConfig", "PollResult", "Prober", "Quality", "RawAnswer", "RawRead", "RawRequest", "Reading", "Reason",
+    "Sample", "Secret", "Simulator", "Size", "Step", "Traced", "TransientError", "Value", "adapter_names", "bad",
+    "load_adapter",
 ]  # fmt: skip
 
 
@@ -205,6 +206,43 @@ class Explains(Protocol):
 
     def explain(self, device: Any, point: str, raw: Sequence[RawRead]) -> Sequence[Step]:
         """The steps up to the value before scaling. `device` is an instance of `device_config`. Pure."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RawRequest:
+    """One transaction that reads what no point of the configuration need name, for `edged probe`, `find` and `scan`."""
+
+    unit: int
+    """Which device on the bus."""
+    what: str
+    """The kind of data in the protocol's words, such as `holding`; or `identification`, what it says about itself."""
+    address: int = 0
+    count: int = 1
+    timeout: float = 1.0
+    """Seconds to wait for the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """The answer to a `RawRequest`."""
+
+    words: tuple[int, ...] = ()
+    """The raw registers or bits."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """What it says about itself, by what it is."""
+
+
+@runtime_checkable
+class Prober(Protocol):
+    """What a bus may have besides: it can read what no point names."""
+
+    async def read_raw(self, request: RawRequest) -> RawAnswer:
+        """Read, and never anything but read, in one attempt.
+
+        Raises ConfigError (no such kind or address), PermanentError (the device refuses; `code` is the protocol's, if
+        it has one), TransientError (no answer, no connection, an answer that is none).
+        """
         ...
 
 

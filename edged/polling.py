@@ -17,9 +17,9 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from edged.adapter import Bus, BusConfig, Job, PollResult
+from edged.adapter import Bus, BusConfig, Job, PollResult, Prober, RawAnswer, RawRequest
 from edged.clock import mono_us, wall_us
-from edged.errors import TransientError
+from edged.errors import ConfigError, TransientError
 from edged.model import Reason, Sample, bad
 
 log = logging.getLogger("edged.bus")
@@ -174,6 +174,15 @@ class BusPoller:
             async with self._gate:
                 results.append(await self._bus.poll(job.job, raw=True))
         return results
+
+    async def read_raw(self, request: RawRequest) -> RawAnswer:
+        """Read what no point need name, between the polls. Raises what `Prober.read_raw` does."""
+        if not self._devices:
+            raise TransientError(f"{self._name} is not open yet", reason=Reason.UNREACHABLE)
+        if not isinstance(self._bus, Prober):
+            raise ConfigError(f"{self._name}: adapter {self._config.adapter} has no raw addresses to read")
+        async with self._gate:
+            return await self._bus.read_raw(request)
 
     async def _schedule_all(self) -> None:
         """Prepare every job, then put them on the grid."""

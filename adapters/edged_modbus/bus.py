@@ -10,7 +10,20 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TypeVar, cast
 from weakref import WeakSet
 
-from edged.adapter import ConfigError, Job, PermanentError, Plan, PlanRequest, PollResult, TransientError, Value
+from edged.adapter import (
+    ConfigError,
+    Duration,
+    Job,
+    Name,
+    PermanentError,
+    Plan,
+    PlanRequest,
+    PollResult,
+    RawAnswer,
+    RawRequest,
+    TransientError,
+    Value,
+)  # fmt: skip
 from edged.media import FrameRing
 
 from . import pdu
@@ -18,7 +31,7 @@ from .config import ModbusDevice
 from .job import ModbusJob
 from .link import Link
 from .pdu import DeviceFailureError, RefusedError, Request
-from .planner import Costs
+from .planner import Costs, Table
 from .point import ModbusPoint
 from .poll import Poll
 from .write import merged_words, raw_value, requests_for, requests_for_words
@@ -34,6 +47,7 @@ _SHAPES = 4096
 _IDENTITY = (
     "VendorName", "ProductCode", "MajorMinorRevision", "VendorUrl", "ProductName", "ModelName", "UserApplicationName",
 )  # fmt: skip
+IDENTIFICATION = "identification"
 _LEVELS = (1, 2, 3)
 _PAGES = 64
 """Most requests for one level of identification; a device could go on for ever."""
@@ -135,17 +149,29 @@ class ModbusBus:
         config = self._devices.get(device)
         if config is None:
             raise ConfigError(f"{self._name} has no device {device!r}")
-        objects: dict[int, bytes] = {}
         async with self._link() as link:
-            for level in _LEVELS:
-                try:
-                    await self._identify_level(link, device, config, level, objects)
-                except (PermanentError, TransientError) as exc:
-                    if objects:
-                        break  # it has told what it wants to tell
-                    kind = PermanentError if isinstance(exc, PermanentError) else TransientError
-                    raise kind(f"{device} does not identify itself: {exc}", reason=exc.reason) from exc
-        return {_object_name(number): _text(data) for number, data in sorted(objects.items())}
+            return await self._identity(link, device, config)
+
+    async def read_raw(self, request: RawRequest) -> RawAnswer:
+        """See `edged.adapter.Prober`. A device of the configuration gets the pauses that it needs."""
+        known = next(((name, one) for name, one in self._devices.items() if one.unit == request.unit), None)
+        try:
+            wanted = dataclasses.replace(
+                known[1] if known else ModbusDevice(bus=Name(self._name)),
+                unit=request.unit,
+                timeout=Duration(request.timeout),
+            )
+            read = None
+            if request.what != IDENTIFICATION:
+                read = pdu.read(Table(request.what), request.address, request.count)
+        except ValueError as exc:
+            raise ConfigError(f"{self._name}: {exc}") from exc
+        device = known[0] if known else f"unit {request.unit}"
+        async with self._link() as link:
+            if read is None:
+                return RawAnswer(texts=await self._identity(link, device, wanted))
+            words: Sequence[int] = await self.ask(link, device, wanted, cast("Request[Sequence[int]]", read))
+            return RawAnswer(tuple(map(int, words)))
 
     async def close(self) -> None:
         """See `edged.adapter.Bus`."""
@@ -213,6 +239,18 @@ class ModbusBus:
             else:
                 return None
         return refused
+
+    async def _identity(self, link: Link, device: str, config: ModbusDevice) -> dict[str, str]:
+        objects: dict[int, bytes] = {}
+        for level in _LEVELS:
+            try:
+                await self._identify_level(link, device, config, level, objects)
+            except (PermanentError, TransientError) as exc:
+                if objects:
+                    break  # it has told what it wants to tell
+                kind = PermanentError if isinstance(exc, PermanentError) else TransientError
+                raise kind(f"{device} does not identify itself: {exc}", reason=exc.reason) from exc
+        return {_object_name(number): _text(data) for number, data in sorted(objects.items())}
 
     async def _identify_level(
         self, link: Link, device: str, config: ModbusDevice, level: int, objects: dict[int, bytes]
