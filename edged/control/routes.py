@@ -3,6 +3,7 @@
 GET  /v1/status         what the daemon is doing (JSON)
 GET  /v1/tail           live samples, one JSON object a line, until the client goes; ?device=NAME filters
 POST /v1/read/DEVICE    poll a device once, out of turn (JSON)
+POST /v1/probe/BUS      read raw addresses of a unit (JSON); ?unit=&what=holding&address=&count=&timeout=
 GET  /v1/buffer/export  stored samples, one JSON object a line; ?from=&to=&device= choose (microseconds since 1970)
 GET  /v1/buffer/ACTION  stats, verify, letters (JSON)
 GET  /v1/reload         what a reload would change (JSON)
@@ -22,10 +23,11 @@ import orjson
 from edged.adapter import PollResult
 from edged.buffer import service
 from edged.buffer.log import Buffer
-from edged.errors import EdgedError
+from edged.errors import ConfigError, EdgedError
 from edged.hub import Hub
 from edged.reload import Reloader, Run
 
+from . import probe as raw
 from .records import poll_record, sample_record
 
 
@@ -38,6 +40,7 @@ class ControlApi:
     """Raises KeyError for an unknown device, EdgedError when it fails."""
     hub: Hub
     buffer: Callable[[], Buffer] | None = None
+    probe: raw.Probe | None = None
     reloader: Reloader | None = None
 
 
@@ -116,6 +119,20 @@ async def _read(api: ControlApi, ask: Ask) -> Reply:
     except EdgedError as exc:
         return bad(502, exc)
     return good([poll_record(result) for result in results])
+
+
+async def _probe(api: ControlApi, ask: Ask) -> Reply:
+    (bus,) = ask.parts
+    if api.probe is None:
+        return bad(404, "there is no POST /v1/probe")
+    try:
+        return good(await raw.answer(api.probe, bus, raw.request_from(ask.options)))
+    except KeyError:
+        return bad(404, f"the gateway has no open bus {bus!r}")
+    except ValueError as exc:
+        return bad(400, exc)
+    except ConfigError as exc:
+        return bad(409, exc)
 
 
 async def _tail(api: ControlApi, ask: Ask) -> Reply:
@@ -198,6 +215,7 @@ ROUTES: Mapping[tuple[str, str], Handler] = {
     ("GET", "/v1/status"): _status,
     ("GET", "/v1/tail"): _tail,
     ("POST", "/v1/read/*"): _read,
+    ("POST", "/v1/probe/*"): _probe,
     ("GET", "/v1/reload"): _reload_preview,
     ("POST", "/v1/reload"): _reload,
     ("GET", "/v1/buffer/export"): _buffer_export,
