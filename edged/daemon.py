@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from edged import __version__
-from edged.adapter import Bus, PollResult, load_adapter
+from edged.adapter import Bus, PollResult, RawAnswer, RawRequest, load_adapter
 from edged.buffer.log import Buffer
 from edged.clock import boot_id, iso, mono_us, wall_us
 from edged.config.base import DeviceConfig
@@ -99,7 +99,7 @@ class Daemon:
         self._reloader: Reloader | None = None
         if start is not None and places.config is not None:
             self._reloader = Reloader(self, places.config, places.state, start)
-        api = ControlApi(self.status, self._read, self._hub, lambda: self._buffer, self._reloader)
+        api = ControlApi(self.status, self._read, self._hub, lambda: self._buffer, self._reloader, self._probe)
         self._control = ControlServer(places.socket, api)
         self._faults: dict[str, Fault] = {}
 
@@ -377,6 +377,9 @@ class Daemon:
             "connections": {name: asdict(forwarder.state()) for name, forwarder in self._forwarders.items()},
             "faults": {name: asdict(fault) for name, fault in self._faults.items()},
         }
+
+    async def _probe(self, bus: str, request: RawRequest) -> RawAnswer:
+        return await self._pollers[bus].read_raw(request)
 
     async def _read(self, device: str) -> list[PollResult]:
         config = self._config.devices[device]

@@ -40,8 +40,8 @@ class ControlApi:
     """Raises KeyError for an unknown device, EdgedError when it fails."""
     hub: Hub
     buffer: Callable[[], Buffer] | None = None
-    probe: raw.Probe | None = None
     reloader: Reloader | None = None
+    probe: raw.Probe | None = None
 
 
 @dataclass(frozen=True, slots=True)
