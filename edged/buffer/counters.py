@@ -87,7 +87,7 @@ class Account:
 
     def state(self) -> CursorState:
         """The cursor as it is now."""
-        return CursorState(self.cursor.low, self.cursor.islands, dict(self.lanes))
+        return CursorState(self.cursor.low, self.cursor.islands, dict(self.lanes), self.ahead.low)
 
     def missing(self, first: int, last: int, *, priority: bool) -> list[Span]:
         """The parts of first..last, all of one row, that are not settled. `priority`: whether the row has it."""

@@ -24,6 +24,8 @@ class CursorState:
     """Ranges beyond `low` that are settled too: ascending, disjoint, not adjacent."""
     lanes: Mapping[str, int] = field(default_factory=dict)
     """Lane → the highest seq settled on it."""
+    ahead: int = 0
+    """All samples with priority up to this seq are settled."""
 
 
 class Intervals:

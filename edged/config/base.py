@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from edged.config.types import Duration, Name
 
@@ -59,6 +59,8 @@ class PointConfig:
     """Suppress changes smaller than this: a number in the point's unit, or a percentage of the last value, `1%`."""
     heartbeat: Duration = Duration(900)
     """With a deadband: send a steady value at least this often."""
+    priority: Literal["normal", "high"] = "normal"
+    """`high`, for alarms: its readings go ahead of all others, and changes do not wait for the buffer's next flush."""
     writable: bool = False
     """Whether commands may write it."""
 

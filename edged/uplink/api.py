@@ -18,10 +18,16 @@ from edged.model import Sample
 
 
 class Lane(StrEnum):
-    """Two ways up: fresh readings, and what an outage left behind, oldest first."""
+    """The ways up, side by side. Each keeps its own order and proves its own completeness."""
 
+    PRIORITY = "priority"
+    """Readings of points with `priority: high`, ahead of all others."""
     LIVE = "live"
+    """Fresh readings; with strict order, all of them."""
     HISTORICAL = "historical"
+    """What an outage left behind, oldest first."""
+    REPLAY = "replay"
+    """What a person had sent once more. The messages call it historical, and a replay."""
 
 
 class Verdict(StrEnum):
@@ -67,6 +73,8 @@ class Pacing:
     """The largest share of the window that the historical lane may use; the live lane has the rest."""
     retry_max: float = 30.0
     """The longest pause before the next attempt to connect, seconds."""
+    strict: bool = False
+    """Everything on one lane, in the order in which it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,10 @@ class Chunk:
     """That of the batch. The forwarder sees to it."""
     replay: bool = False
     """Whether a person had it sent once more: the message says so, and that it is historical."""
+    priority: bool = False
+    """Whether its points have priority. The forwarder sees to it."""
+    since: int = 0
+    """On the priority lane: from here on to `first` all others are settled or on their way. Otherwise 0."""
 
     @property
     def last(self) -> int:

@@ -9,33 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import partial
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from edged.buffer.cursor import Intervals
+from edged.buffer.batch import Batch
+from edged.buffer.cursor import CursorState, Intervals, Span
 from edged.buffer.log import Buffer
 from edged.clock import boot_id, iso, mono_us
 from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
-from edged.uplink.api import (
-    ENDED,
-    NO_SUBSCRIBER,
-    TOO_LARGE,
-    Chunk,
-    Encoder,
-    Envelope,
-    Lane,
-    Link,
-    Message,
-    Outcome,
-    Verdict,
-)
-from edged.uplink.lanes import Chain, Route, halves, plan
-from edged.uplink.state import Counters, ForwarderState, LaneState, Story
-from edged.uplink.suspicion import Suspicion
-from edged.uplink.window import Window
+from edged.uplink.api import Chunk, Encoder, Lane, Link
+from edged.uplink.delivery import Delivery, Session
+from edged.uplink.lanes import Chain, Route, plan, plan_beside, plan_strict
+from edged.uplink.pace import Pace
+from edged.uplink.state import ForwarderState, LaneState, Story
+from edged.uplink.window import Window, background_slots
 from edged.wallclock import Clock
 
 log = logging.getLogger("edged.uplink")
@@ -50,20 +40,6 @@ _READ_AGAIN = 1.0
 """Seconds to wait when the buffer cannot be read."""
 _LAST_WORD = 1.0
 """Seconds that a stop waits for messages in flight."""
-_REFUSALS = 60
-"""So many refusals in a row are not the messages' fault: from then on only one message per pause is tried."""
-
-
-@dataclass(slots=True)
-class _Session:
-    """What lasts as long as one session."""
-
-    window: Window
-    routes: dict[Lane, Route]
-    group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    skipped: dict[Lane, Chunk] = field(default_factory=dict)
-    """What a lane has set aside under suspicion."""
 
 
 class Forwarder:
@@ -79,17 +55,14 @@ class Forwarder:
         self._retry_max = link.pacing.retry_max
         self._backoff = wait_random_exponential(multiplier=1, max=self._retry_max)
         self._story = Story(name, self._pending, self._retry_max)
-        self._counters = Counters()
-        self._suspicion = Suspicion()
-        self._chains: dict[Lane, Chain] = {}
-        self._session: _Session | None = None
-        self._progress = asyncio.Event()
+        self._delivery = Delivery(name, encoder, link, buffer, clock, self._story)
+        self._session: Session | None = None
 
     # -- what people see -------------------------------------------------------------------------------------------
 
     def state(self) -> ForwarderState:
         """How the connection is doing."""
-        session, counters, story = self._session, self._counters, self._story
+        session, counters, story = self._session, self._delivery.counters, self._story
         routes = session.routes if session else {}
         return ForwarderState(
             connected=story.connected,
@@ -106,7 +79,11 @@ class Forwarder:
             rejected=counters.rejected,
             unheard=counters.unheard,
             last_rejection=counters.last_rejection,
-            lanes={lane.value: LaneState(self._chains[lane].last, route.through) for lane, route in routes.items()},
+            lanes={
+                lane.value: LaneState(self._delivery.chains[lane].last, route.through)
+                for lane, route in routes.items()
+                if not route.target or self._delivery.chains[lane].last
+            },
         )
 
     def _pending(self) -> int:
@@ -117,8 +94,8 @@ class Forwarder:
         """Wait until everything that is in the buffer now is settled."""
         head = self._buffer.head
         while self._buffer.cursor(self._name).low < head:
-            self._progress.clear()
-            await self._progress.wait()
+            self._delivery.progress.clear()
+            await self._delivery.progress.wait()
 
     # -- one session after the other -------------------------------------------------------------------------------
 
@@ -176,22 +153,30 @@ class Forwarder:
                 await self._last_word(session)
         raise TransientError(why)
 
-    async def _begin(self) -> _Session:
+    async def _begin(self) -> Session:
+        delivery, pacing, size = self._delivery, self._link.pacing, self._link.window
         cursor = self._buffer.cursor(self._name)
-        if not self._chains:
-            self._chains = {lane: Chain(cursor.lanes.get(lane, 0)) for lane in Lane}
-        settled = Intervals(cursor.low, cursor.islands)
+        if not delivery.chains:
+            delivery.chains = {lane: Chain(cursor.lanes.get(lane, 0)) for lane in Lane}
+        pace = Pace(background_slots(size, pacing.historical_share))
+        window = Window(size, pacing.historical_share, lambda: self._buffer.durable(self._name), pace)
+        routes = {route.lane: route for route in await self._routes(cursor)}
+        for lane, route in routes.items():
+            if not route.target or (lane is Lane.PRIORITY and delivery.chains[lane].last):
+                window.open(lane)
+            if delivery.suspicion.aroused:
+                window.be_careful(lane)
+        delivery.suspicion.aroused = False
+        return Session(window, routes)
+
+    async def _routes(self, cursor: CursorState) -> list[Route]:
+        if self._link.pacing.strict:
+            return plan_strict(cursor.low)
         head = self._buffer.head
         ends = {cursor.low, cursor.islands[-1][1] if cursor.islands else cursor.low}
         fresh = [end for end in ends if end < head and await self._is_fresh(end + 1)]
-        window = Window(self._link.window, self._link.pacing.historical_share, lambda: self._buffer.durable(self._name))
-        routes = {route.lane: route for route in plan(settled, head, fresh)}
-        for lane in routes:
-            window.open(lane)
-            if self._suspicion.aroused:
-                window.be_careful(lane)
-        self._suspicion.aroused = False
-        return _Session(window, routes)
+        ordinary = plan(Intervals(cursor.low, cursor.islands), head, fresh)
+        return [*ordinary, *plan_beside(self._name, cursor.low, cursor.ahead)]
 
     async def _is_fresh(self, seq: int) -> bool:
         """Whether the sample was taken within the last seconds."""
@@ -204,7 +189,7 @@ class Forwarder:
         sample = batches[0].samples[max(0, seq - batches[0].first)]
         return mono_us() - sample.mono < FRESH * 1e6
 
-    async def _last_word(self, session: _Session) -> None:
+    async def _last_word(self, session: Session) -> None:
         """Hear what the receiver says of the messages in flight, if it says so soon."""
         session.over.set()
         try:
@@ -249,180 +234,63 @@ class Forwarder:
 
     # -- one lane --------------------------------------------------------------------------------------------------
 
-    async def _run_lane(self, session: _Session, route: Route) -> None:
+    async def _run_lane(self, session: Session, route: Route) -> None:
         """Start the lane's messages, in order, as the window allows."""
         lane, window = route.lane, session.window
-        async for chunk in self._chunks(route):
+        async for chunk in self._chunks(session, route):
+            window.open(lane)
             todo = [chunk]
             while todo:
                 piece = todo.pop(0)
-                if piece.first == piece.last == self._suspicion.aside:
+                if piece.first == piece.last == self._delivery.suspicion.aside:
                     session.skipped[lane] = piece
                     continue
                 await window.take(lane)
-                message = self._encode(lane, piece, todo)
-                if message is None:
+                given_up = not self._missing(piece)(piece.first, piece.last)  # while it waited for its turn
+                if given_up or not self._delivery.start(session, lane, piece, todo):
                     window.give_back(lane)
-                    continue
-                self._chains[lane].add(piece.last)
-                name = f"{self._name} {lane} {piece.last}"
-                session.group.create_task(self._deliver(session, lane, piece, message), name=name)
         window.close(lane)
         log.info("%s: everything left over from the outage is on its way", self._name)
 
-    async def _chunks(self, route: Route) -> AsyncIterator[Chunk]:
+    async def _chunks(self, session: Session, route: Route) -> AsyncIterator[Chunk]:
         """What the lane has to send; waits for more where the lane has no end."""
-        buffer, after = self._buffer, route.after
-        while route.through is None or after < route.through:
+        buffer = self._buffer
+        while route.through is None or route.reached < route.through:
             head = buffer.head
             try:
-                batches = await buffer.read(after, through=route.through, max_readings=_PAGE)
+                batches = await buffer.read(
+                    route.reached, through=route.through, max_readings=_PAGE, target=route.target
+                )
             except TransientError as exc:
                 self._story.warn_once(str(exc))
                 await asyncio.sleep(_READ_AGAIN)
                 continue
             for batch in batches:
-                if self._clock:
-                    await self._clock.ready(batch.boot)
-                for chunk in self._encoder.split(batch):
-                    whole = chunk if chunk.boot == batch.boot else replace(chunk, boot=batch.boot)
-                    for piece in route.unsettled(whole):
+                if route.takes(batch):
+                    async for piece in self._pieces(route, batch):
                         yield piece
-            if batches:
-                after = batches[-1].last
-            elif after < head:
-                after = head  # what was there has been given up to make room
-            else:
-                await buffer.wait_beyond(after)
+                elif batch.priority:
+                    buffer.pass_over(self._name, batch.first, batch.last)
+                    self._delivery.progress.set()
+                route.reached = batch.last
+            if not batches and route.reached < head:
+                route.reached = head  # what was there has been given up to make room, or is for another lane
+            elif not batches:
+                if route.target and route.lane is not Lane.PRIORITY:
+                    session.window.rest(route.lane)
+                await buffer.wait_beyond(route.reached)
 
-    def _encode(self, lane: Lane, piece: Chunk, rest: list[Chunk]) -> Message | None:
-        """The message, or None: then its halves are put before the rest, or a single sample into the dead letters."""
-        envelope = Envelope(self._buffer.epoch, piece.last, self._chains[lane].before(piece.first), lane)
-        reason, detail = TOO_LARGE, "a single sample is larger than the receiver takes"
-        try:
-            message = self._encoder.encode(self._with_right_times(piece), envelope)
-            if len(message.payload) <= self._suspicion.limit and self._link.fits(message):
-                return message
-        except PermanentError as exc:
-            reason, detail = exc.reason, str(exc)
-        if len(piece.samples) > 1:
-            rest[:0] = halves(piece)
-        else:
-            self._reject(lane, piece, reason, detail)
-        return None
+    async def _pieces(self, route: Route, batch: Batch) -> AsyncIterator[Chunk]:
+        """The parts of a batch that are not settled."""
+        if self._clock:
+            await self._clock.ready(batch.boot)
+        since = max(route.reached, route.after) + 1 if route.target and batch.priority else 0
+        for chunk in self._encoder.split(batch):
+            whole = replace(chunk, boot=batch.boot, priority=batch.priority)
+            for piece in route.unsettled(whole, self._missing(whole)):
+                yield replace(piece, since=since) if since else piece
+                since = piece.last + 1 if since else 0
 
-    def _with_right_times(self, piece: Chunk) -> Chunk:
-        """As late as possible, so that what waits for its turn profits from a clock that is set meanwhile."""
-        if self._clock is None:
-            return piece
-        samples = self._clock.settled(piece.samples, piece.boot)
-        return piece if samples is piece.samples else replace(piece, samples=samples)
-
-    # -- one message -----------------------------------------------------------------------------------------------
-
-    async def _deliver(self, session: _Session, lane: Lane, piece: Chunk, message: Message) -> None:
-        """Send one message until there is a verdict or the session is over."""
-        alone = session.window.alone(lane)
-        try:
-            outcome = await self._send(session, message)
-            if outcome.verdict is Verdict.RETRY:
-                self._chains[lane].drop(piece.last)
-                self._suspicion.died(piece, len(message.payload), outcome.reason, alone=alone)
-                return
-            session.window.trust(lane)
-            if outcome.verdict is Verdict.DELIVERED:
-                self._delivered(session, lane, piece, outcome)
-            elif outcome.reason == TOO_LARGE and len(piece.samples) > 1:
-                await self._divide(session, lane, piece, message)
-            else:
-                self._chains[lane].drop(piece.last)
-                self._reject(lane, piece, outcome.reason, f"{outcome.detail}: {message.topic}")
-                await self._slow_down(session, lane)
-        finally:
-            session.window.give_back(lane)
-
-    async def _send(self, session: _Session, message: Message) -> Outcome:
-        """The receiver's final word in this session: a RETRY only when the session is over."""
-        pause = 1.0
-        while True:
-            outcome = await self._link.send(message)
-            if outcome.verdict is not Verdict.RETRY or outcome.reason in ENDED:
-                return outcome
-            self._counters.retried += 1
-            self._story.warn_once(f"the receiver does not take a message now ({outcome.detail}); trying again")
-            try:
-                async with asyncio.timeout(random.uniform(0, min(pause, self._retry_max))):  # noqa: S311  # no secret
-                    await session.over.wait()
-            except TimeoutError:
-                pause *= 2
-            else:
-                return outcome
-
-    async def _divide(self, session: _Session, lane: Lane, piece: Chunk, message: Message) -> None:
-        """The receiver found the message too large: send its parts, in the same slot. Later ones are cut beforehand."""
-        self._suspicion.learn_limit(len(message.payload))
-        self._chains[lane].drop(piece.last)
-        todo = list(halves(piece))
-        while todo:
-            part = todo.pop(0)
-            smaller = self._encode(lane, part, todo)
-            if smaller is None:
-                continue
-            self._chains[lane].add(part.last)
-            outcome = await self._send(session, smaller)
-            if outcome.verdict is Verdict.DELIVERED:
-                self._delivered(session, lane, part, outcome)
-                continue
-            self._chains[lane].drop(part.last)
-            if outcome.verdict is Verdict.RETRY:
-                return
-            if outcome.reason == TOO_LARGE and len(part.samples) > 1:
-                self._suspicion.learn_limit(len(smaller.payload))
-                todo[:0] = halves(part)
-            else:
-                self._reject(lane, part, outcome.reason, f"{outcome.detail}: {smaller.topic}")
-
-    def _delivered(self, session: _Session, lane: Lane, piece: Chunk, outcome: Outcome) -> None:
-        self._settle(lane, piece, "delivered")
-        counters = self._counters
-        counters.delivered += 1
-        counters.readings += piece.readings
-        counters.refused_in_a_row = 0
-        if outcome.reason == NO_SUBSCRIBER:
-            counters.unheard += 1
-            self._story.warn_once("the receiver accepts messages, but says that nobody subscribes to them")
-        skipped = session.skipped.get(lane)
-        if skipped is not None and skipped.last < piece.first:
-            del session.skipped[lane]
-            self._suspicion.convicted()
-            self._reject(lane, skipped, "poison", "the receiver ends the session over it, but takes the next one")
-
-    def _reject(self, lane: Lane, piece: Chunk, reason: str, detail: str) -> None:
-        """To the dead letters, so that the others can go on."""
-        self._settle(lane, piece, "dead", reason, detail)
-        counters = self._counters
-        counters.rejected += 1
-        counters.refused_in_a_row += 1
-        counters.last_rejection = detail or reason
-        self._story.warn_once(f"a message was refused for good and went to the dead letters ({detail or reason})")
-
-    def _settle(
-        self, lane: Lane, piece: Chunk, outcome: Literal["delivered", "dead"], reason: str = "", detail: str = ""
-    ) -> None:
-        self._buffer.settle(
-            self._name, piece.first, piece.last, piece.readings, lane=lane.value, outcome=outcome, reason=reason,
-            detail=detail,
-        )  # fmt: skip
-        self._progress.set()
-
-    async def _slow_down(self, session: _Session, lane: Lane) -> None:
-        """When everything is refused, somebody must change something: do not turn all there is into dead letters."""
-        if self._counters.refused_in_a_row < _REFUSALS or session.over.is_set():
-            return
-        self._story.warn_once("every message is refused; from now on only one is tried from time to time")
-        session.window.be_careful(lane)
-        try:
-            async with asyncio.timeout(random.uniform(0.5, 1) * self._retry_max):  # noqa: S311  # spreads load
-                await session.over.wait()
-        except TimeoutError:
-            return
+    def _missing(self, chunk: Chunk) -> Callable[[int, int], list[Span]]:
+        """What tells which of a chunk's samples are not settled now."""
+        return partial(self._buffer.missing, self._name, priority=chunk.priority)

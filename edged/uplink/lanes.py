@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from edged.buffer.cursor import Intervals
+from edged.buffer.batch import PRIORITY, Batch
+from edged.buffer.cursor import Intervals, Span
 from edged.uplink.api import Chunk, Lane
 
 _REMEMBERED = 4096
@@ -47,23 +48,36 @@ class Chain:
 
 @dataclass(slots=True)
 class Route:
-    """What one lane sends in one session: everything unsettled in (after, through], in order."""
+    """What one lane sends in one session: everything of its own that is unsettled in (after, through], in order."""
 
     lane: Lane
     after: int
     through: int | None = None
     """None: without end."""
-    settled: Intervals = field(default_factory=Intervals)
-    """What was settled when the session began."""
+    target: str = ""
+    """Of the rows that it sends; empty: of those that have none."""
+    strict: bool = False
+    """Whether it sends all rows, whatever their target."""
+    reached: int = 0
+    """How far it has come in the log."""
 
-    def unsettled(self, chunk: Chunk) -> Iterator[Chunk]:
-        """The parts of a chunk that this lane has to send."""
+    def __post_init__(self) -> None:
+        self.reached = self.after
+
+    def takes(self, batch: Batch) -> bool:
+        """Whether a batch is for this lane."""
+        return self.strict or batch.target == self.target
+
+    def has_passed(self, chunk: Chunk) -> bool:
+        """Whether the chunk lies in the part of the log that this lane walks through, and has walked through."""
+        return not self.target and self.after < chunk.first and chunk.last <= self.reached
+
+    def unsettled(self, chunk: Chunk, missing: Callable[[int, int], list[Span]]) -> Iterator[Chunk]:
+        """The parts of a chunk that this lane has to send; `missing` tells what of a range is not settled."""
         last = chunk.last if self.through is None else min(chunk.last, self.through)
-        if chunk.first > self.after and last == chunk.last and chunk.first > self.settled.low and not len(self.settled):
-            yield chunk
-            return
-        for first, end in self.settled.missing(max(chunk.first, self.after + 1), last):
-            yield part(chunk, first, end)
+        first = max(chunk.first, self.after + 1)
+        for begin, end in missing(first, last) if first <= last else ():
+            yield part(chunk, begin, end)
 
 
 def part(chunk: Chunk, first: int, last: int) -> Chunk:
@@ -71,7 +85,9 @@ def part(chunk: Chunk, first: int, last: int) -> Chunk:
     if (first, last) == (chunk.first, chunk.last):
         return chunk
     samples = chunk.samples[first - chunk.first : last - chunk.first + 1]
-    return Chunk(first, samples, sum(len(sample.points) for sample in samples), chunk.boot, chunk.replay)
+    since = first if chunk.since and first > chunk.first else chunk.since
+    readings = sum(len(sample.points) for sample in samples)
+    return replace(chunk, first=first, samples=samples, readings=readings, since=since)
 
 
 def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
@@ -81,13 +97,26 @@ def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
 
 
 def plan(settled: Intervals, head: int, fresh: Sequence[int]) -> list[Route]:
-    """Who sends what in a new session.
+    """Who sends what in a new session of what has no priority and is no replay.
 
     `fresh` are the positions p, each the end of something settled, for which the sample p + 1 is fresh. The live lane
     begins at the first of them, or at `head`; the historical lane has everything before, if that is anything.
     """
     begin = min([*fresh, head])
-    routes = [Route(Lane.LIVE, begin, None, settled)]
+    routes = [Route(Lane.LIVE, begin)]
     if settled.missing(1, begin):
-        routes.append(Route(Lane.HISTORICAL, settled.low, begin, settled))
+        routes.append(Route(Lane.HISTORICAL, settled.low, begin))
     return routes
+
+
+def plan_beside(connection: str, low: int, ahead: int) -> list[Route]:
+    """Who sends what has priority, and what is sent once more. `ahead`: all up to it that has priority is settled."""
+    return [
+        Route(Lane.PRIORITY, max(low, ahead), target=PRIORITY),
+        Route(Lane.REPLAY, low, target=connection),
+    ]
+
+
+def plan_strict(low: int) -> list[Route]:
+    """One lane for everything."""
+    return [Route(Lane.LIVE, low, strict=True)]

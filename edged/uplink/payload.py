@@ -14,7 +14,7 @@ VERSION = 1
 """The `v` of every message. A receiver ignores keys that it does not know; a change it could not ignore raises this."""
 
 _DOCUMENTED: dict[str, Any] = {"use_attribute_docstrings": True}
-LaneName = Literal["live", "historical"]
+LaneName = Literal["live", "historical", "priority"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,8 @@ class Columns:
     epoch: str
     """Within one epoch of a gateway the sequence numbers never repeat. A new buffer file begins a new one."""
     lane: LaneName
-    """`live`: fresh readings. `historical`: what an outage left behind, oldest first."""
+    """`live`: fresh readings. `historical`: what an outage left behind, oldest first. `priority`: readings of points with
+    `priority: high`, ahead of the others. With `lanes: strict` all are `live`."""
     first: int
     """The sequence number of the first sample in this message."""
     seq: int
@@ -77,7 +78,8 @@ class OneSample:
     epoch: str
     """Within one epoch of a gateway the sequence numbers never repeat. A new buffer file begins a new one."""
     lane: LaneName
-    """`live`: fresh readings. `historical`: what an outage left behind, oldest first."""
+    """`live`: fresh readings. `historical`: what an outage left behind, oldest first. `priority`: readings of points with
+    `priority: high`, ahead of the others. With `lanes: strict` all are `live`."""
     seq: int
     """The sequence number of the sample: together with `epoch` the identity of the message."""
     prev: int

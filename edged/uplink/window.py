@@ -1,7 +1,8 @@
 """Who may have how many messages in flight.
 
 The window bounds what a crash can make the receiver see twice: messages under way, and those whose confirmation is not
-on the disk yet. Two lanes share it so that neither starves the other.
+on the disk yet. The lanes share it so that none starves another: what has priority finds a place kept free for it, and
+leaves one to the others; the backlog and what is sent once more have a share together.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ import asyncio
 from collections.abc import Callable
 
 from edged.uplink.api import Lane
+from edged.uplink.pace import Pace
+
+_BACKGROUND = (Lane.HISTORICAL, Lane.REPLAY)
 
 
 class Window:
     """Slots for messages in flight; the lanes wait for them in turn."""
 
-    def __init__(self, size: int, share: float, unsaved: Callable[[], int]) -> None:
-        """`unsaved` says how many confirmed messages the disk does not know of yet; they count too."""
+    def __init__(self, size: int, share: float, unsaved: Callable[[], int], pace: Pace | None = None) -> None:
+        """`share`: the largest that backlog and replays may have together; `pace` may allow them less.
+
+        `unsaved` says how many confirmed messages the disk does not know of yet; they count too.
+        """
         self.size = size
         self._unsaved = unsaved
-        self._historical = max(1, min(size - 1, round(size * share)))
+        self._share = background_slots(size, share)
+        self._pace = pace
         self._in_flight = dict.fromkeys(Lane, 0)
         self._active: set[Lane] = set()
         self._careful: set[Lane] = set()
@@ -38,11 +46,22 @@ class Window:
         """The lane has something to send: from now on it has its share."""
         self._active.add(lane)
 
+    def rest(self, lane: Lane) -> None:
+        """The lane has nothing to send for now: the others may have its share."""
+        if lane in self._active:
+            self._active.discard(lane)
+            self._changed.set()
+
     def close(self, lane: Lane) -> None:
         """The lane has nothing more to send: the others may have its share."""
         self._active.discard(lane)
         self._careful.discard(lane)
         self._changed.set()
+
+    def heard(self, now: float, took: float) -> None:
+        """A message was confirmed after so many seconds."""
+        if self._pace:
+            self._pace.heard(now, took)
 
     def be_careful(self, lane: Lane) -> None:
         """Until `trust`: nothing else is in flight beside a message of this lane."""
@@ -88,19 +107,41 @@ class Window:
             await self._changed.wait()
 
     def _free(self, lane: Lane) -> bool:
-        if self.in_flight + self._unsaved() >= self.size:
+        if self.in_flight + self._unsaved() >= self.size - self._kept_free(lane):
             return False
         if lane in self._careful:
             return self.in_flight == 0
         if any(other in self._waiting or self._in_flight[other] for other in self._careful):
             return False
+        if lane in _BACKGROUND:
+            return sum(self._in_flight[one] for one in _BACKGROUND) < self._background()
         return self._in_flight[lane] < self._cap(lane)
 
+    def _kept_free(self, lane: Lane) -> int:
+        """One slot for what has priority, as long as there may be such and none is under way."""
+        waits_for_priority = Lane.PRIORITY in self._active and not self._in_flight[Lane.PRIORITY]
+        return 1 if waits_for_priority and lane is not Lane.PRIORITY and self.size > 1 else 0
+
     def _has_turn(self, lane: Lane) -> bool:
-        """Whether no other lane waits that could go on and was not served last."""
-        return lane is not self._served or not any(self._free(other) for other in self._waiting if other is not lane)
+        """Whether no other lane waits that could go on and comes first: with priority, or not served last."""
+        others = [other for other in self._waiting if other is not lane and self._free(other)]
+        if not others:
+            return True
+        if self.size > 1 and Lane.PRIORITY in (lane, *others):
+            return lane is Lane.PRIORITY
+        return lane is not self._served
+
+    def _background(self) -> int:
+        if Lane.LIVE not in self._active:
+            return self.size
+        return min(self._share, self._pace.slots) if self._pace else self._share
 
     def _cap(self, lane: Lane) -> int:
-        if len(self._active) < len(Lane):
-            return self.size
-        return max(1, self._historical if lane is Lane.HISTORICAL else self.size - self._historical)
+        if lane is Lane.PRIORITY:
+            return max(1, self.size - 1) if self._waiting - {lane} else self.size
+        return max(1, self.size - self._share) if self._active.intersection(_BACKGROUND) else self.size
+
+
+def background_slots(size: int, share: float) -> int:
+    """How many slots of a window backlog and replays may have."""
+    return max(1, min(size - 1, round(size * share)))

@@ -141,6 +141,10 @@ class MqttConnection(ConnectionConfig):
     """How many messages may wait for the broker's word at once. After a crash at most so many are sent twice."""
     historical_share: float = 0.5
     """The largest share of the window for what an outage left behind; fresh readings have the rest."""
+    lanes: Literal["live-first", "strict"] = "live-first"
+    """`live-first`: after an outage fresh readings go at once, and the backlog beside them; those with `priority: high`
+    go ahead of all. `strict`: everything in the order in which it was read, fresh readings last, whatever its
+    priority."""
 
     def __post_init__(self) -> None:
         endpoint = Endpoint.parse(self.url)
@@ -388,7 +392,9 @@ class MqttConnector:
             window=config.window,
             max_message=config.max_message,
         )
-        pacing = Pacing(historical_share=config.historical_share, retry_max=config.retry_max)
+        pacing = Pacing(
+            historical_share=config.historical_share, retry_max=config.retry_max, strict=config.lanes == "strict"
+        )
         return MqttLink(context.name, broker, Announcements(config, context), pacing)
 
 

@@ -89,13 +89,14 @@ def test_the_lanes_together_send_exactly_what_is_not_settled_and_nothing_twice(
         first = 1
         while first <= head:
             last = min(first + sizes[first % len(sizes)] - 1, head)
-            sent += [seq for part in route.unsettled(chunk(first, last)) for seq in range(part.first, part.last + 1)]
+            parts = route.unsettled(chunk(first, last), intervals.missing)
+            sent += [seq for part in parts for seq in range(part.first, part.last + 1)]
             first = last + 1
     assert sorted(sent) == [seq for seq in range(1, head + 1) if seq not in settled]
 
 
 def test_a_chunk_that_was_cut_otherwise_before_is_trimmed() -> None:
-    route = Route(Lane.LIVE, 4, None, Intervals(4, [(7, 8)]))
-    parts = list(route.unsettled(chunk(3, 10)))
+    settled = Intervals(4, [(7, 8)])
+    parts = list(Route(Lane.LIVE, 4).unsettled(chunk(3, 10), settled.missing))
     assert [(part.first, part.last, part.readings) for part in parts] == [(5, 6, 2), (9, 10, 2)]
     assert [one.time for one in parts[1].samples] == [9, 10]
