@@ -60,10 +60,13 @@ def check_written_names(node: Mapping, path: str, report: Report) -> None:
 
 def check_rates(config: Config, nodes: Nodes, report: Report) -> None:
     """Periods that nothing can keep."""
+    fine: set[tuple[int, float]] = set()
+    """Points, by their id, and the period of a device: devices of one profile share their points."""
     for name, device in config.devices.items():
         node, path = nodes["devices", name].value, f"devices.{name}"
         _check_every(device.every, node, (), path, report)
-        for point, settings in device.points.items():
+        before = len(report.problems)
+        for point, settings in device.points.items() if (id(device.points), device.every) not in fine else ():
             keys = ("points", str(point))
             if settings.every is not None:
                 _check_every(settings.every, node, keys, f"{path}.points.{point}", report)
@@ -73,6 +76,8 @@ def check_rates(config: Config, nodes: Nodes, report: Report) -> None:
                     locate(node, (*keys, "heartbeat")), f"{path}.points.{point}.heartbeat",
                     f"is shorter than the {period} between two reads, so the deadband never holds anything back",
                 )  # fmt: skip
+        if len(report.problems) == before:
+            fine.add((id(device.points), device.every))
 
 
 def _check_every(every: Duration, node: Node, keys: tuple[str, ...], path: str, report: Report) -> None:
@@ -168,22 +173,29 @@ def check_secrets(config: Config, nodes: Nodes, report: Report, base: Path | Non
 
 
 def _secrets(config: Config) -> Iterator[tuple[str, str, tuple[str, ...], Secret]]:
+    without: set[int] = set()
     for section in ("buses", "devices", "connections"):
         for name, settings in getattr(config, section).items():
-            for keys, secret in _secrets_in(settings, ()):
+            for keys, secret in _secrets_in(settings, (), without):
                 yield section, name, keys, secret
 
 
-def _secrets_in(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Secret]]:
+def _secrets_in(value: Any, keys: tuple[str, ...], without: set[int]) -> Iterator[tuple[tuple[str, ...], Secret]]:
+    """`without` remembers, by their id, mappings that hold none: devices of one profile share their points."""
     if isinstance(value, Secret):
         if value.name or value.text:
             yield keys, value
     elif dataclasses.is_dataclass(value):
         for one in dataclasses.fields(value):
-            yield from _secrets_in(getattr(value, one.name), (*keys, one.name))
-    elif isinstance(value, MappingABC):
+            yield from _secrets_in(getattr(value, one.name), (*keys, one.name), without)
+    elif isinstance(value, MappingABC) and id(value) not in without:
+        found = False
         for key, one in value.items():
-            yield from _secrets_in(one, (*keys, str(key)))
+            for secret in _secrets_in(one, (*keys, str(key)), without):
+                found = True
+                yield secret
+        if not found:
+            without.add(id(value))
 
 
 def _text(node: Node, key: str) -> str:

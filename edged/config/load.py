@@ -7,6 +7,7 @@ Only `edged check`, `edged schema` and a cold start come here; a running daemon 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -109,6 +110,8 @@ class _Sections:
     """(section, name) → its key and its tree, profile included."""
     _adapters: dict[str, Any] = field(default_factory=dict)
     """Bus → adapter, also where the bus itself has mistakes; None where there is no such adapter."""
+    _shared: dict[tuple[Any, int], Any] = field(default_factory=dict)
+    """(device class, id of a profile's points) → these points, valid; None where they need a closer look."""
 
     def config(self) -> Config:
         """What is valid of the configuration. What is not is in the report."""
@@ -219,6 +222,8 @@ class _Sections:
                 entry.key.mark, path, "has no points: list some under `points`, or name a `profile`"
             )
             return None
+        if bus is not None and "points" not in node.entries and (known := self._of_profile(adapter, merged)):
+            return known
         if isinstance(points, Mapping):
             lint.check_written_names(points, f"{path}.points", self.reader.report)
         if bus is None:
@@ -229,7 +234,41 @@ class _Sections:
         )
         return None if bus is None else device
 
+    def _of_profile(self, adapter: Any, merged: Mapping) -> DeviceConfig | None:
+        """A device that takes the points of its profile as they are: they are validated once, and shared.
+
+        None where anything is wrong: the long way then says what.
+        """
+        target, points = adapter.device_config, merged.entries.get("points")
+        if points is None or not isinstance(points.value, Mapping):
+            return None
+        key = target, id(points)
+        try:
+            if key not in self._shared:
+                self._shared[key] = None
+                self._shared[key] = _valid_points(target, points.value)
+            if self._shared[key] is None:
+                return None
+            rest = Mapping(merged.mark, {name: one for name, one in merged.entries.items() if name != "points"})
+            device: DeviceConfig = type_adapter(target).validate_json(json.dumps(plain(rest)), strict=True)
+            return dataclasses.replace(device, points=self._shared[key])
+        except ValueError:  # pydantic's ValidationError is one
+            return None
+
     def _only_adapter(self) -> Any:
         """The adapter of a device whose bus is unknown, where there can be only one."""
         adapters = list(self._adapters.values())
         return adapters[0] if adapters and all(one is adapters[0] for one in adapters) else None
+
+
+def _valid_points(target: Any, points: Mapping) -> Any:
+    """The points of a profile as a device class wants them; None if their names need a closer look.
+
+    Raises ValidationError.
+    """
+    report = Report()
+    lint.check_written_names(points, "", report)
+    if report.problems:
+        return None
+    kind = get_type_hints(target)["points"]
+    return type_adapter(kind).validate_json(json.dumps(plain(points)), strict=True)

@@ -182,3 +182,16 @@ def test_a_broken_profile_does_not_hide_other_mistakes(tmp_path: Path) -> None:
         tmp_path, f"{HEAD}devices:\n  d: {{bus: plc, profile: mine}}\n  e: {{bus: plc, evry: 1s, points: {{}}}}\n"
     )
     assert len({problem.mark.file.name for problem in result.problems}) == 2
+
+
+def test_devices_that_take_a_profile_as_it_is_share_its_points(tmp_path: Path) -> None:
+    profile(tmp_path)
+    devices = (
+        "  a: {bus: plc, unit: 1, profile: mine}\n  b: {bus: plc, unit: 2, profile: mine, every: 2s}\n"
+        "  c: {bus: plc, unit: 3, profile: mine, points: {a: {unit: mV}}}\n"
+    )
+    config = loaded(tmp_path, f"{HEAD}devices:\n{devices}").config
+    assert config is not None
+    assert config.devices["a"].points is config.devices["b"].points
+    assert config.devices["c"].points is not config.devices["a"].points
+    assert config.devices["b"].every == 2
