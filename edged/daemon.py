@@ -36,6 +36,7 @@ from edged.model import Sample
 from edged.notify import notify
 from edged.pipeline import Pipeline
 from edged.polling import Assignment, BusPoller
+from edged.priority import Priorities
 from edged.reload import Reloader, Start, Vital, Vitals
 from edged.uplink.api import ConnectionContext
 from edged.uplink.connectors import load_connector
@@ -85,6 +86,7 @@ class Daemon:
         self._places = places
         self._hub = Hub()
         self._pipeline = Pipeline(config.devices)
+        self._priorities = Priorities(config.devices)
         self._clock = Clock(config.clock, places.state / "clock.json")
         self._stop = asyncio.Event()
         self._started = wall_us()
@@ -159,7 +161,11 @@ class Daemon:
             return
         self._buffer.count(read=read, suppressed=read - len(stored.points))
         stored = self._clock.stamp(stored)
-        self._buffer.put(stored)
+        first, others, changed = self._priorities.split(stored)
+        if first is not None:
+            self._buffer.put_first(first, at_once=changed)
+        if others is not None:
+            self._buffer.put(others)
         self._hub.publish(self._clock.shown(stored))
 
     # -- running -------------------------------------------------------------------------------------------------
@@ -333,6 +339,7 @@ class Daemon:
         self._devices.clear()
         self._devices.update(config.devices)
         self._pipeline.renew(config.devices, touched.devices)
+        self._priorities.renew(config.devices)
         pollers = dict(self._make_pollers(touched.buses))
         kept = {name: one for name, one in self._pollers.items() if name not in touched.buses}
         self._pollers = {name: one for name in config.buses if (one := (kept | pollers).get(name)) is not None}

@@ -30,7 +30,6 @@ class Parts(NamedTuple):
 class _Split:
     """How samples with these points are divided: by index."""
 
-    points: tuple[str, ...]
     first: list[int]
     others: list[int]
     first_points: tuple[str, ...]
@@ -49,6 +48,11 @@ class Priorities:
 
     def __init__(self, devices: Mapping[str, DeviceConfig]) -> None:
         self._devices: dict[str, _Device] = {}
+        self.renew(devices)
+
+    def renew(self, devices: Mapping[str, DeviceConfig]) -> None:
+        """Go on with these devices; their last values are forgotten."""
+        self._devices.clear()
         for name, device in devices.items():
             high = frozenset(str(point) for point, config in device.points.items() if config.priority == "high")
             if high:
@@ -74,7 +78,7 @@ class Priorities:
 def _divide(points: tuple[str, ...], high: frozenset[str]) -> _Split:
     first = [i for i, name in enumerate(points) if name in high]
     others = [i for i, name in enumerate(points) if name not in high]
-    return _Split(points, first, others, tuple(points[i] for i in first), tuple(points[i] for i in others))
+    return _Split(first, others, tuple(points[i] for i in first), tuple(points[i] for i in others))
 
 
 def _part(sample: Sample, indices: list[int], points: tuple[str, ...]) -> Sample:

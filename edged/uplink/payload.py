@@ -49,8 +49,8 @@ class Columns:
     epoch: str
     """Within one epoch of a gateway the sequence numbers never repeat. A new buffer file begins a new one."""
     lane: LaneName
-    """`live`: fresh readings. `historical`: what an outage left behind, oldest first. `priority`: readings of points with
-    `priority: high`, ahead of the others. With `lanes: strict` all are `live`."""
+    """`live`: fresh readings. `historical`: what an outage left behind, oldest first. `priority`: readings of points
+    with `priority: high`, ahead of the others. With `lanes: strict` all are `live`."""
     first: int
     """The sequence number of the first sample in this message."""
     seq: int
@@ -78,8 +78,8 @@ class OneSample:
     epoch: str
     """Within one epoch of a gateway the sequence numbers never repeat. A new buffer file begins a new one."""
     lane: LaneName
-    """`live`: fresh readings. `historical`: what an outage left behind, oldest first. `priority`: readings of points with
-    `priority: high`, ahead of the others. With `lanes: strict` all are `live`."""
+    """`live`: fresh readings. `historical`: what an outage left behind, oldest first. `priority`: readings of points
+    with `priority: high`, ahead of the others. With `lanes: strict` all are `live`."""
     seq: int
     """The sequence number of the sample: together with `epoch` the identity of the message."""
     prev: int
