@@ -21,6 +21,8 @@ from .serial_bus import ModbusAsciiBus, ModbusRtuBus, serial_costs
 if TYPE_CHECKING:
     from edged.media import Frame, FrameNote
 
+    from .explore import ModbusExplorer
+
 __all__ = ["ASCII", "RTU", "RTU_OVER_TCP", "TCP", "TLS", "UDP"]
 
 _USUAL_BAUDRATE = 19_200
@@ -52,6 +54,12 @@ class _Adapter:
         from .simulator import simulate  # noqa: PLC0415  # `edged run` never needs it
 
         return simulate(buses, host=host, seed=seed)
+
+    def explorer(self) -> ModbusExplorer:
+        """What is known of unknown devices, for the commands that look at them."""
+        from .explore import ModbusExplorer  # noqa: PLC0415  # likewise
+
+        return ModbusExplorer()
 
     def annotate(self, config: Any, pieces: Sequence[Frame]) -> Sequence[FrameNote]:
         """See `edged.adapter.Annotates`."""

@@ -1,0 +1,335 @@
+"""What the commands that look at unknown devices share: the way to a bus, and reading all of a device.
+
+The core knows no protocol. An adapter may have the method `explorer`; what that returns knows what registers can mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from urllib.parse import quote, urlencode
+
+import click
+
+from edged import paths
+from edged.cli import NoDaemonError, client
+from edged.errors import ConfigError, PermanentError, TransientError
+
+if TYPE_CHECKING:
+    from edged.adapter import RawAnswer, RawRequest
+    from edged.config.model import Config
+
+Ask = Callable[["RawRequest"], Awaitable["RawAnswer"]]
+"""One transaction. Raises what `edged.adapter.Prober.read_raw` does; refusals have a `code`."""
+_BUSY, _NO_PATH, _NOBODY = 6, 10, 11
+"""Exception codes: what may pass, and what a gateway says when the device itself kept silent."""
+_ATTEMPTS = 2
+
+
+class Explorer(Protocol):
+    """What an adapter knows of devices that nobody has described. Pure."""
+
+    tables: tuple[str, ...]
+    """The kinds of data there are."""
+    ranges: tuple[str, ...]
+    """What to read of an unknown device first."""
+    everything: tuple[str, ...]
+    baudrates: tuple[int, ...]
+    """What to try on a line, the likeliest first."""
+    parities: tuple[str, ...]
+    scales: tuple[float, ...]
+    """By which integers are commonly multiplied."""
+    present: tuple[str, int]
+    """Kind and address that any unit answers in some way."""
+
+    def sweep(self, ranges: Sequence[str], device: Any = None) -> Sweep:
+        """The reads of these ranges. Raises ValueError."""
+        ...
+
+    def pieces(self, table: str, address: int, count: int) -> Sequence[Any]:
+        """What `edged probe` reads, what was asked for first. Raises ValueError."""
+        ...
+
+    def guesses(self, words: Mapping[int, int], address: int) -> Sequence[Any]:
+        """Every reading of a value that begins at an address, the plausible ones first."""
+        ...
+
+    def text(self, words: Sequence[int]) -> str:
+        """The registers as text."""
+        ...
+
+    def shown(self, value: str, tolerance: float, words: Mapping[str, Mapping[int, int]]) -> Any:
+        """One look at the display. Raises ValueError."""
+        ...
+
+    def search(self, shown: Sequence[Any]) -> Sequence[Any]:
+        """What shows that, the likeliest first."""
+        ...
+
+    def around(self, matches: Sequence[Any]) -> Sequence[str]:
+        """The ranges to read again for these matches."""
+        ...
+
+    def point(self, table: str, address: int, kind: Any, scale: float = 1.0) -> dict[str, Any]:
+        """The point as the configuration has it."""
+        ...
+
+    def fingerprint(self, profile: Mapping[str, Any]) -> Any:
+        """How a profile's devices are known, or None. Raises ValueError."""
+        ...
+
+
+class Sweep(Protocol):
+    """What to read next of a device, until nothing is left."""
+
+    words: Mapping[Any, Mapping[int, int]]
+    refusals: Sequence[Any]
+    gave_up: Sequence[Any]
+    total: int
+
+    @property
+    def left(self) -> int:
+        """How many addresses were not settled yet."""
+        ...
+
+    def next(self) -> Any:
+        """What to read next; None at the end."""
+        ...
+
+    def got(self, span: Any, words: Sequence[int]) -> None:
+        """This is what is there."""
+        ...
+
+    def refused(self, span: Any, code: int) -> None:
+        """It was refused."""
+        ...
+
+    def silent(self, span: Any) -> None:
+        """It was not answered."""
+        ...
+
+
+@runtime_checkable
+class Explores(Protocol):
+    """An adapter that can help to understand unknown devices. Optional."""
+
+    def explorer(self) -> Explorer:
+        """What it knows."""
+        ...
+
+
+class _CodedError(PermanentError):
+    """A refusal that the gateway told of."""
+
+    def __init__(self, message: str, *, reason: str, code: int) -> None:
+        super().__init__(message, reason=reason)
+        self.code = code
+
+
+class _CodedFailure(TransientError):  # noqa: N818  # it may pass, unlike the above
+    """A failure that the gateway told of."""
+
+    def __init__(self, message: str, *, reason: str, code: int) -> None:
+        super().__init__(message, reason=reason)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A bus, and maybe one unit on it."""
+
+    bus: str
+    bus_config: Any
+    devices: Mapping[str, Any] = field(default_factory=dict)
+    """All that are configured on the bus."""
+    unit: int | None = None
+    device: str = ""
+    """The configured device that was meant."""
+    base: Path = Path()
+    """Where the configuration lies."""
+
+    @property
+    def explorer(self) -> Explorer:
+        """What its adapter knows. Raises ConfigError."""
+        return explorer_of(self.bus_config.adapter)
+
+    @property
+    def settings(self) -> Any:
+        """The configured device on the unit, if there is one."""
+        named = self.devices.get(self.device)
+        if named is not None:
+            return named
+        return next((one for one in self.devices.values() if getattr(one, "unit", None) == self.unit), None)
+
+    @property
+    def timeout(self) -> float:
+        """How long to wait for an answer, seconds."""
+        return float(getattr(self.settings, "timeout", 1.0))
+
+
+def explorer_of(adapter: str) -> Explorer:
+    """What an adapter knows of unknown devices. Raises ConfigError."""
+    from edged.adapter import load_adapter  # `edged --help` must not pay for it
+
+    loaded: object = load_adapter(adapter)
+    if not isinstance(loaded, Explores):
+        raise ConfigError(f"adapter {adapter} has no raw addresses to look at")
+    return loaded.explorer()
+
+
+def load_config(config: str | None, state: str | None) -> tuple[Config, Path]:
+    """The configuration, and its folder. Raises ConfigError."""
+    from edged.config.compiled import load_compiled  # as above
+
+    path = paths.config_path(config)
+    return load_compiled(path, paths.state_dir(state) / "cache"), path.resolve().parent
+
+
+def find_place(config: Config, base: Path, target: str, unit: int | None) -> Place:
+    """The device or the bus of this name. Raises ConfigError."""
+    device = config.devices.get(target)  # type: ignore[call-overload]  # names are texts
+    if device is not None:
+        number = getattr(device, "unit", None) if unit is None else unit
+        return Place(device.bus, config.buses[device.bus], config.devices_on(device.bus), number, target, base)
+    bus = config.buses.get(target)  # type: ignore[call-overload]  # likewise
+    if bus is None:
+        names = ", ".join([*config.devices, *config.buses]) or "none"
+        raise ConfigError(f"there is no device and no bus {target!r}; the configuration has: {names}")
+    return Place(target, bus, config.devices_on(target), unit, "", base)
+
+
+@contextlib.asynccontextmanager
+async def way_to(place: Place, socket: Path, *, direct: bool) -> AsyncIterator[tuple[Ask, bool]]:
+    """How to ask on this bus, and whether the running gateway does it, which owns the bus. Else it is opened here.
+
+    Raises ConfigError.
+    """
+    if not direct and await asyncio.to_thread(owned, socket, place.bus):
+        yield _through_gateway(socket, place.bus), True
+        return
+    from edged.adapter import Prober, load_adapter  # as above
+    from edged.config.secrets import filled
+
+    devices = {name: filled(one, base=place.base) for name, one in place.devices.items()}
+    bus: Any = load_adapter(place.bus_config.adapter).open(
+        place.bus, filled(place.bus_config, base=place.base), devices
+    )
+    if not isinstance(bus, Prober):
+        raise ConfigError(f"adapter {place.bus_config.adapter} has no raw addresses to look at")
+    try:
+        yield bus.read_raw, False
+    finally:
+        await bus.close()
+
+
+def owned(socket: Path, bus: str) -> bool:
+    """Whether a gateway is running that has this bus open."""
+    try:
+        status = client.call(socket, "/v1/status", timeout=5)
+    except NoDaemonError:
+        return False
+    return any(one["bus"] == bus for one in status["buses"])
+
+
+def _through_gateway(socket: Path, bus: str) -> Ask:
+    from edged.adapter import RawAnswer
+
+    async def ask(request: RawRequest) -> RawAnswer:
+        options = urlencode(
+            {
+                "unit": request.unit, "what": str(request.what), "address": request.address, "count": request.count,
+                "timeout": request.timeout,
+            }
+        )  # fmt: skip
+        target = f"/v1/probe/{quote(bus)}?{options}"
+        record = await asyncio.to_thread(client.call, socket, target, method="POST")
+        if "error" not in record:
+            return RawAnswer(tuple(record["words"]), record["texts"])
+        kind = _CodedError if record["refused"] else _CodedFailure
+        raise kind(record["error"], reason=record["reason"], code=record["code"])
+
+    return ask
+
+
+async def read_all(ask: Ask, unit: int, sweep: Sweep, timeout: float, tick: Callable[[int], None]) -> None:  # noqa: ASYNC109  # of each read
+    """Read what the sweep wants; `tick` is told how many addresses are left. Raises TransientError `unreachable`."""
+    while (span := sweep.next()) is not None:
+        answer = await try_read(ask, unit, span, timeout)
+        if isinstance(answer, int):
+            sweep.refused(span, answer)
+        elif answer is None:
+            sweep.silent(span)
+        else:
+            sweep.got(span, answer)
+        tick(sweep.left)
+
+
+async def try_read(ask: Ask, unit: int, span: Any, timeout: float) -> Sequence[int] | int | None:  # noqa: ASYNC109  # of one read
+    """The words of a span, the code with which the device refused it, or None if it was not answered.
+
+    Raises TransientError `unreachable` when there is no way to the bus at all.
+    """
+    from edged.adapter import RawRequest
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            return (await ask(RawRequest(unit, span.table, span.start, span.count, timeout))).words
+        except PermanentError as exc:
+            return int(getattr(exc, "code", 0))
+        except TransientError as exc:
+            code = getattr(exc, "code", 0)
+            if exc.reason == "unreachable" and not code:
+                raise
+            if code and code not in {_BUSY, _NO_PATH, _NOBODY} and attempt:
+                return int(code)  # a device that fails at these addresses, every time
+    return None
+
+
+@contextlib.contextmanager
+def progress(what: str, total: float) -> Any:
+    """A bar with the time left on a terminal's stderr, else nothing; yields what to call with how much is done."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    from rich.console import Console  # only a terminal pays for it
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def flow(record: Mapping[str, Any]) -> str:
+    """A mapping as YAML on one line."""
+    parts = []
+    for key, value in record.items():
+        text = str(value) if not isinstance(value, float) else f"{value:.12g}"
+        quoted = isinstance(value, str) and (not value or set(value) & set(":#{}[],&*!|>'\"%@` ") or value[0].isdigit())
+        parts.append(f"{key}: " + (f'"{value}"' if quoted else text))
+    return "{" + ", ".join(parts) + "}"
+
+
+def parse_units(texts: Sequence[str]) -> list[int]:
+    """Numbers from `1-10,20`. Raises BadParameter."""
+    return numbers(",".join(texts), 0, 255, "--unit", "1-32 or 1,5,7")
+
+
+def numbers(text: str, low: int, high: int, option: str, example: str) -> list[int]:
+    """Whole numbers from a list of numbers and ranges, each once. Raises BadParameter."""
+    found: dict[int, None] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        first, dash, last = (one.strip() for one in part.partition("-"))
+        if not first.isdecimal() or bool(dash) != last.isdecimal():
+            raise click.BadParameter(f"{part!r} is not a number or a range: write {example}", param_hint=option)
+        start, end = int(first), int(last or first)
+        if not low <= start <= end <= high:
+            raise click.BadParameter(f"{part!r}: {low} to {high}, the lower one first", param_hint=option)
+        found.update(dict.fromkeys(range(start, end + 1)))
+    return list(found)
