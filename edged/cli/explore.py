@@ -191,11 +191,11 @@ def load_config(config: str | None, state: str | None) -> tuple[Config, Path]:
 
 def find_place(config: Config, base: Path, target: str, unit: int | None) -> Place:
     """The device or the bus of this name. Raises ConfigError."""
-    device = config.devices.get(target)  # type: ignore[call-overload]  # names are texts
+    device = config.devices.get(target)
     if device is not None:
         number = getattr(device, "unit", None) if unit is None else unit
         return Place(device.bus, config.buses[device.bus], config.devices_on(device.bus), number, target, base)
-    bus = config.buses.get(target)  # type: ignore[call-overload]  # likewise
+    bus = config.buses.get(target)
     if bus is None:
         names = ", ".join([*config.devices, *config.buses]) or "none"
         raise ConfigError(f"there is no device and no bus {target!r}; the configuration has: {names}")
@@ -215,12 +215,11 @@ async def way_to(place: Place, socket: Path, *, direct: bool) -> AsyncIterator[t
     from edged.config.secrets import filled
 
     devices = {name: filled(one, base=place.base) for name, one in place.devices.items()}
-    bus: Any = load_adapter(place.bus_config.adapter).open(
-        place.bus, filled(place.bus_config, base=place.base), devices
-    )
-    if not isinstance(bus, Prober):
-        raise ConfigError(f"adapter {place.bus_config.adapter} has no raw addresses to look at")
+    adapter = place.bus_config.adapter
+    bus = load_adapter(adapter).open(place.bus, filled(place.bus_config, base=place.base), devices)
     try:
+        if not isinstance(bus, Prober):
+            raise ConfigError(f"adapter {adapter} has no raw addresses to look at")
         yield bus.read_raw, False
     finally:
         await bus.close()
