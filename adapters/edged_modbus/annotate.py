@@ -15,12 +15,17 @@ from edged.media import Defect, Frame, FrameNote, NoteKind, Part
 
 from .ascii import ascii_frame, lrc
 from .frame import crc16
+from .pdu import InvalidReplyError, read_identification
 from .spell import pdu_parts, spell_answer, spell_refusal, spell_request
 from .traffic import Heard, ascii_frames, rtu_frames
 
 _REQUEST_SIZE = 4
+_REFUSAL = 5
+"""Bytes of an exception's frame."""
 _OWED = 16
 """So many unanswered requests are remembered, to know their late answers."""
+_A_LITTLE = 2
+"""So many bytes too many may be noise."""
 _HEX = 24
 
 
@@ -227,23 +232,47 @@ def _is_echo(data: bytes, asked: _Asked) -> bool:
 
 def _diagnosis(data: bytes, asked: _Asked, *, ascii: bool) -> tuple[Defect, str]:  # noqa: A002  # the mode's name
     """How an answer is damaged, and that in words."""
-    size = asked.size()
-    if ascii or size is None:
+    if ascii:
         return "unknown", ""
-    expected, whole = asked.expected(), size + 3
-    right = sum(a == b for a, b in zip(data, expected, strict=False))
-    if len(data) == whole and right >= len(expected) - 1:
-        return "garbled", "as long as it should be, checksum wrong"
-    if whole < len(data) <= whole + 2 and _without_some(data, len(data) - whole):
-        return "inserted", f"{len(data) - whole} bytes too many inside, without them it is right"
+    refusal = bytes((asked.unit, asked.pdu[0] | 0x80))
+    if len(data) <= _REFUSAL + 1 and _alike(data, refusal) > _alike(data, asked.expected()):
+        return _compared(data, refusal, _REFUSAL)
+    size = asked.size()
+    if size is None:
+        size = _told_size(data)
+    return _compared(data, asked.expected(), size + 3) if size is not None else ("unknown", "")
+
+
+def _compared(data: bytes, expected: bytes, whole: int) -> tuple[Defect, str]:
+    """What is wrong with an answer that should begin so and be so long."""
     missing = whole - len(data)
-    if missing <= 0 or right < min(len(expected), len(data)) - 1 or not right:
+    right = _alike(data, expected)
+    if not missing and right >= len(expected) - 1:
+        return "garbled", "as long as it should be, checksum wrong"
+    if -_A_LITTLE <= missing < 0 and _without_some(data, -missing):
+        return "inserted", f"{-missing} bytes too many inside, without them it is right"
+    if missing < -_A_LITTLE and right == len(expected):
+        return "long", f"{-missing} bytes more than it should have"
+    if missing == 1 and right < len(expected):
+        heads = (expected[:i] + expected[i + 1 :] for i in range(len(expected) - 1))
+        return ("short", "a byte of its head is missing") if any(map(data.startswith, heads)) else ("unknown", "")
+    if missing <= 0 or right < min(len(expected), len(data)) or not right:
         return "unknown", ""
     if missing == 1 and crc16(data[:-1]) & 0xFF == data[-1]:
         return "cut", "the last byte is missing"
-    if missing == 2 and size + 1 == len(data) and right == len(expected):  # noqa: PLR2004  # the checksum
-        return "cut", "the checksum is missing"
     return "short", f"{missing} of {whole} bytes are missing"
+
+
+def _alike(data: bytes, expected: bytes) -> int:
+    return sum(a == b for a, b in zip(data, expected, strict=False))
+
+
+def _told_size(data: bytes) -> int | None:
+    """The size of the PDU as an identification tells it itself."""
+    try:
+        return read_identification().size_of(data[1:])
+    except InvalidReplyError:
+        return None
 
 
 def _without_some(data: bytes, count: int) -> bool:

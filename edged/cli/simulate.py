@@ -58,7 +58,7 @@ def simulate(
     terminals at the pace of a real line; a port that is a path outside /dev is made to lead there.
 
     Faults of a serial line: noise-before, noise-inside, noise-after, corrupted, truncated, dropped, paused, late, dead,
-    twice, echo, second-master.
+    twice, duplicate-unit, wrong-baud, wrong-parity, swapped, echo, second-master.
     """
     from edged.config.compiled import load_compiled  # `edged --help` must not pay for it
     from edged.config.types import Duration

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from .tty import LineErrors
 
 __all__ = [
-    "Alarm", "Chunk", "Defect", "Frame", "FrameNote", "FrameRing", "LineErrors", "LineSettings", "Medium", "NoPortError",
-    "NoteKind", "Parity", "Part", "PreciseTimer", "SerialPort", "candidates", "check_port", "find_port", "list_ports",
+    "Alarm", "Chunk", "Defect", "Frame", "FrameNote", "FrameRing", "LineErrors", "LineSettings", "Medium",
+    "NoPortError", "NoteKind", "Parity", "Part", "PreciseTimer", "SerialPort", "candidates", "check_port", "find_port",
+    "list_ports",
 ]  # fmt: skip
 
 _WHERE = {

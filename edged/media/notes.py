@@ -1,4 +1,4 @@
-"""What bytes of a line mean, in words that every protocol shares. An adapter writes such notes, others show and count them.
+"""What bytes of a line mean, in words that all protocols share. An adapter writes notes, others show and count them.
 
 Pure.
 """
@@ -14,11 +14,12 @@ NoteKind = Literal[
     "request", "answer", "refusal", "late", "again", "echo", "foreign", "damaged", "noise", "silence", "data"
 ]
 """`request` ours; `answer`, `refusal` (an exception) what belongs to it; `late` what belongs to one that was given up;
-`again` an answer that came before already; `echo` our own bytes; `foreign` what another master sent or got; `damaged` an
-answer that cannot be used; `noise` bytes without a meaning; `silence` a request without any answer; `data` the rest."""
-Defect = Literal["", "before", "after", "garbled", "inserted", "cut", "short", "foreign", "unknown"]
+`again` an answer that came before already; `echo` our own bytes; `foreign` what another master sent or got; `damaged`
+an answer that cannot be used; `noise` bytes without a meaning; `silence` a request without any answer; `data` the rest.
+"""
+Defect = Literal["", "before", "after", "garbled", "inserted", "cut", "short", "long", "foreign", "unknown"]
 """Where noise lies, and how an answer is damaged: as long as it should be, a byte too many, the last ones missing, some
-missing elsewhere, from another device; or not to be told."""
+missing elsewhere, far too long, not what was asked for; or not to be told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,14 @@ from random import Random
 from typing import Self
 
 from edged.media.timer import Alarm
+from edged.media.uart import Format, heard
 
 _TICK = 0.001
 """Bytes of a frame are handed over in lots of so many seconds, as USB does, and the last one at its own time."""
 _ONCE = 4096
 _HISTORY = 65_536
+_OTHER = 1_000
+"""The sender of what a colliding device says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +352,21 @@ def twice(after: float = 0.0) -> Fault:
     return lambda _request, bursts, _random: [*bursts, *(replace(burst, after=after) for burst in bursts)]
 
 
+def misheard(sent: Format, listening: Format) -> Fault:
+    """It was sent with other settings than those it is heard with, or over swapped wires."""
+    return lambda _request, bursts, _random: _changed(bursts, lambda data: heard(data, sent, listening))
+
+
+def collision(lead: float = 0.0015) -> Fault:
+    """A second device with the same number answers too, so much before the first one has ended."""
+
+    def collide(_request: bytes, bursts: Sequence[Burst], random: Random) -> Sequence[Burst]:
+        others = (Burst(burst.data[:2] + random.randbytes(len(burst.data) - 2), -lead, _OTHER) for burst in bursts)
+        return [burst for pair in zip(bursts, others, strict=True) for burst in pair]
+
+    return collide
+
+
 def sometimes(share: float, *faults: Fault) -> Fault:
     """One of these, drawn anew for each of this share of the answers."""
 
@@ -373,5 +391,9 @@ FAULTS: Mapping[str, Fault] = {
     "late": late(1.2),
     "dead": dead(),
     "twice": twice(),
+    "duplicate-unit": collision(),
+    "wrong-baud": misheard(Format(9600), Format(19200)),
+    "wrong-parity": misheard(Format(9600, "even"), Format(9600)),
+    "swapped": misheard(Format(9600, inverted=True), Format(9600)),
 }
 """Faults by the names under which `edged simulate --fault` has them. `late` is later than the usual time-out of 1 s."""
