@@ -85,12 +85,16 @@ def raw_value(kind: Kind, words: Sequence[int]) -> int | float | None:
 
 
 def guesses(words: Mapping[int, int], address: int) -> list[Guess]:
-    """Every reading of a value that begins at `address`, the plausible ones first. `words` by address."""
+    """Every reading of a value that begins at `address`, the plausible ones first. `words` by address.
+
+    A signed reading only where it is not the same as the unsigned one.
+    """
     found = []
     for kind in KINDS:
         mine = [words.get(address + i) for i in range(kind.registers)]
         held = [word for word in mine if word is not None]
-        if len(held) == kind.registers and (value := raw_value(kind, held)) is not None:
+        value = raw_value(kind, held) if len(held) == kind.registers else None
+        if value is not None and not (kind.type.startswith("int") and value >= 0):
             found.append(Guess(address, kind, value, plausible(kind, held, value)))
     return sorted(found, key=lambda guess: not guess.plausible)
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "status": ("edged.cli.live", "Show what the running gateway is doing."),
     "tail": ("edged.cli.live", "Show readings as they come."),
     "read": ("edged.cli.read", "Poll a device once and show raw registers and decoded values."),
+    "find": ("edged.cli.find", "Find the register that shows what the display of the device shows."),
     "probe": ("edged.cli.probe", "Show raw registers of a device, and everything they could mean."),
     "buffer": ("edged.cli.buffer", "Look into the buffer: count, export, send again, repair."),
     "verify": ("edged.cli.buffer", "Prove that no reading is unaccounted for, here or at the receiver."),

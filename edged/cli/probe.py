@@ -21,7 +21,7 @@ _ROW = 8
 
 @click.command(short_help="Show raw registers of a device, and everything they could mean.")
 @click.argument("target", metavar="DEVICE|BUS")
-@click.option("--holding", type=int, metavar="ADDRESS", help="Read holding registers from this address, counted from 0.")
+@click.option("--holding", type=int, metavar="ADDRESS", help="Read holding registers from here, counted from 0.")
 @click.option("--input", "input_", type=int, metavar="ADDRESS", help="Read input registers.")
 @click.option("--coil", type=int, metavar="ADDRESS", help="Read coils.")
 @click.option("--discrete", type=int, metavar="ADDRESS", help="Read discrete inputs.")
@@ -140,11 +140,12 @@ def _render(explorer: Explorer, record: Mapping[str, Any], readings: Sequence[Ma
         if one["address"] != last:
             last = one["address"]
             yield ""
-            yield f"{record['table']} {last}{_where(last - record['address'], len(words))}"
+            yield f"{record['table']} {last}{_where(last - record['address'])}"
+            yield f"  {'':14} {'':>14}" + "".join(f"  {f'x {scale:g}':>12}" for scale in explorer.scales[1:])
         yield _line(one)
 
 
-def _where(offset: int, _count: int) -> str:
+def _where(offset: int) -> str:
     if offset < 0:
         return " (one lower: for a manual that counts from 1)"
     return " (as asked)" if offset == 0 else ""
