@@ -260,7 +260,7 @@ class Reloader:
             "entry": self._entry.number if self._entry else None,
             "since": self._since,
             "problem": self._problem,
-            "watching": round(max(trial.left, 0.0), 1) if trial else 0,
+            "watching": round(max(trial.left, 0.1), 1) if trial else 0,
             "restart_needed": list(self._restart),
         }
 
@@ -390,10 +390,10 @@ class Reloader:
         if failed and not trial.run.keep:
             await self._roll_back(trial, "; ".join(failed))
             return
-        self._trial = None
         await self._settle()
         result: Result = "trial" if failed else "good"
         self._entry = await self._conclude(trial.entry, result, "; ".join(failed))
+        self._trial = None
         notes = trial.silent(now)
         for note in (*failed, *(notes if trial.worked.parts else ())):
             log.warning("does not work yet: %s", note)
@@ -403,14 +403,13 @@ class Reloader:
     async def _roll_back(self, trial: _Trial, why: str) -> None:
         log.error("rolling back: %s", why)
         notify("RELOADING=1", f"MONOTONIC_USEC={mono_us()}", "STATUS=rolling back")
-        self._trial = None
         touched = compare(self._gateway.config, trial.base).touched
         await self._gateway.adopt(trial.base, touched)
         await self._settle()
         await self._conclude(trial.entry, "rolled-back", why)
         self._entry, self._from_file, self._restart = trial.base_entry, False, ()
         self._since = iso(wall_us())
-        self._problem = f"rolled back: {why}"
+        self._problem, self._trial = f"rolled back: {why}", None
         notify("READY=1", f"STATUS={self._problem}")
         trial.run.tell("rolled-back", last=True, why=why)
 
