@@ -34,7 +34,7 @@ class _Adapter:
     """One way to carry Modbus (see `edged.adapter.Adapter`)."""
 
     bus_config: type[BusConfig]
-    links: Callable[[Any], Sequence[Link]]
+    links: Callable[[Any, Mapping[str, ModbusDevice]], Sequence[Link]]
     costs: Callable[[Any], Costs]
     framing: str
     device_config: type[DeviceConfig] = ModbusDevice
@@ -46,7 +46,7 @@ class _Adapter:
         from .bus import ModbusBus  # noqa: PLC0415  # checking a configuration should not cost loading pymodbus
 
         timed = getattr(config, "baudrate", None) is not None
-        return ModbusBus(name, devices, self.links(config), self.costs(config), timed=timed)
+        return ModbusBus(name, devices, self.links(config, devices), self.costs(config), timed=timed)
 
     def simulate(
         self, buses: Mapping[str, tuple[Any, Mapping[str, Any]]], *, host: str = "127.0.0.1", seed: int = 0
@@ -68,34 +68,34 @@ class _Adapter:
         return annotate(config, pieces, framing=self.framing)
 
 
-def _tcp_links(config: ModbusTcpBus) -> Sequence[Link]:
+def _tcp_links(config: ModbusTcpBus, _devices: object) -> Sequence[Link]:
     from .tcp import tcp_links  # noqa: PLC0415  # pymodbus costs 3.5 MiB
 
     return tcp_links(config)
 
 
-def _tls_links(config: ModbusTlsBus) -> Sequence[Link]:
+def _tls_links(config: ModbusTlsBus, _devices: object) -> Sequence[Link]:
     from .tcp import tls_links  # noqa: PLC0415  # pymodbus costs 3.5 MiB
 
     return tls_links(config)
 
 
-def _udp_links(config: ModbusUdpBus) -> Sequence[Link]:
+def _udp_links(config: ModbusUdpBus, _devices: object) -> Sequence[Link]:
     from .tcp import udp_links  # noqa: PLC0415  # pymodbus costs 3.5 MiB
 
     return udp_links(config)
 
 
-def _rtu_over_tcp_links(config: ModbusRtuOverTcpBus) -> Sequence[Link]:
+def _rtu_over_tcp_links(config: ModbusRtuOverTcpBus, _devices: object) -> Sequence[Link]:
     from .rtu import rtu_over_tcp_links  # noqa: PLC0415  # the same
 
     return rtu_over_tcp_links(config)
 
 
-def _serial_links(config: ModbusRtuBus | ModbusAsciiBus) -> Sequence[Link]:
+def _serial_links(config: ModbusRtuBus | ModbusAsciiBus, devices: Mapping[str, ModbusDevice]) -> Sequence[Link]:
     from .master import serial_links  # noqa: PLC0415  # the network side needs no timers and ports
 
-    return serial_links(config)
+    return serial_links(config, devices)
 
 
 def _by_network(_config: object) -> Costs:

@@ -1,107 +1,170 @@
-"""Replies that may still come to requests that were given up, and how never to take one for another.
+"""Answers that may still come to requests that were given up, and how never to take one for another.
 
-Pure: time comes in from outside. Neither RTU nor ASCII frames say which request they answer. But a device answers in
-order: once it has answered something that looks like none of the replies it owes, it owes nothing any more. So a
-request whose reply could be mistaken is preceded by one whose reply cannot.
+Pure: time comes in from outside. Neither RTU nor ASCII frames say which request they answer. What can be relied on is
+that a device answers in order: once it has answered a request, nothing comes any more that was asked before. So
+requests that were given up are remembered in their order. Each frame is taken for the answer to the oldest of them that
+it can be an answer to, which then is not owed any more, nor what was asked before it. A request for whose answer an
+owed one could be mistaken is not sent before that one is owed no more (`barrier.py` has what brings that about).
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from . import pdu
+from . import pdu as pdus
 from .pdu import READ_FUNCTIONS, Request
-from .planner import Table
+from .planner import MAX_BITS, MAX_REGISTERS
 
-_FORGET = 30.0
-"""Seconds after which a device is not expected to answer any more, whatever it is."""
-_MOST = 16
-"""How many replies of one unit are remembered."""
-_EXACT = frozenset({5, 6, 22})
-"""Functions whose reply repeats the whole request, so that only an identical one can be mistaken for it."""
+MOST = 256
+"""How many requests are remembered of each unit."""
+_ERROR = 0x80
+_REPEATED = {5: 5, 6: 5, pdus.LOOPBACK: 5, 15: 5, 16: 5, 22: 7}
+"""Functions whose normal answer repeats so many bytes of the request."""
 _TABLES = {function: table for table, function in READ_FUNCTIONS.items()}
-_EIGHT = 8
+
+Shape = tuple[int, int | None]
+"""Function and bytes of the normal answer's PDU; None where only the answer tells."""
 
 
 class Owed(NamedTuple):
-    """A reply that may still come."""
+    """An answer that may still come. It may be an exception, and of that only the function is known."""
 
     function: int
     size: int | None
+    exactly: bytes | None
+    """What the normal answer is, where that is known."""
     sent: float
     """When its request was over, seconds on the monotonic clock."""
     foreign: bool = False
-    """Another master asked."""
+    """Another master asked, or nobody, and nobody knows when."""
+
+    def may_be(self, reply: bytes) -> bool:
+        """Whether this PDU can be the answer."""
+        if reply[0] & _ERROR:
+            return reply[0] & ~_ERROR == self.function
+        return reply[0] == self.function and self.size in {None, len(reply)} and self.exactly in {None, reply}
+
+    def looks_like(self, other: Owed) -> bool:
+        """Whether one normal answer can be that to both."""
+        return (
+            self.function == other.function
+            and (self.size == other.size or None in {self.size, other.size})
+            and (self.exactly == other.exactly or None in {self.exactly, other.exactly})
+        )
 
 
 class Doubts:
     """What the units of one line owe."""
 
     def __init__(self) -> None:
-        self._owed: dict[int, list[Owed]] = {}
+        self._units: dict[int, list[Owed]] = {}
+        self._token = 0
+        self._claimed: tuple[int, bytes] | None = None
+        """Unit and PDU of the last answer to an old request, since anything was asked."""
+
+    # -- what happened -----------------------------------------------------------------------------------------------
+
+    def asking(self) -> None:
+        """Something is about to be asked; the line has been silent."""
+        self._claimed = None
 
     def add(self, unit: int, request: Request[Any], now: float) -> None:
-        """A request was given up."""
-        self._append(unit, Owed(request.function, request.reply_size, now), now)
+        """A request was given up, or its answer may not be its own."""
+        self._units.setdefault(unit, []).append(_owed(request, now))
 
     def overheard(self, unit: int, request: bytes, now: float) -> None:
         """Another master asked the unit (the PDU)."""
-        count = int.from_bytes(request[3:5], "big")
-        table = _TABLES.get(request[0])
-        size = None if table is None else 2 + ((count + 7) // 8 if table.is_bits else 2 * count)
-        self._append(unit, Owed(request[0], size, now, foreign=True), now)
+        self._foreign(unit, Owed(request[0], _asked_for(request), None, now, foreign=True))
+
+    def unasked(self, unit: int, reply: bytes, now: float) -> None:
+        """The unit answered (the PDU) though it owes nothing like it: it, or somebody between, says things twice."""
+        self._foreign(unit, Owed(reply[0] & ~_ERROR, len(reply), None, now, foreign=True))
 
     def settled(self, unit: int) -> None:
-        """The unit answered a request whose reply cannot be mistaken."""
-        self._owed.pop(unit, None)
+        """The unit answered what was asked last, and that cannot be mistaken."""
+        self._units.pop(unit, None)
 
-    def claim(self, unit: int, function: int, size: int) -> Owed | None:
-        """The owed reply that this frame is, if any; then neither it nor what was asked before it is owed any more."""
-        owed = self._owed.get(unit, [])
-        for i, each in enumerate(owed):
-            if function & 0x7F == each.function and (function > 0x7F or each.size in {size, None}):  # noqa: PLR2004  # the error bit
-                self._owed[unit] = owed[i + 1 :]
-                return each
-        return None
+    def claim(self, unit: int, reply: bytes) -> Owed | None:
+        """Whose answer this may be (the PDU), if anybody is owed one like it; older ones are owed no more then.
 
-    def since(self, unit: int, request: Request[Any], now: float) -> float | None:
-        """When the last request was over whose late reply could be mistaken for the reply to this one; None if none."""
-        owed = self._owed.get(unit)
-        if not owed or request.function in _EXACT:
+        The same frame again, before anything else is asked, is taken for a repetition.
+        """
+        owed = self._units.get(unit, [])
+        found = next((i for i, each in enumerate(owed) if each.may_be(reply)), None)
+        if found is None:
             return None
-        alike = [
-            each.sent
-            for each in owed
-            if each.sent > now - _FORGET
-            and each.function == request.function
-            and (each.size == request.reply_size or None in {each.size, request.reply_size})
-        ]
-        return max(alike, default=None)
+        claimed = owed[found]
+        if (unit, reply) != self._claimed and not claimed.foreign:
+            self._keep(unit, [each for each in owed[:found] if each.foreign] + owed[found + 1 :])
+        self._claimed = unit, reply
+        return claimed
 
-    def barrier(self, unit: int, request: Request[Any]) -> Request[Any] | None:
-        """A harmless read, at addresses of this request, whose reply cannot be mistaken; None if there is none."""
-        taken = {(each.function, each.size) for each in self._owed.get(unit, ())}
-        for candidate in _harmless(request):
-            if (candidate.function, candidate.reply_size) not in taken:
-                return candidate
+    def forget(self, unit: int, function: int) -> None:
+        """It was so long ago that nothing is expected any more."""
+        self._keep(unit, [each for each in self._units.get(unit, ()) if each.function != function])
+
+    def full(self, unit: int, before: float) -> bool:
+        """Whether there is no room for another request, having forgotten the oldest if it was over before then."""
+        owed = self._units.get(unit, [])
+        if len(owed) >= MOST and owed[0].sent < before:
+            del owed[0]
+        return len(owed) >= MOST
+
+    # -- what may be asked -------------------------------------------------------------------------------------------
+
+    def since(self, unit: int, request: Request[Any]) -> float | None:
+        """When the last request was over whose late answer could be mistaken for the answer to this one, if any.
+
+        Any answer may be an exception, so it is enough to have the function in common.
+        """
+        owed = self._units.get(unit)
+        if not owed:
+            return None
+        return max((each.sent for each in owed if each.function == request.function), default=None)
+
+    def to_settle(self, unit: int, request: Request[Any], barrier: Request[Any]) -> int | None:
+        """How many old answers like that to `barrier` may come before what could be mistaken for `request`'s.
+
+        With none, one normal answer to `barrier` shows that nothing like the answer to `request` is owed any more.
+        None if its answers show nothing at all.
+        """
+        owed = self._units.get(unit, [])
+        last = max((i for i, each in enumerate(owed) if each.function == request.function), default=-1)
+        mine = _owed(barrier, 0.0)
+        alike = [each for each in owed[: last + 1] if each.looks_like(mine)]
+        return None if any(each.foreign for each in alike) else len(alike)
+
+    def token(self) -> int:
+        """A number for a loopback, by which its answer is known."""
+        self._token = (self._token + 1) % 0x10000
+        return self._token
+
+    def _foreign(self, unit: int, owed: Owed) -> None:
+        """First of all, since it may have been asked before anything else; and never twice the same."""
+        kept = [each for each in self._units.get(unit, ()) if each[:3] != owed[:3] or not each.foreign]
+        self._units[unit] = [owed, *kept]
+
+    def _keep(self, unit: int, owed: list[Owed]) -> None:
+        if owed:
+            self._units[unit] = owed
+        else:
+            self._units.pop(unit, None)
+
+
+def shape_of(request: Request[Any]) -> Shape:
+    """How its normal answer looks."""
+    return request.function, request.reply_size
+
+
+def _owed(request: Request[Any], now: float) -> Owed:
+    repeated = _REPEATED.get(request.function)
+    return Owed(request.function, request.reply_size, request.pdu[:repeated] if repeated else None, now)
+
+
+def _asked_for(request: bytes) -> int | None:
+    """The size of the normal answer to another's request, if that can be told."""
+    count = int.from_bytes(request[3:5], "big")
+    table = _TABLES.get(request[0])
+    if table is None or not 1 <= count <= (MAX_BITS if table.is_bits else MAX_REGISTERS):
         return None
-
-    def _append(self, unit: int, owed: Owed, now: float) -> None:
-        kept = [each for each in self._owed.get(unit, ()) if each.sent > now - _FORGET]
-        self._owed[unit] = [*kept[1 - _MOST :], owed]
-
-
-def _harmless(request: Request[Any]) -> list[Request[Any]]:
-    start, count = int.from_bytes(request.pdu[1:3], "big"), int.from_bytes(request.pdu[3:5], "big")
-    table = _TABLES.get(request.function)
-    if request.function in {16, 23}:
-        table, count = Table.HOLDING, 4
-    elif request.function == 15:  # noqa: PLR2004  # write multiple coils
-        table, count = Table.COIL, 9
-    if table is None:
-        return []
-    step = _EIGHT if table.is_bits else 1
-    counts = list(range(1, count, step))[:_MOST]
-    if request.function > 4:  # noqa: PLR2004  # a write: reading one item where it writes is all that is harmless
-        counts = counts[:1]
-    return [pdu.read(table, start, number) for number in counts]
+    return pdus.read(table, 0, count).reply_size

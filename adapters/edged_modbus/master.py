@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -19,12 +19,14 @@ from edged.media import Medium
 
 from . import pdu as pdus
 from .ascii import AsciiReplyParser, ascii_frame
+from .barrier import Barriers
+from .config import ModbusDevice
 from .doubt import Doubts
 from .frame import RtuReplyParser, rtu_frame
 from .link import Moment, hexdump, now
 from .pace import Pace
 from .pdu import DeviceFailureError, InvalidReplyError, RefusedError, Request
-from .planner import Table
+from .planner import Limits, Table
 from .serial_bus import ModbusAsciiBus, ModbusRtuBus
 from .traffic import Heard, ascii_frames, rtu_frames
 
@@ -42,8 +44,12 @@ _A_REQUEST = 7
 """So many bytes before a reply may have been a request, with one byte lost."""
 _POLITE = 0.1
 """Seconds in which the answer to another master is let pass."""
-_LONGEST = 5.0
-"""Most seconds that all others wait for the late answer of one."""
+_ARRIVALS = 0.1
+"""Seconds in which answers to whoever had the port before may arrive."""
+_FORGET = 10.0
+"""Seconds that a unit is left alone which answers nothing that would show that an answer is not an old one."""
+_LATER = 4.0
+"""Or so many times as long as it ever was late, or ten time-outs."""
 _UNASKED = 1024
 """Most bytes to keep that are no answer, to see what they are."""
 _REPEATING = frozenset({5, 6, 22})
@@ -88,7 +94,9 @@ ASCII = Framing(ascii_frame, AsciiReplyParser, ascii_frames, lambda size: 2 * si
 class SerialMaster:
     """A link (see `link.Link`) on a serial line. Learnt things are in `news`, each once."""
 
-    def __init__(self, medium: Medium, framing: Framing, silence: float) -> None:
+    def __init__(
+        self, medium: Medium, framing: Framing, silence: float, limits: Mapping[int, Limits] | None = None
+    ) -> None:
         self.arrived: Moment = (0, 0)
         self.foreign = 0
         self.late = 0
@@ -99,6 +107,9 @@ class SerialMaster:
         self._framing = framing
         self._silence = silence
         self._doubts = Doubts()
+        self._barriers = Barriers(limits or {})
+        self._fresh = True
+        """The port was never opened."""
         self._paces: dict[int, Pace] = {}
         self._told: set[str] = set()
         self._echo_known = medium.echo
@@ -120,7 +131,7 @@ class SerialMaster:
 
         A failure takes half as long again, because of the silence after it.
         """
-        await self._medium.open()
+        await self._open()
         await self._settle()
         if unit == BROADCAST:
             return await self._broadcast(request)
@@ -139,6 +150,13 @@ class SerialMaster:
         """See `Link`."""
         self._medium.close()
 
+    async def _open(self) -> None:
+        if not self._medium.is_open:
+            await self._medium.open()
+            if self._fresh:
+                self._not_before = time.monotonic() + _ARRIVALS
+            self._fresh = False
+
     # -- before a request --------------------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
@@ -148,9 +166,10 @@ class SerialMaster:
             moment = time.monotonic()
             start = max(self._not_before, self._last_rx + self._silence)
             if start <= moment:
-                if not self._heard:
+                if self._heard:
+                    self._judge()
+                elif not self._medium.catch_up():
                     return
-                self._judge()
                 continue
             limit = limit or max(self._not_before, moment) + _CHATTER
             if moment > limit:
@@ -162,19 +181,42 @@ class SerialMaster:
         """Make sure that no late answer, and no echo, can be taken for the answer to this request."""
         if request.function in _REPEATING and not self._echo_known:
             await self._find_echo(unit, request, within)
-        since = self._doubts.since(unit, request, time.monotonic())
+        since = self._doubts.since(unit, request)
         if since is None:
             return
-        barrier = self._doubts.barrier(unit, request)
-        if barrier is not None:
-            await self._pass(unit, barrier, within)
+        sure = self._echo_known and not self._medium.echo
+        barrier = self._barriers.choose(unit, request, self._doubts, loopback=sure)
+        longest = self._longest(unit, within)
+        rest = since + longest - time.monotonic()
+        if self._doubts.full(unit, time.monotonic() - longest):
+            barrier = None
+        if rest < 0 and (barrier is None or self._barriers.tried(unit, barrier)):
+            self._doubts.forget(unit, request.function)
+        elif barrier is None:
+            raise TransientError(
+                f"no answer, nor to anything else by which a late answer could be told from a new one: "
+                f"unit {unit} is left alone for {rest:.3g} s",
+                reason=Reason.TIMEOUT,
+            )
         else:
-            # Nothing but time can help: as late as that it never was.
-            pace = self._paces.get(unit)
-            longest = max(2 * within, min(2 * pace.latest, _LONGEST)) if pace else 2 * within
-            self._not_before = max(self._not_before, since + longest)
+            await self._clear(unit, barrier, request, within)
+
+    async def _clear(self, unit: int, barrier: Request[Any], request: Request[Any], within: float) -> None:
+        """Have the barrier answered. Raises TransientError while an answer like that to `request` may still come."""
+        try:
+            await self._pass(unit, barrier, within)
+        except TransientError as exc:
+            self._barriers.missed(unit, barrier)
+            if exc.reason == Reason.UNREACHABLE:
+                raise
             await self._settle()
-        self._doubts.settled(unit)
+            if self._doubts.since(unit, request) is not None:
+                raise
+
+    def _longest(self, unit: int, within: float) -> float:
+        """Seconds after which no answer is expected any more, where nothing better can be known."""
+        pace = self._paces.get(unit)
+        return max(_FORGET, 10 * within, _LATER * pace.latest if pace else 0.0)
 
     async def _find_echo(self, unit: int, request: Request[Any], within: float) -> None:
         """Ask something whose answer does not look like the question."""
@@ -213,6 +255,7 @@ class SerialMaster:
         self._request = request
         self._sent = unit, request.pdu
         self._heard.clear()
+        self._doubts.asking()
         self._parser = parser = self._framing.parser(unit, request)
         self._answer = asyncio.get_running_loop().create_future()
         end = time.monotonic()
@@ -227,16 +270,18 @@ class SerialMaster:
             raise
         finally:
             self._parser = self._answer = None
-        if parser.skipped:
-            self._check_prefix(unit, frame, bytes(self._heard[: parser.skipped]), end)
+        before = parser.received - len(parser.rest) - self._framing.length(len(reply))
+        if before > 0:
+            self._check_prefix(unit, frame, bytes(self._heard[:before]), end)
         del self._heard[: len(self._heard) - len(parser.rest)]
         self._echo_known = True
         wall, mono = now()
         rx = self._last_rx
         self.arrived = (wall - mono + int(rx * 1e6), int(rx * 1e6))
         pace.answered(rx - end - self._framing.length(len(reply)) * self._medium.character)
-        if request.function not in _REPEATING and self._doubts.since(unit, request, end) is None:
+        if request.function not in _REPEATING:
             self._doubts.settled(unit)
+            self._barriers.answered(unit, request, granted=reply[0] == request.function)
         return reply
 
     async def _wait(self, end: float, patience: float, request: Request[Any]) -> bytes:
@@ -280,8 +325,11 @@ class SerialMaster:
                 continue
             except (RefusedError, DeviceFailureError):
                 pass
-            answer.set_result(reply)
-            return
+            if self._doubts.claim(self._sent[0], reply) is None:
+                answer.set_result(reply)
+                return
+            # It may be the answer to what was asked before, so it is.
+            reply = parser.feed(b"")
 
     def _lost(self, why: str) -> None:
         if self._answer is not None and not self._answer.done():
@@ -334,7 +382,7 @@ class SerialMaster:
         self.foreign += 1
         conflict = False
         for heard in self._framing.frames(data):
-            owed = self._doubts.claim(heard.unit, heard.pdu[0], len(heard.pdu))
+            owed = self._doubts.claim(heard.unit, heard.pdu)
             if owed is not None:
                 self._not_before = min(self._not_before, self._last_rx)
                 if not owed.foreign:
@@ -347,6 +395,8 @@ class SerialMaster:
                 self._other_master(heard)
             elif heard.unit not in self._paces:
                 self._other_master(heard)
+            else:
+                self._doubts.unasked(heard.unit, heard.pdu, self._last_rx)
         return conflict
 
     def _other_master(self, heard: Heard) -> None:
@@ -386,7 +436,8 @@ class SerialMaster:
         return f"; are baudrate, parity and stop bits right{counted}?"
 
 
-def serial_links(config: ModbusRtuBus | ModbusAsciiBus) -> list[SerialMaster]:
+def serial_links(config: ModbusRtuBus | ModbusAsciiBus, devices: Mapping[str, ModbusDevice]) -> list[SerialMaster]:
     """The one link of a serial line."""
     framing = ASCII if isinstance(config, ModbusAsciiBus) else RTU
-    return [SerialMaster(Medium(config), framing, config.gap)]
+    limits = {device.unit: device.limits for device in devices.values()}
+    return [SerialMaster(Medium(config), framing, config.gap, limits)]

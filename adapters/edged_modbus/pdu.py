@@ -1,7 +1,7 @@
 """Requests and replies as the Modbus Application Protocol Specification V1.1b3 has them, and RTU framing.
 
 Pure. A `Request` knows its bytes and how the one right reply to them looks; any other reply is an error, never a
-value. Function codes 1 to 6, 15, 16, 22, 23 and 43/14.
+value. Function codes 1 to 6, 8/0, 15, 16, 22, 23 and 43/14.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from .planner import ADDRESSES, MAX_BITS, MAX_REGISTERS, Table
 T = TypeVar("T")
 
 READ_FUNCTIONS: Mapping[Table, int] = {Table.COIL: 1, Table.DISCRETE: 2, Table.HOLDING: 3, Table.INPUT: 4}
+LOOPBACK = 8
+"""Function code 8 (6.8), of which only sub-function 0 is used."""
 MAX_WRITE_REGISTERS = 123
 """Most registers of one write (6.12)."""
 MAX_WRITE_COILS = 1968
@@ -178,6 +180,11 @@ def mask_write(address: int, and_mask: int, or_mask: int) -> Request[None]:
     """Function code 22 (6.16): the register becomes (register AND and_mask) OR (or_mask AND NOT and_mask)."""
     _check_range(address, 1, 1)
     return _echoed(b"\x16" + address.to_bytes(2, "big") + _packed([and_mask, or_mask]))
+
+
+def loopback(data: int) -> Request[None]:
+    """Function code 8, return query data (6.8): does nothing, and its reply repeats the request."""
+    return _echoed(struct.pack(">BHH", LOOPBACK, 0, data))
 
 
 def read_write(read_start: int, read_count: int, write_start: int, values: Sequence[int]) -> Request[tuple[int, ...]]:

@@ -93,6 +93,10 @@ class SocketPort(asyncio.Protocol):
     def discard_output(self) -> None:
         """Too late."""
 
+    def catch_up(self) -> bool:
+        """The event loop reads by itself."""
+        return False
+
     def close(self) -> None:
         """End the connection at once."""
         transport, self._transport = self._transport, None
@@ -152,6 +156,10 @@ class Rfc2217Port:
 
     def discard_output(self) -> None:
         """Too late."""
+
+    def catch_up(self) -> bool:
+        """The event loop reads by itself."""
+        return False
 
     def close(self) -> None:
         """End the connection, in the background: the threads notice by themselves."""

@@ -54,6 +54,7 @@ class Port(Protocol):
     def set_rts(self, *, level: bool) -> None: ...
     def errors(self) -> LineErrors | None: ...
     def discard_output(self) -> None: ...
+    def catch_up(self) -> bool: ...
     def close(self) -> None: ...
 
 
@@ -217,6 +218,10 @@ class Medium:
         """
         self._receiver = receiver
         self._on_lost = lost
+
+    def catch_up(self) -> bool:
+        """Hand on what the kernel has received and the event loop not noticed yet; whether there was anything."""
+        return self._port is not None and self._port.catch_up()
 
     async def read(self) -> Chunk:
         """The next bytes, as soon as there are any. Raises TransientError `unreachable` when the port is gone."""

@@ -210,18 +210,23 @@ class TtyPort:
         close_tty(self._port)
         self._fd = -1
 
-    def _readable(self) -> None:
+    def catch_up(self) -> bool:
+        """Read what is there; whether there was anything."""
         try:
             data = os.read(self._fd, _READ)
         except BlockingIOError:
-            return
+            return False
         except OSError as exc:
             self._lost(exc)
-            return
+            return False
         if data:
             self._on_data(data)
         elif self._hung_up():
             self._lost(None)
+        return bool(data)
+
+    def _readable(self) -> None:
+        self.catch_up()
 
     def _hung_up(self) -> bool:
         poll = select.poll()

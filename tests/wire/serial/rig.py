@@ -14,7 +14,6 @@ from edged.testing.line import Burst, Line
 from edged_modbus.bus import ModbusBus
 from edged_modbus.config import ModbusDevice
 from edged_modbus.frame import rtu_frame
-from edged_modbus.job import ModbusJob
 from edged_modbus.master import SerialMaster
 from edged_modbus.point import ModbusPoint
 from edged_modbus.serial_bus import ModbusAsciiBus, ModbusRtuBus
@@ -36,7 +35,7 @@ class Rig:
 
     line: Line
     bus: ModbusBus
-    jobs: dict[int, ModbusJob]
+    jobs: dict[int, Any]
     written: list[tuple[int, bytes]]
     wrong: list[str] = field(default_factory=list)
 
@@ -96,7 +95,7 @@ async def rig(
         if function in {6, 16}:
             written.append((unit, pdu))
             return pdu[:5]
-        start, number = struct.unpack(">HH", pdu[1:5])
+        start, number = struct.unpack(">HH", pdu[1:5]) if function == 3 else (0, 0)
         if function != 3 or start + number > 3 * count:
             return bytes((function | 0x80, 2 if function == 3 else 1))
         words = [register(unit, address) for address in range(start, start + number)]

@@ -17,7 +17,10 @@ from edged_modbus.simline import responder
 
 
 async def test_replugging_is_picked_up_within_a_second_and_costs_nothing_meanwhile(tmp_path: Path) -> None:
-    respond = responder(lambda _unit, pdu: bytes((3, 2 * pdu[4])) + bytes(2 * pdu[4]), (1, 2), ascii=False)
+    def answer(_unit: int, pdu: bytes) -> bytes:
+        return bytes((3, 2 * pdu[4])) + bytes(2 * pdu[4]) if pdu[0] == 3 else bytes((pdu[0] | 0x80, 1))
+
+    respond = responder(answer, (1, 2), ascii=False)
     devices = {
         f"d{unit}": ModbusDevice(bus=Name("b"), unit=unit, points={Name("p"): ModbusPoint(holding=0)})
         for unit in (1, 2)
