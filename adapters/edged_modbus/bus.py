@@ -34,6 +34,7 @@ from .pdu import DeviceFailureError, RefusedError, Request
 from .planner import Costs, Table
 from .point import ModbusPoint
 from .poll import Poll
+from .sunspec import SunSpecJob, SunSpecPoll
 from .write import merged_words, raw_value, requests_for, requests_for_words
 
 T = TypeVar("T")
@@ -85,11 +86,13 @@ class ModbusBus:
         """See `edged.adapter.Traced`."""
         return [link.ring for link in self._links]
 
-    def prepare(self, device: str, points: Sequence[str]) -> ModbusJob:
+    def prepare(self, device: str, points: Sequence[str]) -> ModbusJob | SunSpecJob:
         """See `edged.adapter.Bus`."""
         config = self._devices.get(device)
         if config is None:
             raise ConfigError(f"{self._name} has no device {device!r}")
+        if config.sunspec is not None:
+            return SunSpecJob(device, config, self.intern)
         if unknown := [point for point in points if point not in config.points]:
             raise ConfigError(f"{device} has no point {unknown[0]!r}")
         job = ModbusJob(device, config, points, self._costs, self.intern)
@@ -110,7 +113,11 @@ class ModbusBus:
         await self._free.acquire()
         link = self._idle.pop()
         try:
-            poll = Poll(self, link, cast("ModbusJob", job), raw=raw)
+            poll = (
+                SunSpecPoll(self, link, job, raw=raw)
+                if isinstance(job, SunSpecJob)
+                else Poll(self, link, cast("ModbusJob", job), raw=raw)
+            )
             result = await (poll.probe() if probe else poll.run())
             return with_news(result, link) if link.news else result
         finally:

@@ -11,14 +11,35 @@ from typing import ClassVar, Literal
 
 from edged.adapter import STRICT, BusConfig, DeviceConfig, Duration, Name
 
-from .planner import MAX_BITS, MAX_REGISTERS, Limits, Span, Table
+from .planner import ADDRESSES, MAX_BITS, MAX_REGISTERS, Limits, Span, Table
 from .point import ModbusPoint
 
 __all__ = [
-    "ModbusDevice", "ModbusPoint", "ModbusRtuOverTcpBus", "ModbusTcpBus", "ModbusTlsBus", "ModbusUdpBus", "Table",
+    "ModbusDevice", "ModbusPoint", "ModbusRtuOverTcpBus", "ModbusTcpBus", "ModbusTlsBus", "ModbusUdpBus", "SunSpec",
+    "Table",
 ]  # fmt: skip
 
 LongOrder = Literal["ABCD", "CDAB", "BADC", "DCBA"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SunSpec:
+    """A device that tells itself which SunSpec models it has, and so which points."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    address: int | None = None
+    """Where its map begins. Without it: looked for at 40000, 50000 and 0."""
+    models: tuple[int, ...] = ()
+    """Only these models, e.g. `[103, 160]`. Without it: all."""
+    points: tuple[str, ...] = ()
+    """Only these points, e.g. `[W, Hz, "mppt.*", "120.WRtg"]`. Without it: what is measured, not settings."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "models", tuple(self.models))
+        object.__setattr__(self, "points", tuple(self.points))
+        if self.address is not None and not 0 <= self.address < ADDRESSES:
+            raise ValueError(f"`address: {self.address}`: addresses go from 0 to {ADDRESSES - 1}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +47,8 @@ class ModbusDevice(DeviceConfig):
     """One Modbus device (a unit) on a bus."""
 
     __pydantic_config__: ClassVar = STRICT
+
+    brings_points: ClassVar = "sunspec"
 
     unit: int = 1
     """Its unit (slave) number: 1 to 247 on a line; 0 or 255 for many devices that have their own network address."""
@@ -45,6 +68,8 @@ class ModbusDevice(DeviceConfig):
     """For devices that only answer requests for exactly one value."""
     avoid: tuple[str, ...] = ()
     """Addresses never to touch, e.g. `["holding 40-49", "input 7"]`."""
+    sunspec: SunSpec | None = None
+    """Find out from the device itself what it has, instead of listing `points`. `profile: sunspec` does it."""
     points: dict[Name, ModbusPoint] = field(default_factory=dict)  # type: ignore[assignment]  # narrower than the base
     """Its values by name."""
 
@@ -63,6 +88,11 @@ class ModbusDevice(DeviceConfig):
             raise ValueError(f"`max_coils` must lie between 1 and {MAX_BITS}, the limit of the protocol")
         for text in self.avoid:
             Span.parse(text)
+        if self.sunspec is not None and self.points:
+            raise ValueError(
+                "a device with `sunspec` tells its points itself: choose some with `points` below `sunspec`, and give "
+                "other registers a device entry of their own"
+            )
         for name, point in self.points.items():
             if not point.table.is_bits and point.count > self.max_registers:
                 raise ValueError(

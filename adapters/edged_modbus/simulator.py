@@ -20,6 +20,7 @@ from .point import ModbusPoint
 from .serial_bus import ModbusAsciiBus, ModbusRtuBus
 from .simdevice import SimulatedUnit
 from .simline import simulated_line
+from .sunspec_image import SimulatedSunSpec
 
 Fault = Literal["silent", "exception", "garbage"]
 _Config = ModbusTcpBus | ModbusUdpBus | ModbusRtuOverTcpBus
@@ -88,9 +89,11 @@ class ModbusSimulator:
         return answer
 
 
-def _unit(bus: str, unit: int, devices: Mapping[str, ModbusDevice], seed: int) -> SimulatedUnit:
+def _unit(bus: str, unit: int, devices: Mapping[str, ModbusDevice], seed: int) -> SimulatedUnit | SimulatedSunSpec:
     """One unit for all the devices of the configuration that share its number."""
     mine = {name: device for name, device in devices.items() if device.unit == unit}
+    if any(device.sunspec is not None for device in mine.values()):
+        return SimulatedSunSpec(f"{bus}-{unit}", seed_of(seed, bus, unit))
     points = {
         f"{name}/{point}": place
         for name, device in mine.items()

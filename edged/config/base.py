@@ -120,8 +120,8 @@ class DeviceConfig:
     points: dict[Name, PointConfig] = field(default_factory=dict)
     """Its values by name."""
 
-    brings_points: ClassVar[bool] = False
-    """Whether a device can say itself which points it has, so that none need be listed."""
+    brings_points: ClassVar[bool | str] = False
+    """Whether a device can say itself which points it has, so that none need be listed; or the setting that makes it."""
 
     def __post_init__(self) -> None:
         if self.every <= 0:

@@ -217,7 +217,8 @@ class _Sections:
         self.nodes["devices", name] = Entry(entry.key, merged)
         points = merged.get("points")
         none = points is None or is_empty(points) or (isinstance(points, Mapping) and not points.entries)
-        if none and not adapter.device_config.brings_points:
+        brings = adapter.device_config.brings_points
+        if none and (is_empty(merged.get(brings)) if isinstance(brings, str) else not brings):
             self.reader.report.error(
                 entry.key.mark, path, "has no points: list some under `points`, or name a `profile`"
             )
