@@ -25,6 +25,8 @@ class Pace:
         self._starting = True
         self._shortest = float("inf")
         self._measured = float("-inf")
+        self._emptying = 0.0
+        """Since when the queues are being emptied, so that the link is measured and not they; 0 if they are not."""
         self._cut = float("-inf")
 
     @property
@@ -34,9 +36,12 @@ class Pace:
 
     def heard(self, now: float, took: float) -> None:
         """A message, of whatever lane, was confirmed after so many seconds. `now`: of any clock that goes forward."""
-        if now - self._measured > SPAN:
-            self._slots, self._starting = 1.0, True  # to empty the queues, so that the link is measured and not they
-            self._shortest, self._measured = took, now
+        if self._emptying and now - took < self._emptying:
+            return
+        if self._emptying or now - self._measured == float("inf"):
+            self._shortest, self._measured, self._emptying, self._starting = took, now, 0.0, True
+        elif now - self._measured > SPAN:
+            self._slots, self._emptying = 1.0, now
             return
         self._shortest = min(self._shortest, took)
         if took <= self._shortest + max(self._shortest, TOLERATED):

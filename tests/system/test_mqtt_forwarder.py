@@ -3,137 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from edged.buffer.log import Buffer
-from edged.clock import boot_id, mono_us, wall_us
-from edged.config.model import BufferConfig, GatewayConfig
-from edged.config.types import Duration, Name, Size
-from edged.model import Sample, Value
+from edged.config.types import Duration, Size
 from edged.testing.audit import Audit, LaneId
 from edged.testing.proxy import FaultProxy
-from edged.uplink.api import ConnectionContext, Lane
-from edged.uplink.connectors.mqtt import CONNECTOR, MqttConnection
-from edged.uplink.forwarder import Forwarder
+from edged.uplink.api import Lane
 from tests.support.fakebroker import FakeBroker, Published, connack
+from tests.support.forwarding import WINDOW, arrived, assert_complete, gateway, subscribed, until
 from tests.support.mosquitto import Mosquitto
-from tests.support.subscriber import Subscriber
 
 pytestmark = pytest.mark.mosquitto
-
-POINTS = tuple(f"p{i}" for i in range(50))
-WINDOW = 20
-
-
-class Gateway:
-    """A buffer and its forwarder."""
-
-    def __init__(self, buffer: Buffer, forwarder: Forwarder) -> None:
-        self.buffer = buffer
-        self.forwarder = forwarder
-        self.polls = 0
-
-    def poll(self, count: int = 1, *, age: float = 0.0, devices: int = 10, value: Value = None) -> None:
-        """Put so many rounds of samples, each device one, `age` seconds old."""
-        shift = round(age * 1e6)
-        for _ in range(count):
-            self.polls += 1
-            values: list[Value] = [float(self.polls) if value is None else value] * len(POINTS)
-            for device in range(devices):
-                sample = Sample(f"d{device}", wall_us() - shift, mono_us() - shift, POINTS, values)
-                assert self.buffer.put(sample)
-
-    async def drained(self, seconds: float = 30) -> None:
-        await self.buffer.flush()
-        async with asyncio.timeout(seconds):
-            await self.forwarder.drained()
-
-    async def saved(self) -> dict[str, int]:
-        """The counters of the connection, all of them durable."""
-        await self.buffer.flush()
-        counters = self.buffer.stats().connections["cloud"]
-        assert counters.stored_for == (
-            counters.delivered + counters.pending + counters.expired + counters.evicted + counters.dead
-        )
-        return {name: getattr(counters, name) for name in ("delivered", "pending", "dead")}
-
-
-@contextlib.asynccontextmanager
-async def gateway(
-    path: Path, port: int, *, flush: float = 0.1, running: bool = True, **settings: Any
-) -> AsyncIterator[Gateway]:
-    settings = {"retry_max": Duration(0.3), "connect_timeout": Duration(2), **settings}
-    config = MqttConnection(connector="mqtt", url=f"mqtt://127.0.0.1:{port}", **settings)
-    context = ConnectionContext("cloud", GatewayConfig(id=Name("plant-7")), {}, lambda _: "")
-    buffer = Buffer(path, BufferConfig(flush=Duration(flush)), ["cloud"], boot=boot_id())
-    await buffer.start()
-    forwarder = Forwarder("cloud", CONNECTOR.encoder(config, context), CONNECTOR.link(config, context), buffer)
-    task = asyncio.create_task(forwarder.run()) if running else None
-    try:
-        yield Gateway(buffer, forwarder)
-    finally:
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled(), task.exception()
-        await buffer.stop()
-
-
-@contextlib.contextmanager
-def subscribed(port: int, topic: str = "edged/plant-7/data") -> Iterator[Subscriber]:
-    subscriber = Subscriber(port, topic)
-    subscriber.start()
-    try:
-        yield subscriber
-    finally:
-        subscriber.stop()
-
-
-def audited(subscriber: Subscriber) -> Audit:
-    audit = Audit()
-    for message in subscriber.messages:
-        audit.take(orjson.loads(message.payload))
-    return audit
-
-
-async def arrived(subscriber: Subscriber, readings: int) -> Audit:
-    """Wait until so many different readings have arrived, and a moment for what should not come."""
-    audit = Audit()
-    taken = 0
-    async with asyncio.timeout(20):
-        while audit.readings < readings:
-            await asyncio.sleep(0.02)
-            messages = subscriber.messages
-            for message in messages[taken:]:
-                audit.take(orjson.loads(message.payload))
-                taken += 1
-    await asyncio.sleep(0.1)
-    return audited(subscriber)
-
-
-async def until(condition: Any, seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-def assert_complete(audit: Audit, gateway: Gateway, *, duplicates: int = 0) -> None:
-    """Everything came, once (or as often more as allowed), in order."""
-    assert audit.missing == []
-    assert audit.gaps("plant-7", gateway.buffer.epoch) == []
-    assert audit.out_of_order == 0
-    assert audit.duplicates <= duplicates
 
 
 # -- good weather ----------------------------------------------------------------------------------------------------
@@ -261,7 +150,7 @@ _CHILD = """
 import asyncio, sys
 sys.path[:0] = [{root!r}]
 from pathlib import Path
-from tests.system.test_mqtt_forwarder import gateway
+from tests.support.forwarding import gateway
 
 async def main():
     async with gateway(Path({path!r}), {port}, layout="samples") as one:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.buffer.batch import PRIORITY, Batch
 from edged.buffer.cursor import Intervals
 from edged.model import Sample
 from edged.uplink.api import Chunk, Lane
-from edged.uplink.lanes import Chain, Route, halves, plan
+from edged.uplink.lanes import Chain, Route, halves, plan, plan_beside, plan_strict
 
 
 def chunk(first: int, last: int) -> Chunk:
@@ -93,6 +96,52 @@ def test_the_lanes_together_send_exactly_what_is_not_settled_and_nothing_twice(
             sent += [seq for part in parts for seq in range(part.first, part.last + 1)]
             first = last + 1
     assert sorted(sent) == [seq for seq in range(1, head + 1) if seq not in settled]
+
+
+@given(st.sets(st.integers(1, 30)), st.integers(1, 30), st.lists(st.integers(1, 6), min_size=1))
+def test_in_strict_order_one_lane_sends_all_that_is_not_settled_oldest_first(
+    settled: set[int], head: int, sizes: list[int]
+) -> None:
+    intervals = Intervals(0, [(seq, seq) for seq in sorted(settled)])
+    (route,) = plan_strict(intervals.low)
+    sent: list[int] = []
+    first = route.after + 1
+    while first <= head:
+        last = min(first + sizes[first % len(sizes)] - 1, head)
+        target = ("", PRIORITY, "cloud")[first % 3]
+        assert route.takes(Batch(first, (), "", 0, target))
+        for one in route.unsettled(chunk(first, last), intervals.missing):
+            sent += range(one.first, one.last + 1)
+        first = last + 1
+    assert route.lane is Lane.LIVE
+    assert sent == [seq for seq in range(1, head + 1) if seq not in settled]
+
+
+def test_each_batch_is_for_one_lane() -> None:
+    routes = [*plan(Intervals(7), 20, []), *plan_beside("cloud", 7, 12)]
+    taken = {
+        target: [route.lane for route in routes if route.takes(Batch(8, (), "", 0, target))]
+        for target in ("", PRIORITY, "cloud", "other")
+    }
+    assert taken == {"": [Lane.LIVE, Lane.HISTORICAL], PRIORITY: [Lane.PRIORITY], "cloud": [Lane.REPLAY], "other": []}
+    assert [(route.lane, route.after) for route in routes[2:]] == [(Lane.PRIORITY, 12), (Lane.REPLAY, 7)]
+
+
+def test_a_lane_has_passed_what_it_walked_over_since_it_began() -> None:
+    route = Route(Lane.LIVE, 10)
+    route.reached = 20
+    assert [route.has_passed(chunk(*span)) for span in ((9, 9), (10, 11), (11, 12), (19, 20), (20, 21))] == [
+        False, False, True, True, False,
+    ]  # fmt: skip
+    beside = Route(Lane.PRIORITY, 10, target=PRIORITY)
+    beside.reached = 20
+    assert not beside.has_passed(chunk(11, 12))
+
+
+def test_the_parts_of_a_chunk_with_priority_follow_each_other_without_a_gap() -> None:
+    whole = replace(chunk(11, 14), priority=True, since=5)
+    left, right = halves(whole)
+    assert [(one.since, one.first, one.last) for one in (left, right)] == [(5, 11, 12), (13, 13, 14)]
 
 
 def test_a_chunk_that_was_cut_otherwise_before_is_trimmed() -> None:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 
 from edged.uplink.api import Lane
+from edged.uplink.pace import Pace
 from edged.uplink.window import Window
 
-LIVE, OLD = Lane.LIVE, Lane.HISTORICAL
+LIVE, OLD, FIRST, AGAIN = Lane.LIVE, Lane.HISTORICAL, Lane.PRIORITY, Lane.REPLAY
 
 
 async def takes(window: Window, lane: Lane) -> bool:
@@ -108,3 +109,60 @@ async def test_idle_waits_until_nothing_is_in_flight() -> None:
     assert not idle.done()
     window.give_back(LIVE)
     await asyncio.wait_for(idle, 5)
+
+
+async def test_a_slot_is_kept_free_for_what_has_priority_and_it_comes_next() -> None:
+    window = Window(10, 0.5, lambda: 0)
+    for lane in (LIVE, FIRST):
+        window.open(lane)
+    assert await fill(window, LIVE) == 9
+    assert await takes(window, FIRST)
+    waiting = [asyncio.ensure_future(window.take(lane)) for lane in (LIVE, FIRST)]
+    await asyncio.sleep(0)
+    window.give_back(LIVE)
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.done() for task in waiting] == [False, True]
+    window.give_back(LIVE)
+    await asyncio.wait_for(waiting[0], 5)
+
+
+async def test_what_has_priority_leaves_a_slot_to_those_who_wait() -> None:
+    window = Window(5, 0.5, lambda: 0)
+    for lane in (LIVE, FIRST):
+        window.open(lane)
+    waiting = asyncio.ensure_future(window.take(LIVE))
+    await waiting
+    assert await fill(window, FIRST) == 4
+    window.give_back(FIRST)
+    later = asyncio.ensure_future(window.take(LIVE))
+    await asyncio.wait_for(later, 5)
+
+
+async def test_backlog_and_replay_have_one_share_together_and_take_turns() -> None:
+    window = Window(20, 0.5, lambda: 0)
+    for lane in (LIVE, OLD, AGAIN):
+        window.open(lane)
+    assert await fill(window, OLD) == 10
+    assert not await takes(window, AGAIN)
+    assert await fill(window, LIVE) == 10
+    waiting = [asyncio.ensure_future(window.take(lane)) for lane in (OLD, OLD, AGAIN)]
+    await asyncio.sleep(0)
+    window.give_back(OLD)
+    window.give_back(OLD)
+    await asyncio.wait_for(waiting[2], 5)
+    assert [task.done() for task in waiting[:2]].count(True) == 1
+    waiting[1].cancel()
+    await asyncio.wait(waiting)
+
+
+async def test_the_backlog_has_no_more_than_its_pace_allows() -> None:
+    pace = Pace(10)
+    window = Window(20, 0.5, lambda: 0, pace)
+    for lane in (LIVE, OLD):
+        window.open(lane)
+    assert await fill(window, OLD) == pace.slots < 10
+    for second in range(20):
+        window.heard(second, 0.01)
+    window.changed()
+    assert await fill(window, OLD) > 0
+    assert pace.slots == 10
