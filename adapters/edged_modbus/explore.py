@@ -29,8 +29,7 @@ class ModbusExplorer:
     baudrates = _LINE_BAUDRATES
     parities = _LINE_PARITIES
     scales = guess.SCALES
-    present = ("holding", 0)
-    """What every unit is asked to see if it is there: even a refusal is an answer."""
+    present = "holding 0"
 
     def sweep(self, ranges: Sequence[str], device: Any = None) -> Sweep:
         """The reads of these ranges; `device`, if it is configured, says what to avoid. Raises ValueError."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -33,9 +33,6 @@ _PLACE_KEYS = frozenset(field.name for field in dataclasses.fields(ModbusPoint))
 _WORDS = {"type": DataType, "order": Order, "encoding": Encoding, "trim": Trim}
 _FLOAT_RANGE_BITS = 12.0
 """How much a float within a range tells; hardly any other content of two registers looks like one."""
-
-Reads = Callable[[Span], Sequence[int] | None]
-"""The registers, or bits, of a span; None where the device does not give them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What identifies one type of device."""
+    """What identifies one type of device: it is one if every clause holds."""
 
     clauses: tuple[Clause, ...]
 
@@ -88,14 +85,6 @@ class Fingerprint:
     def bits(self) -> float:
         """How much it tells, to rank the profiles that fit."""
         return sum(clause.bits for clause in self.clauses)
-
-    def fits(self, read: Reads) -> bool:
-        """Whether every clause holds; stops asking at the first that does not."""
-        for clause in self.clauses:
-            words = read(clause.span)
-            if words is None or not clause.holds(words):
-                return False
-        return bool(self.clauses)
 
 
 def parse(clauses: object, order: str | None = None) -> Fingerprint:

@@ -43,8 +43,12 @@ class Explorer(Protocol):
     parities: tuple[str, ...]
     scales: tuple[float, ...]
     """By which integers are commonly multiplied."""
-    present: tuple[str, int]
-    """Kind and address that any unit answers in some way."""
+    present: str
+    """What any unit answers in some way; even a refusal is an answer."""
+
+    def span(self, text: str) -> Any:
+        """A range of addresses, from text such as `holding 40-49`. Raises ValueError."""
+        ...
 
     def sweep(self, ranges: Sequence[str], device: Any = None) -> Sweep:
         """The reads of these ranges. Raises ValueError."""
@@ -267,14 +271,21 @@ async def read_all(ask: Ask, unit: int, sweep: Sweep, timeout: float, tick: Call
         tick(sweep.left)
 
 
-async def try_read(ask: Ask, unit: int, span: Any, timeout: float) -> Sequence[int] | int | None:  # noqa: ASYNC109  # of one read
+async def try_read(
+    ask: Ask,
+    unit: int,
+    span: Any,
+    timeout: float,  # noqa: ASYNC109  # of one read
+    *,
+    attempts: int = _ATTEMPTS,
+) -> Sequence[int] | int | None:
     """The words of a span, the code with which the device refused it, or None if it was not answered.
 
     Raises TransientError `unreachable` when there is no way to the bus at all.
     """
     from edged.adapter import RawRequest
 
-    for attempt in range(_ATTEMPTS):
+    for left in range(attempts - 1, -1, -1):
         try:
             return (await ask(RawRequest(unit, span.table, span.start, span.count, timeout))).words
         except PermanentError as exc:
@@ -283,7 +294,7 @@ async def try_read(ask: Ask, unit: int, span: Any, timeout: float) -> Sequence[i
             code = getattr(exc, "code", 0)
             if exc.reason == "unreachable" and not code:
                 raise
-            if code and code not in {_BUSY, _NO_PATH, _NOBODY} and attempt:
+            if code and code not in {_BUSY, _NO_PATH, _NOBODY} and not left:
                 return int(code)  # a device that fails at these addresses, every time
     return None
 
@@ -313,11 +324,6 @@ def flow(record: Mapping[str, Any]) -> str:
         quoted = isinstance(value, str) and (not value or set(value) & set(":#{}[],&*!|>'\"%@` ") or value[0].isdigit())
         parts.append(f"{key}: " + (f'"{value}"' if quoted else text))
     return "{" + ", ".join(parts) + "}"
-
-
-def parse_units(texts: Sequence[str]) -> list[int]:
-    """Numbers from `1-10,20`. Raises BadParameter."""
-    return numbers(",".join(texts), 0, 255, "--unit", "1-32 or 1,5,7")
 
 
 def numbers(text: str, low: int, high: int, option: str, example: str) -> list[int]:

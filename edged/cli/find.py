@@ -66,7 +66,9 @@ class _Search:
 @click.command(short_help="Find the register that shows what the display of the device shows.")
 @click.argument("target", metavar="DEVICE|BUS")
 @click.option("--value", metavar="NUMBER", help="What the display shows now, all digits of it, such as 230.4.")
-@click.option("--again", metavar="NUMBER", help="What it shows now, when it has changed since: narrows the last search.")
+@click.option(
+    "--again", metavar="NUMBER", help="What it shows now, when it has changed since: narrows the last search."
+)
 @click.option("--tolerance", default="1%", show_default=True, help="How far the register may be off.")
 @click.option("--range", "ranges", multiple=True, metavar="RANGE", help="Where to look, such as 'holding 0-199'.")
 @click.option("--everything", is_flag=True, help="Look at all 65,536 input and holding registers.")
@@ -222,8 +224,8 @@ def _report(finder: _Finder, name: str, measured_in: str, *, as_json: bool) -> N
         click.echo(f"note: {note}", err=True)
     if not records:
         click.echo(
-            f"None of {finder.registers} registers fits every time. Look elsewhere (--range, --everything), or allow more "
-            "(--tolerance 5%). It may also have a scale that is no power of ten, or not be in a register at all."
+            f"None of {finder.registers} registers fits every time. Look elsewhere (--range, --everything), or allow "
+            "more (--tolerance 5%). It may also have a scale that is no power of ten, or not be in a register at all."
         )
         return
     for text in finder.listing():

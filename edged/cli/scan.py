@@ -7,6 +7,7 @@ import click
 from edged.cli import LazyGroup
 
 SCANS = {
+    "modbus": ("edged.cli.scan_modbus:scan", "Find Modbus devices on a line or at a host, and write their YAML."),
     "ble": ("edged.cli.ble:scan", "List the Bluetooth sensors in range."),
     "serial": ("edged.cli.serial:scan", "Find M-Bus devices on a serial line."),
 }

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from edged_modbus.fingerprint import parse
-from edged_modbus.planner import Span, Table
 
 
 def words_of(layout: str, value: object) -> list[int]:
@@ -51,14 +50,6 @@ def test_the_order_of_the_profiles_device_holds_where_a_clause_has_none_of_its_o
     assert holds(clause, [5, 0], "CDAB")
     assert holds({**clause, "order": "ABCD"}, [0, 5], "CDAB")
     assert holds({"holding": 0, "equals": 5}, [5], "CDAB")
-
-
-def test_every_clause_must_hold_and_a_register_the_device_refuses_does_not() -> None:
-    both = parse([{"holding": 0, "equals": 1}, {"input": 7, "equals": 2}])
-    memory = {Span(Table.HOLDING, 0, 1): [1], Span(Table.INPUT, 7, 1): [2]}
-    assert both.fits(memory.get)
-    assert not both.fits({**memory, Span(Table.INPUT, 7, 1): [3]}.get)
-    assert not both.fits({Span(Table.HOLDING, 0, 1): [1]}.get)
 
 
 def test_a_sharper_fingerprint_tells_more() -> None:
