@@ -184,8 +184,11 @@ class Traced(Protocol):
 class Annotates(Protocol):
     """What an adapter may have besides: it can tell what the frames of its protocol say."""
 
-    def annotate(self, config: Any, pieces: Sequence[Frame]) -> Sequence[FrameNote]:
-        """Explain what one ring holds, oldest first. Pure; never raises, whatever the bytes are."""
+    def annotate(self, pieces: Sequence[Frame], character: float = 0.0) -> Sequence[FrameNote]:
+        """Explain what one ring holds, oldest first. Pure; never raises, whatever the bytes are.
+
+        `character`: how long one takes on the line, seconds; 0 where it is no serial line.
+        """
         ...
 
 

@@ -29,7 +29,7 @@ from edged.config.diff import Touched
 from edged.config.model import Config
 from edged.config.secrets import filled, resolve
 from edged.config.types import Secret
-from edged.control import ControlApi, ControlServer
+from edged.control import ControlApi, ControlServer, Look
 from edged.errors import ConfigError, EdgedError, TransientError
 from edged.hub import Hub
 from edged.model import Sample
@@ -96,12 +96,14 @@ class Daemon:
         self._group: asyncio.TaskGroup
         self._parts: dict[str, asyncio.Task[None]] = {}
         """By name, such as `bus line-a`: what is supervised."""
+        self._buses: dict[str, Bus] = {}
         self._pollers = dict(self._make_pollers())
         self._forwarders: dict[str, Forwarder] = {}
         self._reloader: Reloader | None = None
         if start is not None and places.config is not None:
             self._reloader = Reloader(self, places.config, places.state, start)
-        api = ControlApi(self.status, self._read, self._hub, lambda: self._buffer, self._reloader, self._probe)
+        look = Look(lambda: self._config, self._bus, self._read_raw, lambda: self._buffer, self.status)
+        api = ControlApi(self.status, self._read, self._hub, lambda: self._buffer, self._reloader, self._probe, look)
         self._control = ControlServer(places.socket, api)
         self._faults: dict[str, Fault] = {}
 
@@ -132,7 +134,11 @@ class Daemon:
         base = self._places.config_dir
         config = filled(self._config.buses[name], base=base)
         devices = {device: filled(one, base=base) for device, one in self._config.devices_on(name).items()}
-        return load_adapter(config.adapter).open(name, config, devices)
+        self._buses[name] = load_adapter(config.adapter).open(name, config, devices)
+        return self._buses[name]
+
+    def _bus(self, name: str) -> Bus | None:
+        return self._buses.get(name) if name in self._pollers else None
 
     async def _run_connection(self, name: str) -> None:
         """Build and run one forwarder. Raises ConfigError, for instance when a certificate or secret is missing."""
@@ -389,12 +395,15 @@ class Daemon:
         return await self._pollers[bus].read_raw(request)
 
     async def _read(self, device: str) -> list[PollResult]:
+        results = await self._read_raw(device)
+        return [replace(one, samples=[self._pipeline.compute(sample) for sample in one.samples]) for one in results]
+
+    async def _read_raw(self, device: str) -> list[PollResult]:
         config = self._config.devices[device]
         poller = self._pollers.get(config.bus)
         if poller is None or not config.enabled:
             raise KeyError(device)
-        results = await poller.read_now(device)
-        return [replace(one, samples=[self._pipeline.compute(sample) for sample in one.samples]) for one in results]
+        return await poller.read_now(device)
 
 
 def _max_ages(config: Config) -> dict[str, float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edged.adapter import Bus, BusConfig, DeviceConfig, Simulator
+from edged.adapter import Bus, BusConfig, DeviceConfig, RawRead, Simulator, Step
 
 from .config import ModbusDevice, ModbusRtuOverTcpBus, ModbusTcpBus, ModbusTlsBus, ModbusUdpBus
 from .link import Link
@@ -61,11 +61,17 @@ class _Adapter:
 
         return ModbusExplorer()
 
-    def annotate(self, config: Any, pieces: Sequence[Frame]) -> Sequence[FrameNote]:
+    def annotate(self, pieces: Sequence[Frame], character: float = 0.0) -> Sequence[FrameNote]:
         """See `edged.adapter.Annotates`."""
         from .annotate import annotate  # noqa: PLC0415  # `edged run` never needs it
 
-        return annotate(config, pieces, framing=self.framing)
+        return annotate(pieces, character, framing=self.framing)
+
+    def explain(self, device: Any, point: str, raw: Sequence[RawRead]) -> Sequence[Step]:
+        """See `edged.adapter.Explains`."""
+        from .explain import explain  # noqa: PLC0415  # the same
+
+        return explain(device.points[point], raw)
 
 
 def _tcp_links(config: ModbusTcpBus, _devices: object) -> Sequence[Link]:

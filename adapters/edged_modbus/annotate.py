@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 from edged.media import Defect, Frame, FrameNote, NoteKind, Part
 
@@ -385,8 +384,6 @@ def _packet(frame: Frame, asked: dict[int, _Asked]) -> FrameNote:
     return note("refusal" if refusal else "answer", text, error=text if refusal else "")
 
 
-def annotate(config: Any, pieces: Sequence[Frame], *, framing: str) -> list[FrameNote]:
-    """The notes for a bus. `framing`: `rtu`, `ascii` or `tcp`."""
-    if framing == "tcp":
-        return annotate_network(pieces)
-    return annotate_line(pieces, getattr(config, "character", 0.0), ascii=framing == "ascii")
+def annotate(pieces: Sequence[Frame], character: float, *, framing: str) -> list[FrameNote]:
+    """The notes for one ring. `framing`: `rtu`, `ascii` or `tcp`; `character` in seconds."""
+    return annotate_network(pieces) if framing == "tcp" else annotate_line(pieces, character, ascii=framing == "ascii")

@@ -6,8 +6,9 @@ socket file (mode 0660). HTTP itself is parsed by h11, in `server.py`.
 
 from __future__ import annotations
 
+from .look import Look
 from .records import poll_record, sample_record
 from .routes import ROUTES, Ask, ControlApi, Reply
 from .server import ControlServer
 
-__all__ = ["ROUTES", "Ask", "ControlApi", "ControlServer", "Reply", "poll_record", "sample_record"]
+__all__ = ["ROUTES", "Ask", "ControlApi", "ControlServer", "Look", "Reply", "poll_record", "sample_record"]

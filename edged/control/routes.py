@@ -4,6 +4,7 @@ GET  /v1/status         what the daemon is doing (JSON)
 GET  /v1/tail           live samples, one JSON object a line, until the client goes; ?device=NAME filters
 POST /v1/read/DEVICE    poll a device once, out of turn (JSON)
 POST /v1/probe/BUS      read raw addresses of a unit (JSON); ?unit=&what=holding&address=&count=&timeout=
+GET  /v1/trace/BUS, POST /v1/explain/DEVICE/POINT, GET /v1/top: see `look.py`
 GET  /v1/buffer/export  stored samples, one JSON object a line; ?from=&to=&device= choose (microseconds since 1970)
 GET  /v1/buffer/ACTION  stats, verify, letters (JSON)
 GET  /v1/reload         what a reload would change (JSON)
@@ -28,6 +29,7 @@ from edged.hub import Hub
 from edged.reload import Reloader, Run
 
 from . import probe as raw
+from .look import Look
 from .records import poll_record, sample_record
 
 
@@ -42,6 +44,7 @@ class ControlApi:
     buffer: Callable[[], Buffer] | None = None
     reloader: Reloader | None = None
     probe: raw.Probe | None = None
+    look: Look | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Reply(NamedTuple):
     body: AsyncIterator[bytes]
 
 
+_NO_LOOK = "this gateway cannot be looked into"
 _NO_FILE = "this gateway was not started with a file, so there is nothing to reload"
 Handler = Callable[[ControlApi, Ask], Awaitable[Reply]]
 
@@ -152,6 +156,34 @@ async def _samples(hub: Hub, devices: Sequence[str]) -> AsyncIterator[bytes]:
             yield orjson.dumps(sample_record(sample), option=orjson.OPT_APPEND_NEWLINE)
 
 
+async def _trace(api: ControlApi, ask: Ask) -> Reply:
+    (bus,) = ask.parts
+    if api.look is None:
+        return bad(404, _NO_LOOK)
+    try:
+        return stream(api.look.trace(bus, follow="follow" in ask.options))
+    except KeyError:
+        return bad(404, f"there is no bus {bus!r}")
+    except EdgedError as exc:
+        return bad(409, exc)
+
+
+async def _explain(api: ControlApi, ask: Ask) -> Reply:
+    device, point = ask.parts
+    if api.look is None:
+        return bad(404, _NO_LOOK)
+    try:
+        return good(await api.look.explain(device, point))
+    except KeyError:
+        return bad(404, f"there is no enabled point {device}/{point}")
+    except EdgedError as exc:
+        return bad(502, exc)
+
+
+async def _top(api: ControlApi, _ask: Ask) -> Reply:
+    return good(await api.look.top()) if api.look else bad(404, _NO_LOOK)
+
+
 async def _buffer(api: ControlApi, ask: Ask) -> Reply:
     return await _act(api, ask, looks=True)
 
@@ -218,6 +250,9 @@ ROUTES: Mapping[tuple[str, str], Handler] = {
     ("POST", "/v1/probe/*"): _probe,
     ("GET", "/v1/reload"): _reload_preview,
     ("POST", "/v1/reload"): _reload,
+    ("GET", "/v1/trace/*"): _trace,
+    ("POST", "/v1/explain/*/*"): _explain,
+    ("GET", "/v1/top"): _top,
     ("GET", "/v1/buffer/export"): _buffer_export,
     ("GET", "/v1/buffer/*"): _buffer,
     ("POST", "/v1/buffer/*"): _buffer_change,

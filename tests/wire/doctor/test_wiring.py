@@ -74,7 +74,7 @@ async def _on_line(adapter: Any, line: Any, fault: str, devices: dict[str, Any])
             chatter.cancel()
         await bus.close()
     (pieces,) = pieces_of(bus)
-    return classify(adapter.annotate(config, pieces), LineFacts(baudrate=19200, timeout=0.25))
+    return classify(adapter.annotate(pieces, config.character), LineFacts(baudrate=19200, timeout=0.25))
 
 
 async def _other_master(line: Any) -> None:
