@@ -44,7 +44,7 @@ class Pace:
             self._slots, self._emptying = 1.0, now
             return
         self._shortest = min(self._shortest, took)
-        if took <= self._shortest + max(self._shortest, TOLERATED):
-            self._slots = min(self._most, self._slots + (1.0 if self._starting else 1.0 / self._slots))
+        if took <= self._shortest + max(self._shortest / 2, TOLERATED):
+            self._slots = min(self._most, self._slots + (0.5 if self._starting else 1.0 / self._slots))
         elif now - self._cut > took:  # what is confirmed until then was sent before the cut
             self._slots, self._starting, self._cut = max(1.0, self._slots * _CUT), False, now

@@ -14,9 +14,10 @@ from edged.uplink.pace import SPAN, TOLERATED, Pace
 def drain(pace: Pace, seconds: float, *, each: float, delay: float, begin: float = 0.0) -> tuple[int, float]:
     """Keep the link as full as the pace allows; `each` message takes so long on it, and `delay` on the way.
 
-    Returns how many messages came through, and the longest time one took, the first tenth of the time aside.
+    Returns how many messages came through, and the time within which 95 % of them did.
     """
-    now, free, sent, worst = begin, begin, 0, 0.0
+    now, free = begin, begin
+    times: list[float] = []
     under_way: list[tuple[float, float]] = []
     while now < begin + seconds:
         while len(under_way) < pace.slots:
@@ -24,17 +25,14 @@ def drain(pace: Pace, seconds: float, *, each: float, delay: float, begin: float
             heapq.heappush(under_way, (free + delay, now))
         now, sent_at = heapq.heappop(under_way)
         pace.heard(now, now - sent_at)
-        sent += 1
-        if now > begin + seconds / 10:
-            worst = max(worst, now - sent_at)
-    return sent, worst
+        times.append(now - sent_at)
+    return len(times), sorted(times)[len(times) * 95 // 100]
 
 
 @given(st.floats(0.02, 3), st.floats(0.0, 1.0), st.integers(1, 500))
-def test_no_queue_grows_beyond_what_is_tolerated(each: float, delay: float, most: int) -> None:
-    _, worst = drain(Pace(most), 300, each=each, delay=delay)
-    alone = each + delay
-    assert worst <= 2.01 * (alone + max(alone, TOLERATED))  # for moments; then the pace has learnt
+def test_messages_take_little_more_than_twice_as_long_as_on_an_idle_link(each: float, delay: float, most: int) -> None:
+    _, p95 = drain(Pace(most), 300, each=each, delay=delay)
+    assert p95 <= max(2.3 * (each + delay), each + delay + 2 * TOLERATED)
 
 
 @pytest.mark.parametrize("each", [0.02, 0.1, 1.0])
