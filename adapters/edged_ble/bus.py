@@ -144,6 +144,7 @@ class Bus:
         listener = self._listeners[device]
         job = jobs.prepare(device, self._devices[device], listener.decoder, points)
         job.delivered, job.seen = listener.count, listener.seen
+        listener.readers.add(job)
         return job
 
     def plan(self, job: Job) -> Plan:
@@ -222,10 +223,11 @@ class Bus:
     def _heard(self, job: BleJob, notes: list[str]) -> list[Sample]:
         """What came since the last poll. Raises TransientError when the device has been silent too long."""
         listener, spec = self._listeners[job.device], self._devices[job.device]
-        missed = listener.count - job.delivered - len(packets := list(listener.since(job.delivered)))
-        if missed > 0:
-            notes.append(f"{job.device}: {missed} advertisements came faster than they were fetched, and are lost")
-        job.delivered = listener.count
+        packets = listener.since(job.delivered)
+        if job.lost:
+            notes.append(f"{job.device}: {job.lost} advertisements came faster than they were fetched, and are lost")
+        job.delivered, job.lost = listener.count, 0
+        listener.tidy()
         samples = [sample for packet in job.wanted(packets) if (sample := job.sample(packet))]
         if not samples and (sighting := job.sighting(listener)):
             samples.append(sighting)

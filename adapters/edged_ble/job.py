@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edged.adapter import ConfigError, Name, Quality, Reason, Sample, Value, bad
+from edged.adapter import ALL_GOOD, ConfigError, Name, Quality, Reason, Sample, Value, bad
 
 from .codecs import gatt
 from .codecs.advert import Decoder, uuid_of
@@ -72,7 +72,7 @@ def without(device: str, points: tuple[str, ...], reason: str, wall: int, mono: 
     return Sample(device, wall, mono, points, (None,) * len(points), dict.fromkeys(range(len(points)), quality))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class BleJob:
     """See `edged.adapter.Job`. Remembers what it has delivered."""
 
@@ -90,6 +90,8 @@ class BleJob:
     """One measurement in each period is enough, and what happened between them: the period is longer than a second."""
     delivered: int = 0
     """The number of the last measurement."""
+    lost: int = 0
+    """Measurements that went before they were fetched."""
     seen: int = 0
     """The last sighting that was reported."""
     silent: bool = False
@@ -124,7 +126,7 @@ class BleJob:
                 if quality[i].status == "bad":
                     value = None
             values.append(value)
-        return Sample(self.device, packet.wall, packet.mono, points, values, quality)
+        return Sample(self.device, packet.wall, packet.mono, points, values, quality or ALL_GOOD)
 
     def _value(self, packet: Packet, name: str) -> Value:
         if name == RSSI and name not in packet.values:

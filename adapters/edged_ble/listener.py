@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakSet
 
 from edged.adapter import Quality, Value
 
@@ -14,6 +16,8 @@ from .codecs.advert import Advertisement, Decoder
 
 KEPT = 512
 """Most measurements kept between two polls; the oldest go first, and a note says so."""
+_TIDY = 32
+"""With so many it is looked which of them nobody waits for: with hundreds of sensors they would fill the memory."""
 CONFIRM = 60.0
 """Seconds after which a sensor that says the same again, and numbers nothing, has measured it anew."""
 
@@ -45,6 +49,17 @@ class _Said:
     event: bool
 
 
+class Reader(Protocol):
+    """Somebody who fetches the measurements of a listener."""
+
+    delivered: int
+    """The number of the last one fetched."""
+    lost: int
+    """How many went before they were fetched."""
+    thin: bool
+    """It wants of each shape only the newest, and all events."""
+
+
 class Listener:
     """The ear for one device. Moments are microseconds: `mono` on the monotonic clock, `wall` since the epoch."""
 
@@ -52,7 +67,10 @@ class Listener:
         self.decoder = decoder
         self._expect = expect * 1e6
         self._confirm = min(CONFIRM, expect / 2) * 1e6
-        self._packets: deque[Packet] = deque(maxlen=KEPT)
+        self._packets: deque[Packet] = deque()
+        self.newest: Packet | None = None
+        """The last measurement."""
+        self.readers: WeakSet[Reader] = WeakSet()
         self._said: dict[tuple[str, ...], _Said] = {}
         self._events = {name for name, kind in decoder.points.items() if kind.event} if decoder else set()
         self.count = 0
@@ -97,7 +115,32 @@ class Listener:
         self.fields.update(dict.fromkeys(decoded.values, mono))
         self.bytes = b"".join((*adv.manufacturer_data.values(), *adv.service_data.values()))
         self._arrival.set()
-        self._packets.append(Packet(self.count, mono, wall, adv.rssi, decoded.values, decoded.quality))
+        self.newest = Packet(self.count, mono, wall, adv.rssi, decoded.values, decoded.quality)
+        self._packets.append(self.newest)
+        if len(self._packets) >= _TIDY and len(self._packets) & len(self._packets) - 1 == 0:
+            self.tidy()
+        if len(self._packets) > KEPT:
+            self._lose(self._packets.popleft())
+
+    def tidy(self) -> None:
+        """Forget what every reader has fetched, and what the thin ones alone have not and will not want."""
+        readers = list(self.readers)
+        all_have = min((one.delivered for one in readers), default=self.count)
+        prompt_have = min((one.delivered for one in readers if not one.thin), default=self.count)
+        shapes: set[tuple[str, ...]] = set()
+        kept: list[Packet] = []
+        for packet in reversed(self._packets):
+            if packet.number <= all_have:
+                break
+            shape = tuple(packet.values)
+            if packet.number > prompt_have or shape not in shapes or not self._events.isdisjoint(shape):
+                kept.append(packet)
+            shapes.add(shape)
+        self._packets = deque(reversed(kept))
+
+    def _lose(self, packet: Packet) -> None:
+        for one in self.readers:
+            one.lost += packet.number > one.delivered
 
     def _repeats(self, number: int | None, values: Mapping[str, Value], mono: int) -> bool:
         """Whether this is what it said before. Some sensors take turns with several messages."""
@@ -126,12 +169,6 @@ class Listener:
             async with asyncio.timeout(seconds):
                 await self._arrival.wait()
 
-    @property
-    def newest(self) -> Packet | None:
-        """The last measurement."""
-        return self._packets[-1] if self._packets else None
-
-    def since(self, number: int) -> Iterator[Packet]:
+    def since(self, number: int) -> list[Packet]:
         """The measurements after this one that are still kept."""
-        missing = min(self.count - number, len(self._packets))
-        return (self._packets[i] for i in range(len(self._packets) - missing, len(self._packets)))
+        return [packet for packet in self._packets if packet.number > number]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from edged.adapter import Value
 from edged_ble.codecs.advert import Advertisement, Decoded, Kind, Stateless
@@ -69,15 +70,72 @@ def test_one_press_is_reported_once_and_the_next_press_again() -> None:
     assert ear.count == 2
 
 
-def test_what_is_not_fetched_is_bounded_and_the_newest_stay() -> None:
-    ear = Listener(Plain(), 300)
+@dataclass(eq=False)
+class Fetching:
+    """Satisfies `Reader`."""
+
+    thin: bool = False
+    delivered: int = 0
+    lost: int = 0
+
+    def fetch(self, ear: Listener) -> list[int]:
+        numbers = [packet.number for packet in ear.since(self.delivered)]
+        self.delivered = ear.count
+        ear.tidy()
+        return numbers
+
+
+def test_what_is_not_fetched_is_bounded_and_the_newest_stay_and_the_loss_is_counted() -> None:
+    ear, reader = Listener(Plain(), 300), Fetching()
+    ear.readers.add(reader)
     for number in range(KEPT + 50):
         hear(ear, number, bytes([number % 256, number % 256]))
-    kept = list(ear.since(0))
+    kept = ear.since(0)
     assert len(kept) == KEPT
     assert kept[-1].number == ear.count == KEPT + 50
     assert [packet.number for packet in ear.since(ear.count - 2)] == [ear.count - 1, ear.count]
-    assert not list(ear.since(ear.count))
+    assert not ear.since(ear.count)
+    assert reader.lost == 50
+
+
+def test_what_was_fetched_is_not_kept() -> None:
+    ear, reader = Listener(Plain(), 300), Fetching()
+    ear.readers.add(reader)
+    for number in range(10):
+        hear(ear, number, bytes([number, number]))
+    assert reader.fetch(ear) == list(range(1, 11))
+    assert not ear.since(0)
+    assert ear.newest is not None
+    assert ear.newest.number == 10, "for a person who asks"
+
+
+def test_a_reader_that_comes_rarely_costs_no_memory_and_misses_neither_the_newest_nor_an_event() -> None:
+    ear, rarely, often = Listener(Plain(), 300), Fetching(thin=True), Fetching()
+    ear.readers.add(rarely)
+    ear.readers.add(often)
+    fetched = []
+    for number in range(2000):
+        hear(ear, 10 * number, bytes([number % 256, number % 256]))
+        if number in {100, 700}:
+            hear(ear, 10 * number + 1, b"", company=2)
+        if number % 7 == 0:
+            fetched += often.fetch(ear)
+            assert len(ear.since(0)) <= 8
+    fetched += often.fetch(ear)
+    assert fetched == list(range(1, 2003)), "who comes often gets all"
+    assert rarely.fetch(ear) == [102, 703, 2002]
+    assert not rarely.lost
+    assert not often.lost
+
+
+def test_a_reader_that_is_gone_holds_nothing_back() -> None:
+    ear, reader, asked = Listener(Plain(), 300), Fetching(), Fetching()
+    ear.readers.add(reader)
+    ear.readers.add(asked)
+    del asked
+    hear(ear, 1, b"\x01\x01")
+    assert reader.fetch(ear) == [1]
+    assert not ear.since(0)
 
 
 def test_why_it_cannot_be_read_is_known_until_it_can() -> None:
