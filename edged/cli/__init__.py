@@ -20,6 +20,7 @@ from edged.errors import ConfigError, EdgedError
 EXIT_PROBLEM, EXIT_CONFIG, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 COMMANDS = {
+    "init": ("edged.cli.init", "Write a first configuration, by asking or from options."),
     "run": ("edged.cli.run", "Run the gateway (what the systemd service does)."),
     "check": ("edged.cli.check", "Check a configuration and say everything that is wrong with it."),
     "reload": ("edged.cli.reload", "Apply a changed configuration to the running gateway, and go back if it fails."),

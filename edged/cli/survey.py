@@ -210,7 +210,8 @@ class Survey:
 
         identity: Mapping[str, str] = {}
         try:
-            identity = (await ask(RawRequest(unit, "identification", timeout=_PATIENCE))).texts
+            texts = (await ask(RawRequest(unit, "identification", timeout=_PATIENCE))).texts
+            identity = {key: _printable(text) for key, text in texts.items()}
         except PermanentError:
             pass  # most devices do not say
         except TransientError as exc:
@@ -317,6 +318,11 @@ def settings_of(bus_config: Any) -> dict[str, Any]:
     """What a person would write of a bus."""
     keys = ("adapter", "host", "port") if hasattr(bus_config, "host") else ("adapter", "port", "baudrate", "parity")
     return {key: getattr(bus_config, key) for key in keys if hasattr(bus_config, key)}
+
+
+def _printable(text: str) -> str:
+    """What a device says goes to terminals and into files: no line ends and no control characters."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _where(place: Place) -> str:

@@ -14,29 +14,39 @@ if TYPE_CHECKING:
 
 def as_yaml(found: Sequence[Found], *, whole: bool = False, when: str = "") -> str:
     """Buses and devices to paste; with `whole`, a configuration that is complete but for where the readings go."""
-    from edged.cli.survey import settings_of
-
     if not found:
         return ""
     lines = [f"# Found by `edged scan modbus`, {when}."] if when else []
     if whole:
         lines.append(f"gateway: {flow({'id': gateway_id()})}")
-    buses = {one.place.bus: one.place.bus_config for one in found if not one.known_bus}
+    buses, devices = bus_lines(found), device_lines(found)
     if buses:
-        lines.append("buses:")
-        lines += [f"  {name}: {flow(settings_of(config))}" for name, config in buses.items()]
-    known = [one for one in found if one.profiles]
-    unknown = [one for one in found if not one.profiles]
-    if known:
-        lines.append("devices:")
-        lines += [f"  {_name(one, known)}: {flow(_device(one))}  # {one.title or one.what}" for one in known]
-    for one in unknown:
-        lines += [
-            f"  # Unit {one.unit} on {one.place.bus} answers, and {one.what}. Find out what it measures:",
-            f"  #   edged probe {one.place.bus} --unit {one.unit} --holding 0 --count 10",
-            f"  #   edged find {one.place.bus} --unit {one.unit} --value WHAT-ITS-DISPLAY-SHOWS",
-        ]
+        lines += ["buses:", *buses]
+    if devices:
+        lines += ["devices:", *devices]
     return "\n".join(lines) + "\n"
+
+
+def bus_lines(found: Sequence[Found]) -> list[str]:
+    """The buses that the configuration does not have yet."""
+    from edged.cli.survey import settings_of
+
+    buses = {one.place.bus: one.place.bus_config for one in found if not one.known_bus}
+    return [f"  {name}: {flow(settings_of(config))}" for name, config in buses.items()]
+
+
+def device_lines(found: Sequence[Found]) -> list[str]:
+    """The devices, and as comments those that nobody knows."""
+    known = [one for one in found if one.profiles]
+    lines = [f"  {_name(one, known)}: {flow(_device(one))}  # {one.title or one.what}" for one in known]
+    for one in found:
+        if not one.profiles:
+            lines += [
+                f"  # Unit {one.unit} on {one.place.bus}: {one.what}. Find out what it measures:",
+                f"  #   edged probe {one.place.bus} --unit {one.unit} --holding 0 --count 10",
+                f"  #   edged find {one.place.bus} --unit {one.unit} --value WHAT-ITS-DISPLAY-SHOWS",
+            ]
+    return lines
 
 
 def gateway_id() -> str:
