@@ -1,8 +1,9 @@
 """Harmless requests whose answers show that no older answer can follow (see `doubt.py`).
 
 Pure. Best is a read that the unit has answered before. Then comes a shorter read of the same addresses, then the
-loopback of the specification (function 8/0), whose answer carries a number. Where the unit knows none of these, it may
-still refuse them, which is an answer, too. What a unit has turned out not to answer is tried last.
+loopback of the specification (function 8/0), whose answer carries a number, a neighbour, the identification and the
+exception status (functions 43/14 and 7). Where the unit knows none of these, it may still refuse them, which is an
+answer, too. What a unit has turned out not to answer is tried last.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class Barriers:
         if place is not None:
             yield from _longer(place, limits)
         yield pdu.read_identification()
+        yield pdu.read_exception_status()
 
 
 def _place(request: Request[Any]) -> Span | None:

@@ -59,8 +59,8 @@ class Doubts:
     def __init__(self) -> None:
         self._units: dict[int, list[Owed]] = {}
         self._token = 0
-        self._claimed: tuple[int, bytes] | None = None
-        """Unit and PDU of the last answer to an old request, since anything was asked."""
+        self._claimed: tuple[int, bytes, Owed] | None = None
+        """Unit and PDU of the last answer to an old request, since anything was asked, and to which."""
 
     # -- what happened -----------------------------------------------------------------------------------------------
 
@@ -78,7 +78,8 @@ class Doubts:
 
     def unasked(self, unit: int, reply: bytes, now: float) -> None:
         """The unit answered (the PDU) though it owes nothing like it: it, or somebody between, says things twice."""
-        self._foreign(unit, Owed(reply[0] & ~_ERROR, len(reply), None, now, foreign=True))
+        if not reply[0] & _ERROR:  # of which none is a value
+            self._foreign(unit, Owed(reply[0], len(reply), None, now, foreign=True))
 
     def settled(self, unit: int) -> None:
         """The unit answered what was asked last, and that cannot be mistaken."""
@@ -89,14 +90,16 @@ class Doubts:
 
         The same frame again, before anything else is asked, is taken for a repetition.
         """
+        if self._claimed is not None and self._claimed[:2] == (unit, reply):
+            return self._claimed[2]
         owed = self._units.get(unit, [])
         found = next((i for i, each in enumerate(owed) if each.may_be(reply)), None)
         if found is None:
             return None
         claimed = owed[found]
-        if (unit, reply) != self._claimed and not claimed.foreign:
+        if not claimed.foreign:
             self._keep(unit, [each for each in owed[:found] if each.foreign] + owed[found + 1 :])
-        self._claimed = unit, reply
+        self._claimed = unit, reply, claimed
         return claimed
 
     def forget(self, unit: int, function: int) -> None:

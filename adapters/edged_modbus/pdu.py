@@ -1,7 +1,7 @@
 """Requests and replies as the Modbus Application Protocol Specification V1.1b3 has them, and RTU framing.
 
 Pure. A `Request` knows its bytes and how the one right reply to them looks; any other reply is an error, never a
-value. Function codes 1 to 6, 8/0, 15, 16, 22, 23 and 43/14.
+value. Function codes 1 to 7, 8/0, 15, 16, 22, 23 and 43/14.
 """
 
 from __future__ import annotations
@@ -180,6 +180,11 @@ def mask_write(address: int, and_mask: int, or_mask: int) -> Request[None]:
     """Function code 22 (6.16): the register becomes (register AND and_mask) OR (or_mask AND NOT and_mask)."""
     _check_range(address, 1, 1)
     return _echoed(b"\x16" + address.to_bytes(2, "big") + _packed([and_mask, or_mask]))
+
+
+def read_exception_status() -> Request[int]:
+    """Function code 7 (6.7): eight bits that mean something else in each device."""
+    return Request(b"\x07", 2, lambda reply: reply[1])
 
 
 def loopback(data: int) -> Request[None]:

@@ -56,6 +56,8 @@ def _sizes(data: bytes, at: int) -> set[int]:
         return {5}
     if function not in {*range(1, 9), 11, 12, 15, 16, 17, 20, 21, 22, 23, 24, 43}:
         return set()
+    if function == 7:  # noqa: PLR2004  # read exception status
+        return {5}
     sizes = {8, 5 + data[at + 2]}
     if function in {15, 16} and at + 6 < len(data):
         sizes.add(9 + data[at + 6])

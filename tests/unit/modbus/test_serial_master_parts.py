@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged_modbus import pdu
@@ -132,7 +132,7 @@ def test_barrier_reads_nothing_that_is_forbidden(limits: Limits) -> None:
     for _ in range(20):
         barrier = barriers.choose(7, holding(1), doubts, loopback=True)
         assert barrier is not None
-        assert barrier.function in {8, 43}
+        assert barrier.function in {7, 8, 43}
         barriers.missed(7, barrier)
 
 
@@ -153,6 +153,7 @@ def test_barrier_is_what_the_unit_has_answered_before_and_a_loopback_only_where_
 # -- against a device that answers in order, whatever it loses, refuses or says twice ---------------------------------
 
 
+@settings(max_examples=400)
 @given(st.data())
 def test_no_answer_is_ever_taken_for_another_by_whatever_history(data: st.DataObject) -> None:
     """The device answers each request at any later moment, in order, or never; with a value, or by refusing it."""

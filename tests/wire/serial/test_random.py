@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from random import Random
 
 import pytest
@@ -30,7 +31,8 @@ from tests.wire.serial.rig import Kind, Rig, rig
 _LONG = bool(os.environ.get("EDGED_LONG"))
 _SEED = int(os.environ.get("EDGED_SEED", "7"))
 _REQUESTS = 100_000 if _LONG else 200
-_TRIES = 10
+_PATIENCE = 20.0
+"""Seconds. A unit that answers nothing but one kind of read is left alone for ten."""
 _TIMEOUT = 0.003
 _LATE = (0.5, 1.0, 1.2, 1.5, 2.0, 3.0, 10.0, 30.0)
 """In time-outs. That the machine stalls for longer than one, too, must not matter."""
@@ -73,9 +75,11 @@ async def test_random_faults_yield_no_wrong_value(kind: Kind, echo: bool, count:
 
 async def _comes_back(line: Rig, unit: int) -> bool:
     """A unit that owes many answers has to give some first, and a machine that stalls is later than the time-out."""
-    for _ in range(_TRIES):
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
         if await line.poll(unit) is not None:
             return True
+        await asyncio.sleep(_TIMEOUT)
     return False
 
 
