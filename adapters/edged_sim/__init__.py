@@ -79,11 +79,17 @@ class SimBus(BusConfig):
     """How long a device takes to answer."""
 
 
+_TURNS = 7_000_003
+"""By up to a seventh of so many turns, waveforms of the same kind are ahead of each other."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     device: str
     points: tuple[str, ...]
     waves: tuple[Waveform, ...]
+    shifts: tuple[float, ...]
+    """Seconds by which each waveform is ahead."""
 
 
 class _Bus:
@@ -96,15 +102,20 @@ class _Bus:
         self._config = config
         self._devices = devices
         self._written: dict[tuple[str, str], Value] = {}
+        self._shapes: dict[tuple[int, tuple[str, ...]], tuple[tuple[str, ...], tuple[Waveform, ...]]] = {}
+        """What devices of one profile share: their points' names, and the waveforms."""
 
     def prepare(self, device: str, points: Sequence[str]) -> _Job:
         """Look the waveforms up once."""
         configs = self._devices[device].points
-        waves = (
-            waveform(p.waveform, p.low, p.high, period=p.period, seed=seed_of(self._name, device, point))
-            for point, p in ((point, configs[Name(point)]) for point in points)
-        )
-        return _Job(device, tuple(points), tuple(waves))
+        key = id(configs), tuple(points)
+        if key not in self._shapes:
+            chosen = [configs[Name(point)] for point in points]
+            waves = tuple(waveform(p.waveform, p.low, p.high, period=p.period) for p in chosen)
+            self._shapes[key] = key[1], waves
+        names, waves = self._shapes[key]
+        shifts = (configs[Name(point)].period * (seed_of(self._name, device, point) % _TURNS) / 7 for point in points)
+        return _Job(device, names, waves, tuple(shifts))
 
     def plan(self, job: _Job) -> Plan:
         """One request."""
@@ -115,10 +126,11 @@ class _Bus:
         if self._config.latency:
             await asyncio.sleep(self._config.latency)
         wall, mono = time.time_ns() // 1000, time.monotonic_ns() // 1000
-        values: list[Value] = [wave(wall / 1e6) for wave in job.waves]
-        for i, point in enumerate(job.points):
-            if (job.device, point) in self._written:
-                values[i] = self._written[job.device, point]
+        values: list[Value] = [wave(wall / 1e6 + shift) for wave, shift in zip(job.waves, job.shifts, strict=True)]
+        if self._written:
+            values = [
+                self._written.get((job.device, point), value) for point, value in zip(job.points, values, strict=True)
+            ]
         sample = Sample(job.device, wall, mono, job.points, values)
         return PollResult([sample], raw=[RawRead("waveforms")] if raw else ())
 
