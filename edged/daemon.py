@@ -102,7 +102,7 @@ class Daemon:
         self._reloader: Reloader | None = None
         if start is not None and places.config is not None:
             self._reloader = Reloader(self, places.config, places.state, start)
-        look = Look(lambda: self._config, self._bus, self._read_raw, lambda: self._buffer, self.status)
+        look = Look(lambda: self._config, self._bus, self._read_raw, lambda: self._buffer, self.status, self._hub)
         api = ControlApi(self.status, self._read, self._hub, lambda: self._buffer, self._reloader, self._probe, look)
         self._control = ControlServer(places.socket, api)
         self._faults: dict[str, Fault] = {}

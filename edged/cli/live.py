@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -30,22 +31,32 @@ def status(socket: str | None, as_json: bool) -> None:  # click passes flags so
 
 @click.command(short_help="Show readings as they come.")
 @click.argument("what", nargs=-1, metavar="[DEVICE[/POINT]]...")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only devices with this label.")
+@click.option("--spark", is_flag=True, help="Draw the way of each value lately as a small curve.")
 @click.option("--count", "-n", type=click.IntRange(1), help="Stop after so many samples.")
 @_SOCKET
 @_JSON
-def tail(what: tuple[str, ...], count: int | None, socket: str | None, as_json: bool) -> None:  # click
+def tail(
+    what: tuple[str, ...], labels: tuple[str, ...], spark: bool, count: int | None, socket: str | None, as_json: bool
+) -> None:
     """Show readings as they come, until Ctrl-C.
 
-    Without an argument all devices; else only those named, `meter-1`, or only one point of one, `meter-1/voltage`.
+    Without an argument all devices; else only those named, `meter-1`, or only one point of one, `meter-1/voltage`, or
+    that point of all devices, `*/voltage`.
     """
+    if wrong := [label for label in labels if "=" not in label]:
+        raise click.BadParameter(f"{wrong[0]!r}: write KEY=VALUE, as in room=plant", param_hint="--label")
     wanted = [tuple(part.partition("/")[::2]) for part in what]
-    query = urlencode([("device", device) for device, _ in wanted])
+    chosen = [] if any(device == "*" for device, _ in wanted) else [device for device, _ in wanted]
+    query = urlencode([("device", device) for device in chosen] + [("label", label) for label in labels])
+    curves = Sparklines()
     shown = 0
     for line in client.lines(socket_path(socket), f"/v1/tail?{query}"):
         record = _only(json.loads(line), wanted)
         if record is None:
             continue
-        click.echo(json.dumps(record) if as_json else render_sample(record))
+        text = json.dumps(record) if as_json else render_sample(record)
+        click.echo(f"{text}  {curves.draw(record)}".rstrip() if spark and not as_json else text)
         sys.stdout.flush()
         shown += 1
         if shown == count:
@@ -54,7 +65,7 @@ def tail(what: tuple[str, ...], count: int | None, socket: str | None, as_json: 
 
 def _only(record: dict[str, Any], wanted: Iterable[tuple[str, ...]]) -> dict[str, Any] | None:
     """`record` with the wanted points only; None if it has none of them."""
-    points = [point for device, point in wanted if device == record.get("device")]
+    points = [point for device, point in wanted if device in {"*", record.get("device")}]
     if not points or "" in points or "values" not in record:
         return record
     values = {name: value for name, value in record["values"].items() if name in points}
@@ -72,6 +83,33 @@ def render_sample(record: Mapping[str, Any]) -> str:
         for name, value in record["values"].items()
     )
     return f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}  {record['device']}  {values}"
+
+
+class Sparklines:
+    """The last values of each point as a row of blocks, the lowest of them at the bottom."""
+
+    _BLOCKS = "▁▂▃▄▅▆▇█"
+    _LENGTH = 16
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, str], deque[float | None]] = {}
+
+    def draw(self, record: Mapping[str, Any]) -> str:
+        """Take in a sample; the curves of its numbers. A value that is missing is a gap."""
+        curves = []
+        for point, value in record.get("values", {}).items():
+            number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+            kept = self._values.setdefault((record["device"], point), deque(maxlen=self._LENGTH))
+            kept.append(number)
+            known = [one for one in kept if one is not None]
+            if not known:
+                continue
+            low, high = min(known), max(known)
+            span = high - low or 1.0
+            top = len(self._BLOCKS) - 1
+            blocks = (" " if one is None else self._BLOCKS[round((one - low) / span * top)] for one in kept)
+            curves.append(f"{point} {''.join(blocks)}")
+        return "  ".join(curves)
 
 
 def _short(value: object) -> str:

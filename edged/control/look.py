@@ -23,6 +23,7 @@ from edged.clock import iso, mono_us, wall_us
 from edged.config.base import DeviceConfig, PointConfig
 from edged.config.model import Config
 from edged.errors import ConfigError, TransientError
+from edged.hub import Hub
 from edged.media import Frame, FrameRing
 from edged.model import Sample
 from edged.pipeline import DevicePipeline
@@ -31,6 +32,8 @@ from .records import sample_record
 
 _QUEUED = 10_000
 """Most pieces that wait for a client who follows; the oldest go first, and it is told."""
+_SHOWN = 3
+"""So many values of a device are on the screen."""
 _WINDOWS = (10, 120, 1800)
 """So many seconds back is looked for what was stored of a point, the shortest first."""
 
@@ -46,6 +49,7 @@ class Look:
     """Not scaled. Raises KeyError, TransientError."""
     buffer: Callable[[], Buffer]
     status: Callable[[], Mapping[str, Any]]
+    hub: Hub
 
     # -- frames ------------------------------------------------------------------------------------------------------
 
@@ -57,6 +61,11 @@ class Look:
             what = "is not open" if bus is None else f"keeps no frames: the adapter {config.adapter!r} has none"
             raise ConfigError(f"{name} {what}")
         return _frames(line_record(self.config(), name), list(bus.rings), follow=follow)
+
+    def labelled(self, device: str, labels: Mapping[str, str]) -> bool:
+        """Whether a device has all these labels."""
+        config = self.config().devices.get(device)
+        return config is not None and labels.items() <= config.labels.items()
 
     # -- a value -----------------------------------------------------------------------------------------------------
 
@@ -127,6 +136,7 @@ class Look:
         return {
             **self.status(),
             "waiting": waiting,
+            "last": {name: _last_value(self.hub.latest.get(name)) for name in config.devices},
             "limits": {"max_bytes": int(config.buffer.max_bytes)},
             "budget": {name: self._budget(name) for name in config.buses if self.bus(name) is not None},
         }
@@ -144,6 +154,17 @@ class Look:
                     return None
                 load += sum(request.seconds for request in bus.plan(job).requests) / every
         return round(load / max(bus.concurrency, 1), 4) or None
+
+
+def _last_value(sample: Sample | None) -> str:
+    """The first values of a sample, for people."""
+    if sample is None:
+        return ""
+    values = (
+        f"{point}={sample.quality[i] if value is None else f'{value:.6g}' if isinstance(value, float) else value}"
+        for i, (point, value) in enumerate(zip(sample.points[:_SHOWN], sample.values, strict=False))
+    )
+    return " ".join(values)
 
 
 def line_record(config: Config, name: str) -> dict[str, Any]:

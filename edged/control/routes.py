@@ -1,7 +1,7 @@
 """What the local API serves. One handler a route; the table at the end says which.
 
 GET  /v1/status         what the daemon is doing (JSON)
-GET  /v1/tail           live samples, one JSON object a line, until the client goes; ?device=NAME filters
+GET  /v1/tail           live samples, one JSON object a line, until the client goes; ?device=&label=KEY=VALUE filter
 POST /v1/read/DEVICE    poll a device once, out of turn (JSON)
 POST /v1/probe/BUS      read raw addresses of a unit (JSON); ?unit=&what=holding&address=&count=&timeout=
 GET  /v1/trace/BUS, POST /v1/explain/DEVICE/POINT, GET /v1/top: see `look.py`
@@ -140,15 +140,18 @@ async def _probe(api: ControlApi, ask: Ask) -> Reply:
 
 
 async def _tail(api: ControlApi, ask: Ask) -> Reply:
-    return stream(_samples(api.hub, ask.options.get("device", [])))
+    labels = dict(label.partition("=")[::2] for label in ask.options.get("label", ()))
+    return stream(_samples(api, ask.options.get("device", []), labels))
 
 
-async def _samples(hub: Hub, devices: Sequence[str]) -> AsyncIterator[bytes]:
-    with hub.subscribe() as samples:
+async def _samples(api: ControlApi, devices: Sequence[str], labels: Mapping[str, str]) -> AsyncIterator[bytes]:
+    with api.hub.subscribe() as samples:
         missed = 0
         yield b""  # the head goes out before the first sample comes
         async for sample in samples:
             if devices and sample.device not in devices:
+                continue
+            if labels and not (api.look and api.look.labelled(sample.device, labels)):
                 continue
             if samples.missed > missed:
                 yield orjson.dumps({"missed": samples.missed - missed}, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,210 @@
+"""`edged top`: the whole gateway on one screen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edged.cli import client
+from edged.paths import socket_path
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+_FULL = 0.8
+"""Beyond this share of its time a bus has no room left."""
+_SECONDS_A_DAY = 86_400
+_REMEMBERED = 300
+"""So many looks back the growth of the buffer is measured."""
+
+
+@click.command(short_help="Show the whole gateway on one screen, as it works.")
+@click.option("--once", is_flag=True, help="Show it once and end.")
+@click.option(
+    "--every", default=2.0, show_default=True, type=click.FloatRange(0.2, 3600), help="Seconds between looks."
+)
+@click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the screen, one object a look.")
+def top(once: bool, every: float, socket: str | None, as_json: bool) -> None:
+    """Show buses, devices, connections and the buffer on one screen, until Ctrl-C. Made for 80 × 24 over SSH.
+
+    Lag is what waits for a connection: readings, and the age of the oldest. `days left` is how long until the buffer
+    is full if it goes on growing as it did while you watched; with --once as it did since the gateway started.
+    """
+    path = socket_path(socket)
+    values: dict[str, str] = {}
+    looks: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
+    record = _look(path, looks, values)
+    if as_json:
+        while True:
+            click.echo(json.dumps(record))
+            if once:
+                return
+            time.sleep(every)
+            record = _look(path, looks, values)
+    from rich.console import Console  # `edged --help` must not pay for it
+    from rich.live import Live
+
+    width, height = shutil.get_terminal_size((80, 24))
+    console = Console(highlight=False, width=width, height=height)
+    if once:
+        console.print(screen(record, values, width, 10_000 if not console.is_terminal else height))
+        return
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(screen(record, values, *console.size), refresh=True)
+            time.sleep(every)
+            record = _look(path, looks, values)
+
+
+def _look(path: Any, looks: deque[tuple[float, int]], values: dict[str, str]) -> dict[str, Any]:
+    """Everything as it is now, with what was reckoned from it under `reckoned`."""
+    record: dict[str, Any] = client.call(path, "/v1/top")
+    values.update(record.get("last", {}))
+    now = datetime.fromisoformat(record["time"]).timestamp()
+    looks.append((now, record["buffer"]["used_bytes"]))
+    record["reckoned"] = {"days_left": days_left(record, list(looks))}
+    return record
+
+
+def days_left(record: Mapping[str, Any], looks: list[tuple[float, int]]) -> float | None:
+    """Days until the buffer is full at this rate; None while it does not grow, or nothing can be said."""
+    room: int = record["limits"]["max_bytes"] - record["buffer"]["used_bytes"]
+    began, first = looks[0]
+    if len(looks) == 1:  # only one look: reckon from the start of the gateway
+        began, first = datetime.fromisoformat(record["started"]).timestamp(), 0
+    elapsed = looks[-1][0] - began
+    grown: int = looks[-1][1] - first
+    if elapsed <= 0 or grown <= 0 or not _waits(record):
+        return None
+    return max(room, 0) / (grown / elapsed) / _SECONDS_A_DAY
+
+
+def _waits(record: Mapping[str, Any]) -> bool:
+    """Whether a connection holds readings back; what is delivered makes room by itself."""
+    return any(one["pending"] for one in record["buffer"]["connections"].values())
+
+
+def screen(record: Mapping[str, Any], values: Mapping[str, str], width: int, height: int) -> Table:
+    """One screen of at most so many columns and lines."""
+    from rich.table import Table
+
+    head, tail = list(_head(record)), list(_tail(record))
+    buses = [_bus_line(bus, record["budget"].get(bus["bus"])) for bus in record["buses"]]
+    devices = [(bus["bus"], device) for bus in record["buses"] for device in bus["devices"]]
+    devices.sort(key=lambda entry: entry[1]["health"] != "down")  # what is wrong is never the part cut off
+    room = max(height - len(head) - len(tail) - 3, 2)
+    shown_buses = buses[: max(1, min(len(buses), room // 2))]
+    room -= len(shown_buses) + (len(shown_buses) < len(buses))
+    shown = devices if len(devices) <= room else devices[: max(room - 1, 0)]
+    lines = [*head, _title("bus", "load / budget", "transactions, late polls, error"), *shown_buses]
+    if len(shown_buses) < len(buses):
+        lines.append(_title(f"… and {len(buses) - len(shown_buses)} more buses", "", ""))
+    lines.append(_title("device", "health", "last value"))
+    lines += [_device_line(device, values) for _, device in shown]
+    if len(shown) < len(devices):
+        lines.append(_title(f"… and {len(devices) - len(shown)} more devices", "", ""))
+    grid = Table.grid()
+    grid.add_column(no_wrap=True, overflow="ellipsis", width=width)
+    for line in [*lines, *tail]:
+        line.truncate(width, overflow="ellipsis")
+        grid.add_row(line)
+    return grid
+
+
+def _title(first: str, second: str, third: str) -> Text:
+    from rich.text import Text
+
+    return Text(f"{first:<20} {second:<16} {third}", style="bold reverse" if second else "dim")
+
+
+def _head(record: Mapping[str, Any]) -> Iterable[Text]:
+    from rich.text import Text
+
+    began, now = (datetime.fromisoformat(record[key]) for key in ("started", "time"))
+    text = Text.assemble(
+        (f"edged {record['version']} ", "bold"), f"{record['gateway']}  up {_span((now - began).total_seconds())}"
+    )
+    text.append(f"  {now.astimezone():%Y-%m-%d %H:%M:%S}", style="dim")
+    yield text
+    if not record["clock"]["trusted"]:
+        yield Text("the clock is not set: readings wait, or go out as uncertain(clock)", style="bold yellow")
+    for name, fault in list(record["faults"].items())[:2]:
+        yield Text(f"{name} was started again {fault['restarts']} times: {fault['detail']}", style="bold red")
+
+
+def _bus_line(bus: Mapping[str, Any], budget: float | None) -> Text:
+    from rich.text import Text
+
+    load = bus["load"]
+    shown = f"{100 * load:.0f} %" + (f" / {100 * budget:.0f} %" if budget else "")
+    text = Text(f"{bus['bus']:<20.20} ", style="red" if bus["health"] == "down" else "")
+    text.append(f"{shown:<16} ", style="red" if max(load, budget or 0) > _FULL else "green")
+    text.append(f"{bus['transactions']:,}")
+    if bus["overruns"]:
+        text.append(f", {bus['overruns']:,} late", style="yellow")
+    failures = sum(device["failures"] for device in bus["devices"])
+    if failures:
+        text.append(f", {failures:,} failed", style="yellow")
+    if bus["last_error"]:
+        text.append(f"  {bus['last_error']}", style="red")
+    return text
+
+
+def _device_line(device: Mapping[str, Any], values: Mapping[str, str]) -> Text:
+    from rich.text import Text
+
+    down = device["health"] == "down"
+    text = Text(f"{device['device']:<20.20} ", style="red" if down else "")
+    text.append(
+        f"{device['health']:<16} ", style="bold red" if down else "green" if device["health"] == "ok" else "yellow"
+    )
+    text.append(device["last_error"] if down else values.get(device["device"], ""), style="red" if down else "")
+    return text
+
+
+def _tail(record: Mapping[str, Any]) -> Iterable[Text]:
+    """The connections and the buffer."""
+    from rich.text import Text
+
+    buffer = record["buffer"]
+    yield _title("connection", "state", "readings waiting, oldest")
+    for name, one in list(record["connections"].items())[:4]:
+        up = one["connected"]
+        text = Text(f"{name:<20.20} ", style="" if up else "red")
+        text.append(f"{'connected' if up else 'NOT connected':<16} ", style="green" if up else "bold red")
+        waiting = record["waiting"].get(name) or {"readings": one["pending"], "oldest_age": 0}
+        text.append(f"{waiting['readings']:,}")
+        if waiting["readings"]:
+            text.append(f", oldest {_span(waiting['oldest_age'])}")
+        if not up:
+            text.append(f"  {one['detail']}", style="red")
+        yield text
+    if len(record["connections"]) > 4:  # noqa: PLR2004  # as many as were shown
+        yield Text(f"… and {len(record['connections']) - 4} more connections", style="dim")
+    size, limit = buffer["file_bytes"] + buffer["wal_bytes"], record["limits"]["max_bytes"]
+    left = record["reckoned"]["days_left"]
+    text = Text.assemble(
+        ("buffer  ", "bold"), f"{size / 2**20:.1f} of {limit / 2**20:.0f} MiB, {buffer['readings']:,} readings"
+    )
+    text.append("" if left is None else f", {left:,.1f} days left at this rate", style="yellow")
+    yield text
+    if buffer["alarm"]:
+        yield Text(f"ALARM, {buffer['alarm']}: {buffer['detail']}", style="bold red")
+
+
+def _span(seconds: float) -> str:
+    """A duration in at most two units."""
+    whole = int(seconds)
+    for size, name, smaller, small in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // smaller} {small}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"  # noqa: PLR2004  # a tenth matters only there
