@@ -6,6 +6,7 @@ Plain frozen dataclasses that check themselves. Points are in `point.py`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -162,6 +163,12 @@ class ModbusTlsBus(ModbusTcpBus):
         super().__post_init__()
         if self.key and not self.certificate:
             raise ValueError("`key` is of no use without `certificate`")
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """See the base class."""
+        if not self.verify:
+            for key in ("ca", "server_name"):
+                yield key, "`verify: false` accepts any certificate"
 
 
 @dataclass(frozen=True, kw_only=True)

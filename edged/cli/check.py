@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from edged.cli.online import Answer
     from edged.config.budget import BusLoad
+    from edged.config.cost import FlashCost, UplinkCost
     from edged.config.load import Loaded
     from edged.config.problems import Problem
 
@@ -21,15 +25,21 @@ EXIT_STRICT, EXIT_ERRORS = 1, 2
 @click.command(short_help="Check a configuration and say everything that is wrong with it.")
 @click.argument("config", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.option("--online", is_flag=True, help="Also poll every device once. Nothing is written to any.")
+@click.option("--socket", metavar="PATH", help="With --online: control socket of the running gateway.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when there are warnings.")
 @click.option("--compile", "target", metavar="FILE", hidden=True, help="Write the compiled form; `-` is stdout.")
-def check(config: str | None, as_json: bool, strict: bool, target: str | None) -> None:  # click's way
+def check(  # one parameter an option
+    config: str | None, as_json: bool, online: bool, socket: str | None, strict: bool, target: str | None
+) -> None:
     """Check a configuration and say everything that is wrong with it.
 
-    CONFIG is the YAML file; without it $EDGED_CONFIG or /etc/edged/edged.yaml. Nothing is connected to: the load of
-    each bus is predicted from the plan of its reads.
+    CONFIG is the YAML file; without it $EDGED_CONFIG or /etc/edged/edged.yaml. Nothing is connected to, unless --online
+    is given: the load of each bus is predicted from the plan of its reads, what goes to the flash from measurements,
+    what goes upstream from messages that are encoded for the purpose.
 
-    Exit codes: 0 it can be used; 1 there are warnings and --strict was given; 2 there are errors.
+    Exit codes: 0 it can be used; 1 there are warnings and --strict was given, or a device does not answer --online;
+    2 there are errors.
     """
     from edged import paths  # `edged --help` must not pay for what a command needs
 
@@ -39,13 +49,24 @@ def check(config: str | None, as_json: bool, strict: bool, target: str | None) -
     from edged.config.load import load
 
     loaded = load(path, find_secrets=True)
-    problems, loads = _predicted(loaded)
+    found = _predicted(loaded)
+    failed = any(problem.severity == "error" for problem in found.problems)
+    answers: list[Answer] | None = None
+    how = ""
+    if online and loaded.config is not None and not failed:
+        from edged.cli.online import ask_all  # only when asked for
+
+        answers, how = ask_all(loaded.config, path.resolve().parent, paths.socket_path(socket))
     if as_json:
-        click.echo(json.dumps(_as_json(path, loaded, problems, loads), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_as_json(path, loaded, found, answers), indent=2, ensure_ascii=False))
     else:
-        _print(path, loaded, problems, loads)
-    failed = any(problem.severity == "error" for problem in problems)
-    sys.exit(EXIT_ERRORS if failed else EXIT_STRICT if strict and problems else 0)
+        _print(path, loaded, found)
+        if answers is not None:
+            from edged.cli.online import table  # as above
+
+            click.echo("\n".join([f"{how}:", *table(answers)]))
+    silent = any(not answer.ok for answer in answers or ())
+    sys.exit(EXIT_ERRORS if failed else EXIT_STRICT if silent or (strict and found.problems) else 0)
 
 
 @click.command(short_help="Print the JSON Schema of the configuration, for editors.")
@@ -82,16 +103,30 @@ def _compile(path: Path, target: str) -> int:
     return 0
 
 
-def _predicted(loaded: Loaded) -> tuple[list[Problem], list[BusLoad]]:
-    from edged.config.budget import predict  # only where a configuration is whole
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What there is to say."""
+
+    problems: list[Problem]
+    loads: list[BusLoad]
+    flash: FlashCost | None = None
+    uplinks: Sequence[UplinkCost] = ()
+
+
+def _predicted(loaded: Loaded) -> Findings:
+    from edged.config import cost, machine  # only where a configuration is whole
+    from edged.config.budget import predict
     from edged.config.load import in_order
     from edged.config.problems import Report
 
     if loaded.config is None:
-        return loaded.problems, []
+        return Findings(loaded.problems, [])
     report = Report()
     loads = predict(loaded.config, loaded.nodes, report)
-    return in_order([*loaded.problems, *report.problems], loaded.files), loads
+    machine.check_machine(loaded.config, loaded.nodes, report)
+    flash = cost.flash(loaded.config, loads, loaded.nodes, report)
+    uplinks = cost.uplink(loaded.config, loaded.nodes, report)
+    return Findings(in_order([*loaded.problems, *report.problems], loaded.files), loads, flash, uplinks)
 
 
 def _totals(loaded: Loaded, loads: list[BusLoad]) -> dict[str, float]:
@@ -108,25 +143,39 @@ def _totals(loaded: Loaded, loads: list[BusLoad]) -> dict[str, float]:
     }
 
 
-def _as_json(path: Path, loaded: Loaded, problems: list[Problem], loads: list[BusLoad]) -> dict[str, Any]:
+def _as_json(path: Path, loaded: Loaded, found: Findings, answers: list[Answer] | None) -> dict[str, Any]:
+    online = {} if answers is None else {"online": [asdict(answer) for answer in answers]}
     return {
         "path": str(path),
-        "ok": not any(problem.severity == "error" for problem in problems),
-        "problems": [problem.as_dict() for problem in problems],
+        "ok": not any(problem.severity == "error" for problem in found.problems),
+        "problems": [problem.as_dict() for problem in found.problems],
         "files": [str(file) for file in loaded.files],
-        "totals": _totals(loaded, loads),
+        "totals": _totals(loaded, found.loads),
         "buses": {
             one.bus: {
                 "devices": one.devices, "points": one.points, "readings_per_second": round(one.readings, 3),
                 "polls_per_second": round(one.polls, 3), "transactions_per_second": round(one.transactions, 3),
                 "seconds_per_round": round(one.round, 6), "load": round(one.load, 4),
             }
-            for one in loads
+            for one in found.loads
         },
+        "flash": None if found.flash is None else {
+            "commits_per_day": round(found.flash.commits), "bytes_per_day": round(found.flash.written),
+        },
+        "uplink": {
+            one.connection: {
+                "messages_per_day": round(one.messages), "bytes_per_day_uncompressed": round(one.plain),
+                "bytes_per_day_compressed": round(one.compressed), "bytes_per_day": round(one.sent),
+                "compression": one.compression,
+            }
+            for one in found.uplinks
+        },
+        **online,
     }  # fmt: skip
 
 
-def _print(path: Path, loaded: Loaded, problems: list[Problem], loads: list[BusLoad]) -> None:
+def _print(path: Path, loaded: Loaded, found: Findings) -> None:
+    problems, loads = found.problems, found.loads
     for problem in problems:
         click.echo(problem.render(), err=True)
     errors = sum(problem.severity == "error" for problem in problems)
@@ -147,6 +196,29 @@ def _print(path: Path, loaded: Loaded, problems: list[Problem], loads: list[BusL
             f"  {one.bus}: {_count(one.devices, 'device')}, {_count(one.points, 'point')}, "
             f"{one.transactions:.3g} transactions/s{share}"
         )
+    for line in _costs(found):
+        click.echo(line)
+
+
+def _costs(found: Findings) -> Iterator[str]:
+    if found.flash is not None and found.flash.commits:
+        yield f"  buffer: up to {_bytes(found.flash.written)} a day to the flash in {found.flash.commits:,.0f} commits"
+    for one in found.uplinks:
+        if not one.messages:
+            continue
+        size = _bytes(one.sent)
+        if one.compression == "none":
+            size += f" ({_bytes(one.compressed)} with `compression: zlib`)"
+        elif one.compression:
+            size += f" ({_bytes(one.plain)} before {one.compression})"
+        yield f"  {one.connection}: up to {one.messages:,.0f} messages and {size} a day"
+
+
+def _bytes(count: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} B"
 
 
 def _count(number: float, one: str, many: str = "") -> str:

@@ -8,6 +8,7 @@ reference page, so they are written for the technician.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +16,16 @@ from edged.config.types import Duration, Name
 
 STRICT: dict[str, Any] = {"extra": "forbid"}
 """The pydantic configuration of every configuration dataclass: unknown keys are errors."""
+
+
+class Settings:
+    """What can say which of its settings do nothing."""
+
+    __slots__ = ()
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """(setting, why) of each that has no effect as the others stand, should it be written."""
+        yield from ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +45,7 @@ class LinearMap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointConfig:
+class PointConfig(Settings):
     """One named value of a device: what every protocol's points have in common."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -99,7 +110,7 @@ def parse_deadband(text: float | str | None) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceConfig:
+class DeviceConfig(Settings):
     """One addressable thing on a bus: what every protocol's devices have in common.
 
     An adapter's own class adds its settings and overrides `points` with its own point type.
@@ -129,7 +140,7 @@ class DeviceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BusConfig:
+class BusConfig(Settings):
     """One physical link: what every protocol's buses have in common."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -153,7 +164,7 @@ class BusConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConnectionConfig:
+class ConnectionConfig(Settings):
     """One upstream: what every connector's settings have in common."""
 
     __pydantic_config__: ClassVar = STRICT

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edged.adapter import Bus, load_adapter
-from edged.config.base import DeviceConfig
+from edged.config.base import BusConfig, DeviceConfig
 from edged.config.lint import Nodes
 from edged.config.model import Config
 from edged.config.problems import Mark, Report
@@ -16,6 +18,9 @@ from edged.errors import ConfigError
 
 FULL = 0.8
 """Beyond this share of its time a bus has no room for a retry or for a device that does not answer."""
+
+_SPEEDS = (2400, 4800, 9600, 19200, 38400, 57600, 115200)
+_PERIODS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class BusLoad:
     """Seconds that reading everything once takes."""
     every: tuple[float, ...]
     """The periods that were asked for, shortest first."""
+    line: str = ""
+    """The line it runs on, for people; empty where that is not what limits it."""
 
 
 def predict(config: Config, nodes: Nodes, report: Report) -> list[BusLoad]:
@@ -52,17 +59,25 @@ async def _predict(config: Config, nodes: Nodes, report: Report) -> list[BusLoad
             continue
         mark, path = nodes["buses", name].key.mark, f"buses.{name}"
         try:
-            bus = load_adapter(settings.adapter).open(name, settings, devices)
+            one = await _measured(name, settings, devices, nodes, report)
         except ConfigError as exc:
             report.error(mark, path, str(exc))
             continue
-        try:
-            one = _load_of(name, bus, devices, nodes, report)
-        finally:
-            await bus.close()
         loads.append(one)
-        _judge(one, mark, path, report)
+        if one.load > FULL:
+            _judge(one, mark, path, await _remedy(one, settings, devices, nodes), report)
     return loads
+
+
+async def _measured(
+    name: str, settings: BusConfig, devices: dict[str, DeviceConfig], nodes: Nodes, report: Report
+) -> BusLoad:
+    """The load of one bus. Raises ConfigError."""
+    bus = load_adapter(settings.adapter).open(name, settings, devices)
+    try:
+        return dataclasses.replace(_load_of(name, bus, devices, nodes, report), line=_line(settings))
+    finally:
+        await bus.close()
 
 
 def groups(device: DeviceConfig) -> dict[float, list[str]]:
@@ -92,18 +107,46 @@ def _load_of(name: str, bus: Bus, devices: dict[str, DeviceConfig], nodes: Nodes
     return BusLoad(name, len(devices), count, readings, polls, transactions, load, whole, tuple(sorted(periods)))
 
 
-def _judge(one: BusLoad, mark: Mark, path: str, report: Report) -> None:
-    if one.load <= FULL:
-        return
+def _judge(one: BusLoad, mark: Mark, path: str, remedy: str, report: Report) -> None:
     asked = _seconds(one.every)
     if len(one.every) == 1:
-        message = f"{one.bus} needs {one.round:.3g} s per round; you asked {asked}"
+        message = f"{one.round:.3g} s per round{one.line}, you asked {asked}"
     else:
-        message = f"{one.bus} needs {one.load:.3g} s of bus time for every second at the periods you asked ({asked})"
+        message = f"{one.load:.3g} s of bus time{one.line} for every second at the periods you asked ({asked})"
     if one.load > 1:
-        report.error(mark, path, f"impossible rate: {message}; read less often, or fewer points")
+        report.error(mark, path, f"impossible rate: {message}: {remedy}")
     else:
-        report.warning(mark, path, f"{message}, which leaves little room for retries")
+        report.warning(mark, path, f"{message}, which leaves little room for retries: {remedy}")
+
+
+def _line(settings: BusConfig) -> str:
+    """The speed and form of characters as people say it: ` at 9600 8E1`; empty where there is no line."""
+    speed: Any = getattr(settings, "baudrate", None)
+    if not isinstance(speed, int):
+        return ""
+    parts = [getattr(settings, name, None) for name in ("bytesize", "parity", "stopbits")]
+    if None in parts:
+        return f" at {speed} baud"
+    return f" at {speed} {parts[0]}{str(parts[1])[:1].upper()}{parts[2]:g}"
+
+
+async def _remedy(one: BusLoad, settings: Any, devices: dict[str, DeviceConfig], nodes: Nodes) -> str:
+    """What would make it fit: a faster line, or longer periods."""
+    remedies = []
+    speed: Any = getattr(settings, "baudrate", None)
+    for faster in _SPEEDS if isinstance(speed, int) else ():
+        if faster <= speed:
+            continue
+        there = await _measured(one.bus, dataclasses.replace(settings, baudrate=faster), devices, nodes, Report())
+        if there.load <= FULL:
+            remedies.append(f"`baudrate: {faster}`")
+            break
+    if len(one.every) == 1:
+        fits = next((period for period in _PERIODS if one.round <= FULL * period), None)
+        remedies.append(f"`every: {Duration(fits)}`" if fits else "fewer devices on this bus")
+    else:
+        remedies.append(f"periods {one.load / FULL:.2g} times as long")
+    return f"use {', or '.join(remedies)}"
 
 
 def _seconds(every: Sequence[float]) -> str:

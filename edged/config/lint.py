@@ -172,6 +172,11 @@ def check_secrets(config: Config, nodes: Nodes, report: Report, base: Path | Non
         report.warning(Mark(SourceFile(secrets.FILE_NAME)), "", warning)
 
 
+def secrets_used(config: Config) -> set[str]:
+    """The names of all secrets."""
+    return {secret.name for *_, secret in _secrets(config) if secret.name}
+
+
 def _secrets(config: Config) -> Iterator[tuple[str, str, tuple[str, ...], Secret]]:
     without: set[int] = set()
     for section in ("buses", "devices", "connections"):

@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from edged.adapter import adapter_names, load_adapter
-from edged.config import lint
+from edged.config import idle, lint
 from edged.config.base import BusConfig, ConnectionConfig, DeviceConfig
 from edged.config.inputs import Inputs
 from edged.config.model import BufferConfig, ClockConfig, Config, ControlConfig, GatewayConfig
@@ -68,6 +68,9 @@ def load(path: Path, *, environ: MappingABC[str, str] | None = None, find_secret
     lint.check_names(tree, reader.report)
     lint.check_rates(config, sections.nodes, reader.report)
     lint.check_links(config, sections.nodes, reader.report)
+    idle.check_idle(config, sections.nodes, reader.report)
+    if find_secrets:
+        idle.check_secrets_file(config, lint.secrets_used(config), home(path), reader.report)
     complete = None if reader.report.failed else config
     return Loaded(complete, in_order(reader.report.problems, reader.paths), reader.paths, reader.inputs, sections.nodes)
 
@@ -124,6 +127,7 @@ class _Sections:
         buses = self._each("buses", self._bus)
         profiles = Profiles(self.reader, self.folder / "profiles")
         devices = self._each("devices", lambda name, entry: self._device(name, entry, profiles))
+        profiles.check_local([adapter.profiles() for adapter in self._adapters.values() if adapter is not None])
         return Config(
             **{name: one for name, one in single.items() if one is not None or name == "gateway"},
             buses=buses,
@@ -138,6 +142,7 @@ class _Sections:
                 mark = self.tree.mark if node is None else self.tree.entries[name].key.mark
                 self.reader.report.error(mark, name, "`gateway` is missing: write `gateway: {id: some-name}`")
             return None
+        self.nodes[name, ""] = self.tree.entries[name]
         return validate(target, self.tree.entries[name], name, self.reader.report)
 
     def _each(self, section: str, make: Callable[[str, Entry], Any]) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import ClassVar, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from edged.config.base import STRICT, BusConfig, ConnectionConfig, DeviceConfig
+from edged.config.base import STRICT, BusConfig, ConnectionConfig, DeviceConfig, Settings
 from edged.config.types import Duration, Name, Size
 
 
@@ -49,7 +49,7 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BufferConfig:
+class BufferConfig(Settings):
     """The store-and-forward log."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -88,6 +88,11 @@ class BufferConfig:
             raise ValueError("`thin_interval` must be longer than 0")
         if self.max_bytes < 2**20:
             raise ValueError("`max_bytes` must be at least 1MiB")
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """See the base class."""
+        if self.when_full != "thin":
+            yield "thin_interval", f"it needs `when_full: thin`, and this is `{self.when_full}`"
 
 
 @dataclass(frozen=True, kw_only=True)

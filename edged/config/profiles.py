@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edged.config.nodes import Entry, Mapping, Scalar, is_empty
-from edged.config.problems import Mark, did_you_mean, quoted, suggest
+from edged.config.nodes import Entry, Mapping, Node, Scalar, is_empty, plain
+from edged.config.problems import Mark, SourceFile, did_you_mean, quoted, suggest
 from edged.config.secrets import SECRET_NAME as PROFILE_NAME
 from edged.config.source import Reader
 
@@ -82,6 +84,22 @@ class Profiles:
                 report.error(entry.key.mark, key, f"unknown key {quoted(key)}; did you mean `{near}`?")
         return len(report.problems) == before
 
+    def check_local(self, shipped: Iterable[Path | None]) -> None:
+        """Warn of profiles beside the configuration that nothing uses, or that hide one that edged ships."""
+        folders = {folder for folder in shipped if folder is not None}
+        for found in self.reader.inputs.listing(str(Path(glob.escape(str(self.local.absolute()))) / "*.yaml")):
+            file = self.local / Path(found).name
+            mark = Mark(SourceFile(str(file)), 1, 1)
+            if file not in self._read:
+                self.reader.report.warning(mark, "", "no device uses this profile")
+            elif any((folder / file.name).exists() for folder in folders):
+                self.reader.report.warning(mark, "", f"hides the profile {quoted(file.stem)} that edged ships")
+
+    def _repeats(self, own: Entry, base: Node | None, path: str, key: str) -> None:
+        """Warn of a setting that the profile has already."""
+        if base is not None and not isinstance(own.value, Mapping) and plain(own.value) == plain(base):
+            self.reader.report.warning(own.key.mark, f"{path}.{key}", "repeats what the profile says; remove it")
+
     def _merged(self, profile: Mapping, device: Mapping, path: str) -> Mapping | None:
         result = Mapping(device.mark)
         settings = profile.get("device")
@@ -93,14 +111,23 @@ class Profiles:
         for key, entry in device:
             base = result.get(key)
             if key == "points" and isinstance(base, Mapping):
+                self._repeated_points(entry.value, base, path)
                 own = _without_removed(device, base, path, self.reader)
                 result.entries[key] = own.entries[key]
             elif key in _BY_KEY and isinstance(base, Mapping) and isinstance(entry.value, Mapping):
                 value = Mapping(entry.value.mark, {**base.entries, **entry.value.entries})
                 result.entries[key] = Entry(entry.key, value)
             else:
+                self._repeats(entry, base, path, key)
                 result.entries[key] = entry
         return result
+
+    def _repeated_points(self, own: Node, base: Mapping, path: str) -> None:
+        for name, point in own if isinstance(own, Mapping) else ():
+            below = base.get(name)
+            if isinstance(point.value, Mapping) and isinstance(below, Mapping):
+                for key, entry in point.value:
+                    self._repeats(entry, below.get(key), f"{path}.points.{name}", key)
 
 
 def _without_removed(device: Mapping, base: Mapping | None, path: str, reader: Reader) -> Mapping:

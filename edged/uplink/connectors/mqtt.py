@@ -146,6 +146,14 @@ class MqttConnection(ConnectionConfig):
     go ahead of all. `strict`: everything in the order in which it was read, fresh readings last, whatever its
     priority."""
 
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """See the base class."""
+        if self.layout == "samples":
+            yield "max_readings", "with `layout: samples` each sample is a message"
+        if self.insecure:
+            for key in ("ca", "server_name"):
+                yield key, "`insecure: true` accepts any certificate"
+
     def __post_init__(self) -> None:
         endpoint = Endpoint.parse(self.url)
         self._check_tls(endpoint)

@@ -1,0 +1,183 @@
+"""What a configuration will write to the flash and send upstream in a day, before anything is connected.
+
+The flash is reckoned by what was measured (docs/explanation/performance.md: bytes written per reading at 10 and at
+1,000 readings/s, `flush: 1s`); the uplink by encoding readings of this very configuration with the connection's own
+encoder. Deadbands are not taken into account: it is what goes out when every value changes all the time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edged.buffer.batch import Batch
+from edged.config.base import PointConfig
+from edged.config.budget import BusLoad, groups
+from edged.config.lint import Nodes
+from edged.config.model import Config
+from edged.config.nodes import locate
+from edged.config.problems import Report
+from edged.config.types import Duration, Name
+from edged.errors import ConfigError, PermanentError
+from edged.model import Sample, Value
+from edged.uplink.api import ConnectionContext, Encoder, Envelope, Lane
+from edged.uplink.connectors import load_connector
+
+DAY = 86_400.0
+PER_COMMIT, PER_READING = 7_760.0, 2.25
+"""Bytes. 778 per reading at 10/s and 10 per reading at 1,000/s: a commit costs much, a reading in it little."""
+MUCH_FLASH = 5e9
+"""Bytes a day. Memory cards endure some tens of terabytes; this leaves them ten years and more."""
+_WINDOWS, _READINGS = 60, 20_000
+"""How many flushes, and readings in them, are encoded as a sample."""
+_T0 = 1_800_000_000_000_000
+"""Microseconds since 1970: a time of the usual length."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlashCost:
+    """What the buffer writes."""
+
+    commits: float
+    """Per day."""
+    written: float
+    """Bytes per day."""
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkCost:
+    """What one connection sends. Per day; bytes are payloads, without what MQTT, TLS and TCP put around them."""
+
+    connection: str
+    messages: float
+    plain: float
+    """Bytes before compression."""
+    compressed: float
+    """Bytes with the compression that is configured; where there is none, with zlib."""
+    compression: str
+    """What is configured: `none`, `zlib`, …; empty where the connector knows no such setting."""
+
+    @property
+    def sent(self) -> float:
+        """Bytes that go out."""
+        return self.plain if self.compression == "none" else self.compressed
+
+
+def flash(config: Config, loads: Sequence[BusLoad], nodes: Nodes, report: Report) -> FlashCost:
+    """What the buffer will write; a warning where that wears the flash out."""
+    readings, polls = sum(one.readings for one in loads), sum(one.polls for one in loads)
+    commits = min(1 / config.buffer.flush, polls)
+    written = DAY * (commits * PER_COMMIT + readings * PER_READING)
+    longer = next((period for period in (1, 2, 5, 10, 30, 60) if _written(period, readings, polls) <= MUCH_FLASH), 60)
+    entry = nodes.get(("buffer", ""))
+    if written > MUCH_FLASH and entry is not None and longer > config.buffer.flush:
+        report.warning(
+            locate(entry.value, ("flush",)), "buffer.flush",
+            f"about {written / 1e9:.0f} GB a day to the flash, which wears a memory card out: {Duration(longer)} would "
+            f"write {_written(longer, readings, polls) / 1e9:.1f} GB",
+        )  # fmt: skip
+    return FlashCost(DAY * commits, written)
+
+
+def _written(flush: float, readings: float, polls: float) -> float:
+    return DAY * (min(1 / flush, polls) * PER_COMMIT + readings * PER_READING)
+
+
+def uplink(config: Config, nodes: Nodes, report: Report) -> list[UplinkCost]:
+    """What each enabled connection will send. What a connector refuses goes into the report."""
+    batches, days = _batches(config)
+    costs = []
+    for name, connection in config.connections.items():
+        if not connection.enabled:
+            continue
+        context = ConnectionContext(name, config.gateway, config.devices, lambda _: "")
+        compression = str(getattr(connection, "compression", ""))
+        other = _compressing(connection, "zlib") if compression == "none" else connection
+        try:
+            connector = load_connector(connection.connector)
+            packed = plain = _encoded(connector.encoder(other, context), batches)
+            if compression:
+                plain = _encoded(connector.encoder(_compressing(connection, "none"), context), batches)
+        except ConfigError as exc:
+            report.error(nodes["connections", name].key.mark, f"connections.{name}", str(exc))
+            continue
+        costs.append(UplinkCost(name, packed[0] * days, plain[1] * days, packed[1] * days, compression))
+    return costs
+
+
+def _compressing(connection: Any, how: str) -> Any:
+    return dataclasses.replace(connection, compression=how)
+
+
+def _encoded(encoder: Encoder, batches: Sequence[Batch]) -> tuple[int, int]:
+    """(messages, bytes of payload)."""
+    messages = size = 0
+    for batch in batches:
+        for chunk in encoder.split(batch):
+            try:
+                message = encoder.encode(chunk, Envelope("0123456789abcdef", chunk.last, chunk.first - 1, Lane.LIVE))
+            except PermanentError:
+                continue  # a dead letter is not sent
+            messages, size = messages + 1, size + len(message.payload)
+    return messages, size
+
+
+def _batches(config: Config) -> tuple[list[Batch], float]:
+    """Some flushes as they will be, spread over the longest period, and how many times as many a day has."""
+    jobs = [
+        (name, tuple(points), [device.points[Name(point)] for point in points], every)
+        for bus, settings in config.buses.items()
+        if settings.enabled
+        for name, device in config.devices_on(bus).items()
+        for every, points in groups(device).items()
+        if points
+    ]
+    flush = float(config.buffer.flush)
+    span = max([flush, *(every for *_, every in jobs)])
+    windows = max(1, round(span / flush))
+    each = sum(len(points) * flush / every for _, points, _, every in jobs)
+    taken = max(1, min(windows, _WINDOWS, int(_READINGS / max(each, 1.0))))
+    generator = random.Random(0)  # noqa: S311  # the same estimate every time; nothing depends on chance
+    batches, seq = [], 1_000_000
+    for index in range(taken):
+        begin = (index * windows // taken) * flush
+        samples = tuple(_samples(jobs, begin, begin + flush, generator))
+        if samples:
+            batches.append(Batch(seq, samples, "", sum(len(sample.points) for sample in samples)))
+            seq += len(samples)
+    return batches, DAY / flush / taken
+
+
+def _samples(
+    jobs: Sequence[tuple[str, tuple[str, ...], list[PointConfig], float]],
+    begin: float,
+    end: float,
+    generator: random.Random,
+) -> Iterator[Sample]:
+    for number, (name, points, settings, every) in enumerate(jobs):
+        phase = (number * 0.618) % 1.0 * every
+        turn = -(-(begin - phase) // every)
+        while (moment := phase + turn * every) < end:
+            time = _T0 + round(moment * 1e6) + generator.randrange(5_000)
+            values = tuple(_value(point, generator) for point in settings)
+            yield Sample(name, time, time, points, values)
+            turn += 1
+
+
+def _value(point: PointConfig, generator: random.Random) -> Value:
+    """A value as such a point has it: of its type, in its range, with its digits."""
+    kind = str(getattr(point, "type", None) or "")
+    if "bool" in kind:
+        return generator.random() < 0.5  # noqa: PLR2004  # true or false
+    if "str" in kind:
+        return "ABCDEFGH"
+    low, high = point.range or (0.0, 1000.0)
+    value = generator.uniform(low, high)
+    if point.decimals is not None:
+        return round(value, point.decimals)
+    if "float" in kind:
+        return float(f"{value:.7g}")
+    return round(value) * point.scale if point.scale < 1 else round(value)
