@@ -5,7 +5,7 @@ The adapters `modbus-tcp`, `modbus-tls`, `modbus-udp` and `modbus-rtu-over-tcp`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,20 @@ class _Adapter:
         from .simulator import simulate  # noqa: PLC0415  # `edged run` never needs it
 
         return simulate(buses, host=host, seed=seed)
+
+    def check_profile(
+        self, document: Mapping[str, Any], device: Any
+    ) -> Iterator[tuple[str, tuple[str | int, ...], str]]:
+        """See `edged.config.library.ProfileChecker`."""
+        from .profile import problems  # noqa: PLC0415  # likewise
+
+        return problems(document, device)
+
+    def example_profile(self, name: str) -> str:
+        """Likewise."""
+        from .profile import example  # noqa: PLC0415  # likewise
+
+        return example(name)
 
     def explorer(self) -> ModbusExplorer:
         """What is known of unknown devices, for the commands that look at them."""
