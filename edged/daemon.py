@@ -51,6 +51,8 @@ _DISK_RETRY = 5.0
 """Seconds between two tries to open a buffer whose disk is full or fails."""
 _GOLDEN = 0.618033988749895
 """Multiples of it, modulo 1, spread any number of jobs evenly over a period."""
+_TOGETHER = 32
+"""So many buses are polled in the same moments: one wake-up for all of them is what saves CPU on a small gateway."""
 _RESTART_MIN, _RESTART_MAX = 1.0, 60.0
 
 
@@ -110,12 +112,12 @@ class Daemon:
     # -- construction --------------------------------------------------------------------------------------------
 
     def _make_pollers(self, only: Collection[str] | None = None) -> Iterator[tuple[str, BusPoller]]:
-        index = 0
-        for name, bus_config in self._config.buses.items():
+        for number, (name, bus_config) in enumerate(self._config.buses.items()):
             devices = self._config.devices_on(name)
             if not (bus_config.enabled and devices):
                 continue
             assignments = []
+            index = number // _TOGETHER
             for device, device_config in devices.items():
                 groups: dict[float, list[str]] = {}
                 for point, point_config in device_config.points.items():

@@ -73,7 +73,7 @@ class _Job:
     device: _Device
     every: float
     phase: float
-    """A moment (loop time) on its grid."""
+    """A moment (loop time) on its grid, which is the same for all buses."""
     due: float = 0.0
 
     def next_after(self, now: float) -> float:
@@ -199,7 +199,8 @@ class BusPoller:
                 plan,
                 device,
                 assignment.every,
-                phase=now + assignment.phase * assignment.every,
+                # One grid for all buses: jobs of several that are due in the same moment cost one wake-up together.
+                phase=assignment.phase * assignment.every,
                 # The first reading should not wait for a long period's turn, nor should all begin in one instant.
                 due=now + assignment.phase * min(assignment.every, 1.0),
             )
