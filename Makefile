@@ -8,7 +8,7 @@ unexport PYTHONPATH PYTHONHOME
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test soak lint bench bench-quick docs schema lock clean
+.PHONY: help demo test system-test-ble soak lint bench bench-quick docs schema lock clean
 
 help: ## this list
 	@echo "edged: make TARGET [ARGS=...]"
@@ -28,6 +28,11 @@ soak: ## the long fault suite, and its table in docs/explanation/faults.md
 	@.ci/venv test
 	@.ci/debian-packages
 	@EDGED_SOAK=1 $(BIN)/python -m pytest -s tests/system/test_faults.py tests/system/test_endurance.py tests/system/test_power_cut.py $(ARGS)
+
+system-test-ble: ## edged on a real kernel with a real bluetoothd, in a virtual machine (root, the network, ten minutes)
+	@.ci/venv test
+	@apt-get install -y --no-install-recommends mmdebstrap qemu-system-x86
+	@EDGED_BLE_VM=1 $(BIN)/python -m pytest -s tests/system/ble_vm $(ARGS)
 
 lint: ## style, types, import rules, generated files, licences
 	@.ci/venv lint

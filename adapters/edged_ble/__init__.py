@@ -12,7 +12,7 @@ place, and `simulator` gives it something to tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .bus import Bus
     from .codecs.advert import Advertisement
     from .config import Scan
-    from .survey import Survey
+    from .survey import Sender, Survey
 
 __all__ = ["BLE"]
 
@@ -71,6 +71,12 @@ class _Adapter:
         from .recording import record  # noqa: PLC0415  # likewise
 
         return record(adv, seconds)
+
+    def replayed(self, lines: Iterable[str]) -> tuple[Sequence[Sender], Sequence[str]]:
+        """(who was in range, what is wrong with the lines) of a recording."""
+        from .survey import replayed  # noqa: PLC0415  # likewise
+
+        return replayed(lines)
 
     async def tree(self, radio: str, address: str, seconds: float) -> list[str]:
         """What is in a device, for `edged ble gatt`. Raises TransientError."""

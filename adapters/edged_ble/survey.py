@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bleak import BleakClient
@@ -20,6 +21,7 @@ from .config import BleBus, Scan
 from .decoders import identify, new_decoder
 from .known import KNOWN
 from .radio import Radio
+from .recording import Line, recorded
 from .remedies import FOREIGN
 from .strangers import Stranger, Strangers
 
@@ -65,6 +67,46 @@ class _Recorder(Strangers):
             self._tell(adv)
 
 
+def replayed(lines: Iterable[str]) -> tuple[list[Sender], list[str]]:
+    """(the senders of a recording, what is wrong with its lines). A line that is a test vector is checked."""
+    heard, problems = Strangers(None), []
+    for number, text in enumerate(lines, 1):
+        if not text.strip() or text.startswith("#"):
+            continue
+        try:
+            line = recorded(text)
+        except ValueError as exc:
+            problems.append(f"line {number}: {exc}")
+            continue
+        heard.hear(line.advertisement, 0, private=False)
+        problems += [f"line {number}: {problem}" for problem in differences(line)]
+    decoders: dict[str, str] = {}
+    return [_sender(one, 0, decoders) for one in heard.all()], problems
+
+
+def differences(line: Line) -> list[str]:
+    """Where a test vector does not say what it should; nothing for a line that is none."""
+    if line.values is None:
+        return []
+    if line.decoder not in KNOWN:
+        return [f"there is no decoder {line.decoder!r}; there are {', '.join(KNOWN)}"]
+    decoded = new_decoder(line.decoder).decode(line.advertisement)
+    values = {} if decoded is None else decoded.values
+    if not line.values and values:
+        return [f"decoder {line.decoder} should refuse it, and reads {dict(values)}"]
+    return [
+        f"{name} is {values.get(name, 'missing')}, not {value}"
+        for name, value in line.values.items()
+        if name not in values or not _same(values[name], value)
+    ]
+
+
+def _same(value: Value, wanted: Value) -> bool:
+    if isinstance(value, float) and isinstance(wanted, int | float):
+        return math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-9)
+    return type(value) is type(wanted) and value == wanted
+
+
 class Survey:
     """What one radio hears while it is open."""
 
@@ -89,35 +131,36 @@ class Survey:
     def senders(self) -> list[Sender]:
         """Those heard, the strongest first."""
         now = time.time_ns() // 1000
-        return [self._sender(one, now) for one in self._radio.strangers.all()]
+        return [_sender(one, now, self._decoders) for one in self._radio.strangers.all()]
 
-    def _sender(self, one: Stranger, now: int) -> Sender:
-        adv = one.advertisement
-        decoder = self._decoders.get(adv.address, "")
-        if not decoder and (found := identify(adv, libraries=True)):
-            decoder = self._decoders[adv.address] = found
-        values: Mapping[str, Value] = {}
-        problem = ""
-        if decoder:
-            decoded = new_decoder(decoder).decode(adv)
-            if decoded is not None:
-                values, problem = decoded.values, decoded.problem
-        known = KNOWN.get(decoder)
-        return Sender(
-            adv.address,
-            one.name or "",
-            one.rssi,
-            one.count,
-            (now - one.last) / 1e6,
-            one.private,
-            tuple(adv.manufacturer_data),
-            tuple(dict.fromkeys((*adv.service_data, *adv.service_uuids))),
-            decoder,
-            known.title if known else "",
-            values,
-            problem,
-            _yaml(one, decoder, values, encrypted=bool(problem)) if decoder else "",
-        )
+
+def _sender(one: Stranger, now: int, decoders: dict[str, str]) -> Sender:
+    adv = one.advertisement
+    decoder = decoders.get(adv.address, "")
+    if not decoder and (found := identify(adv, libraries=True)):
+        decoder = decoders[adv.address] = found
+    values: Mapping[str, Value] = {}
+    problem = ""
+    if decoder:
+        decoded = new_decoder(decoder).decode(adv)
+        if decoded is not None:
+            values, problem = decoded.values, decoded.problem
+    known = KNOWN.get(decoder)
+    return Sender(
+        adv.address,
+        one.name or "",
+        one.rssi,
+        one.count,
+        (now - one.last) / 1e6,
+        one.private,
+        tuple(adv.manufacturer_data),
+        tuple(dict.fromkeys((*adv.service_data, *adv.service_uuids))),
+        decoder,
+        known.title if known else "",
+        values,
+        problem,
+        _yaml(one, decoder, values, encrypted=bool(problem)) if decoder else "",
+    )
 
 
 def _yaml(one: Stranger, decoder: str, values: Mapping[str, Value], *, encrypted: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, runtime_checkable
@@ -77,6 +77,10 @@ class Surveyor(Protocol):
         """An advertisement as a line of a recording."""
         ...
 
+    def replayed(self, lines: Iterable[str]) -> tuple[Sequence[Sender], Sequence[str]]:
+        """(who was in range, what is wrong with the lines) of a recording."""
+        ...
+
     async def tree(self, radio: str, address: str, seconds: float) -> list[str]:
         """What is in a device, as lines of text. Raises TransientError."""
         ...
@@ -100,15 +104,26 @@ def ble() -> None:
 @click.option(
     "--record", "path", metavar="FILE", type=click.Path(dir_okay=False), help="Write each advertisement there."
 )
+@click.option(
+    "--replay", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Read a recording; use no radio."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def scan(  # one parameter an option
-    radio: str, seconds: float, passive: bool, everybody: bool, path: str | None, as_json: bool
+    radio: str, seconds: float, passive: bool, everybody: bool, path: str | None, replay: str | None, as_json: bool
 ) -> None:
     """List the Bluetooth sensors in range, with their values and the YAML for the configuration.
 
-    The gateway need not be stopped. Exit code 1 if no sensor was found that can be read.
+    The gateway need not be stopped. Exit code 1 if no sensor was found that can be read, or a line of a recording is
+    wrong.
     """
     adapter = _surveyor()
+    if replay is not None:
+        with Path(replay).open(encoding="utf-8", errors="replace") as recording:
+            senders, problems = adapter.replayed(recording)
+        _tell(senders, everybody=everybody, as_json=as_json)
+        for problem in problems:
+            click.echo(f"{replay}, {problem}", err=True)
+        raise SystemExit(EXIT_PROBLEM if problems or not any(one.decoder for one in senders) else 0)
     with ExitStack() as stack:
         file: TextIO | None = None
         if path is not None:
@@ -120,10 +135,7 @@ def scan(  # one parameter an option
                 raise click.BadParameter(f"{path} cannot be written: {exc.strerror}", param_hint="--record") from None
         look = _look(adapter, radio, "passive" if passive else "active", seconds, file, live=not as_json)
         senders = asyncio.run(look)
-    if as_json:
-        click.echo(json.dumps([_plain(one) for one in senders if one.decoder or everybody], indent=2))
-    else:
-        _print(senders, everybody=everybody)
+    _tell(senders, everybody=everybody, as_json=as_json)
     if not any(one.decoder for one in senders):
         raise SystemExit(EXIT_PROBLEM)
 
@@ -179,6 +191,13 @@ def _table(senders: Sequence[Sender], count: int) -> Table:
             one.address, one.name, str(one.rssi), f"{one.age:.0f} s ago", one.decoder or _what(one), _values(one)
         )
     return table
+
+
+def _tell(senders: Sequence[Sender], *, everybody: bool, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([_plain(one) for one in senders if one.decoder or everybody], indent=2))
+    else:
+        _print(senders, everybody=everybody)
 
 
 def _print(senders: Sequence[Sender], *, everybody: bool) -> None:
