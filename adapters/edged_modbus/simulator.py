@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 from edged.adapter import ConfigError
 from edged.testing.line import Line
+from edged.testing.lineserver import reachable
 from edged.testing.waveforms import seed_of
 
 from .config import ModbusDevice, ModbusRtuOverTcpBus, ModbusTcpBus, ModbusTlsBus, ModbusUdpBus
@@ -205,7 +206,8 @@ async def simulate(
                 answer = simulator.answerer(name, devices, seed, line=True)
                 units = {device.unit for device in devices.values()}
                 line = await stack.enter_async_context(simulated_line(config, answer, units, seed))
-                simulator.lines[name], simulator.endpoints[name] = line, line.port
+                where = await stack.enter_async_context(reachable(line, name, config.port, host))
+                simulator.lines[name], simulator.endpoints[name] = line, where
                 continue
             if isinstance(config, ModbusTlsBus):
                 raise ConfigError(f"bus {name}: TLS cannot be simulated; try it with `adapter: modbus-tcp`")

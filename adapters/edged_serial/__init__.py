@@ -59,13 +59,13 @@ class _Adapter:
         self,
         buses: Mapping[str, tuple[SerialBus, Mapping[str, SerialDevice]]],
         *,
-        host: str = "127.0.0.1",  # noqa: ARG002  # a serial line has none
+        host: str = "127.0.0.1",
         seed: int = 0,
     ) -> AbstractAsyncContextManager[Simulator]:
-        """Serve the devices of these lines on pseudo terminals."""
+        """Serve the devices of these lines on pseudo terminals, or on `host` those behind a serial server."""
         from .simulator import simulated  # noqa: PLC0415  # `edged run` must not pay for it
 
-        return simulated(buses, seed=seed)
+        return simulated(buses, host=host, seed=seed)
 
 
 SERIAL = _Adapter()

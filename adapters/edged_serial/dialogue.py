@@ -37,12 +37,12 @@ async def read_meter(line: Line, address: str, within: float) -> tuple[bytes, Mo
             if acknowledge:
                 await line.medium.send(acknowledge)
             if speed:
-                await line.reconfigure(baudrate=speed)
+                line.reconfigure(baudrate=speed)
 
         framer = MarkerFramer(b"\x02", b"\x03", _LONGEST_READOUT, _checked, trailer=1)
         block, moment = await line.ask(hand_over, framer, _as_it_is, within, longest=_LONGEST_READOUT)
     finally:
-        await line.reconfigure()
+        line.reconfigure()
     return identification + b"\r\n" + block[1:-2], moment
 
 

@@ -97,14 +97,14 @@ class Line:
             with contextlib.suppress(TransientError):  # whoever polls says so
                 await self.open()
 
-    async def reconfigure(self, **changes: object) -> None:
-        """Change settings while a device does (a hand-over of the speed); without any: back to the usual ones."""
+    def reconfigure(self, **changes: object) -> None:
+        """Change settings while a device does (a hand-over of the speed); without any: back to the usual ones.
+
+        The port stays open, so that nothing is lost between.
+        """
         wanted = dataclasses.replace(self._settings, **changes)  # type: ignore[arg-type]  # the caller names fields
         if wanted != self.medium.settings:
-            self.medium.close()
-            self.medium = Medium(wanted, self.name)
-            self.medium.on_receive(self._received)
-            await self.medium.open()
+            self.medium.reconfigure(wanted)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

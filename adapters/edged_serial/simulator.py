@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edged.adapter import ConfigError, Name, Simulator
 from edged.testing.line import Burst, Line
+from edged.testing.lineserver import reachable
 from edged.testing.waveforms import Waveform, seed_of, waveform
 
 from .codecs import mbus
@@ -200,12 +201,9 @@ class _Served:
 
     lines: dict[str, Line] = field(default_factory=dict)
     """The lines by bus, whose faults can be changed at any time."""
+    endpoints: dict[str, str] = field(default_factory=dict)
+    """Bus → the port to open."""
     players: list[LinePlayer] = field(default_factory=list)
-
-    @property
-    def endpoints(self) -> Mapping[str, str]:
-        """Bus → the port to open."""
-        return {name: line.port for name, line in self.lines.items()}
 
     def state(self) -> Mapping[str, int]:
         """What was asked, answered and sent by itself."""
@@ -218,16 +216,15 @@ class _Served:
 
 @asynccontextmanager
 async def simulated(
-    buses: Mapping[str, tuple[SerialBus, Mapping[str, SerialDevice]]], *, seed: int = 0
+    buses: Mapping[str, tuple[SerialBus, Mapping[str, SerialDevice]]], *, host: str, seed: int = 0
 ) -> AsyncIterator[Simulator]:
     """Serve the devices of these lines. A port that is a path outside /dev is made to lead to the simulation.
 
     Raises ConfigError for a device that cannot be simulated.
     """
     served = _Served()
+    talkers: list[tuple[LinePlayer, Line, Player, Kind]] = []
     async with AsyncExitStack() as stack:
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        tasks: list[asyncio.Task[None]] = []
         for name, (config, devices) in buses.items():
             players = [Player(name, Device.compile(device, spec), seed) for device, spec in devices.items()]
             player = LinePlayer(players)
@@ -237,13 +234,19 @@ async def simulated(
                 Line(player.respond, baudrate=settings.baudrate, character_bits=settings.character_bits, link=link)
             )
             served.lines[name] = line
+            served.endpoints[name] = await stack.enter_async_context(reachable(line, name, config.port, host))
             served.players.append(player)
-            for one in players:
-                tasks += [
-                    group.create_task(player.talk(line, one, kind), name=f"{one.device.name} talks")
-                    for kind in one.device.kinds.values()
-                    if not one.device.asked(kind)
-                ]
+            talkers += [
+                (player, line, one, kind)
+                for one in players
+                for kind in one.device.kinds.values()
+                if not one.device.asked(kind)
+            ]
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks = [
+            group.create_task(player.talk(line, one, kind), name=f"{one.device.name} talks")
+            for player, line, one, kind in talkers
+        ]
         try:
             yield served
         finally:

@@ -93,6 +93,9 @@ class SocketPort(asyncio.Protocol):
     def discard_output(self) -> None:
         """Too late."""
 
+    def reconfigure(self, settings: LineSettings) -> None:
+        """The server has its own settings."""
+
     def catch_up(self) -> bool:
         """The event loop reads by itself."""
         return False
@@ -157,6 +160,12 @@ class Rfc2217Port:
     def discard_output(self) -> None:
         """Too late."""
 
+    def reconfigure(self, settings: LineSettings) -> None:
+        """Have the server change its line, after what was written."""
+        shape = {"bytesize": settings.bytesize, "parity": settings.parity[0].upper(), "stopbits": settings.stopbits}
+        if not self._closed:
+            self._writer.submit(self._shape, {"baudrate": settings.baudrate, **shape})
+
     def catch_up(self) -> bool:
         """The event loop reads by itself."""
         return False
@@ -183,6 +192,12 @@ class Rfc2217Port:
         try:
             self._port.write(data)
         except OSError as exc:
+            self._in_loop(self._lost, str(exc))
+
+    def _shape(self, settings: dict[str, object]) -> None:
+        try:
+            self._port.apply_settings(settings)
+        except (OSError, ValueError) as exc:
             self._in_loop(self._lost, str(exc))
 
     def _close(self) -> None:

@@ -54,6 +54,7 @@ class Port(Protocol):
     def set_rts(self, *, level: bool) -> None: ...
     def errors(self) -> LineErrors | None: ...
     def discard_output(self) -> None: ...
+    def reconfigure(self, settings: LineSettings) -> None: ...
     def catch_up(self) -> bool: ...
     def close(self) -> None: ...
 
@@ -141,6 +142,19 @@ class Medium:
             port.close()
             self._lost("the port was closed")
         self._timer.close()
+
+    def reconfigure(self, settings: LineSettings) -> None:
+        """Change speed, bits, parity and stop bits while the port stays open. The rest must be the same.
+
+        What was sent must have left. Raises TransientError `unreachable` if the port cannot do it.
+        """
+        if self._port is not None:
+            try:
+                self._port.reconfigure(settings)
+            except TransientError:
+                self.close()  # who knows how it is set now
+                raise
+        self.settings, self.character = settings, settings.character
 
     def errors(self) -> LineErrors | None:
         """The UART's error counters since it was opened, where the driver keeps them."""

@@ -76,13 +76,9 @@ def _configure(port: serial.Serial, settings: LineSettings, path: str) -> None:
     port.port = path
     port.exclusive = True
     port.timeout = 0
-    port.baudrate = settings.baudrate
     port.xonxoff = settings.xonxoff
+    _shape(port, settings, path)
     if not _is_pty(path):
-        # A pseudo terminal has no bits, and the kernel refuses a parity on it from the second time on.
-        port.bytesize = settings.bytesize
-        port.parity = settings.parity[0].upper()
-        port.stopbits = settings.stopbits
         port.rtscts = settings.rtscts
     if settings.rs485 == "rts":
         port.rts = settings.rs485_inverted
@@ -90,6 +86,16 @@ def _configure(port: serial.Serial, settings: LineSettings, path: str) -> None:
         port.rts = settings.rts
     if settings.dtr is not None:
         port.dtr = settings.dtr
+
+
+def _shape(port: serial.Serial, settings: LineSettings, path: str) -> None:
+    """How bits become characters."""
+    port.baudrate = settings.baudrate
+    if not _is_pty(path):
+        # A pseudo terminal has no bits, and the kernel refuses a parity on it from the second time on.
+        port.bytesize = settings.bytesize
+        port.parity = settings.parity[0].upper()
+        port.stopbits = settings.stopbits
 
 
 def _prepare(port: serial.Serial, settings: LineSettings, path: str) -> None:
@@ -194,6 +200,15 @@ class TtyPort:
         except OSError:
             return None
         return LineErrors(framing=counters[6], parity=counters[8], overrun=counters[7], breaks=counters[9])
+
+    def reconfigure(self, settings: LineSettings) -> None:
+        """Change speed, bits, parity and stop bits. Raises TransientError `unreachable`."""
+        try:
+            _shape(self._port, settings, self.where)
+            if settings.parity != "none":
+                check_parity(self._fd)
+        except (OSError, ValueError, termios.error) as exc:
+            raise TransientError(_explain(exc, self.where, settings), reason=Reason.UNREACHABLE) from exc
 
     def discard_output(self) -> None:
         """Throw away what was not sent yet."""

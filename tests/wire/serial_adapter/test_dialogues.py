@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import termios
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -176,7 +178,10 @@ class Readout:
 
 
 @pytest.mark.parametrize("address", ["", "address: '12345678'\n"])
-async def test_readout_with_a_hand_over_of_the_speed(opened: Opened, address: str) -> None:
+async def test_readout_with_a_hand_over_of_the_speed_while_the_port_stays_open(
+    opened: Opened, address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edged.media")
     meter = Readout()
     async with (
         Line(meter) as line,
@@ -187,6 +192,7 @@ async def test_readout_with_a_hand_over_of_the_speed(opened: Opened, address: st
         assert await values(bus, "energy") == [1234.567]
         assert meter.speed() == termios.B300
     assert meter.speeds == [termios.B300, termios.B300, termios.B9600] * 2
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["opened"]
 
 
 async def test_a_readout_with_a_wrong_block_check_is_no_value(opened: Opened) -> None:
@@ -221,3 +227,25 @@ async def test_a_simulated_device_is_read(configured: Callable[..., Any], tmp_pa
             await bus.close()
     readings = [reading for sample in result.samples for reading in sample.readings()]
     assert any(reading.quality.status == "good" for reading in readings)
+
+
+async def test_a_device_behind_a_serial_server_is_simulated_there(configured: Callable[..., Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = f"socket://127.0.0.1:{free.getsockname()[1]}"
+    config, devices = configured(port, a="profile: mettler-toledo-mt-sics\nevery: 200ms\n")
+    async with SERIAL.simulate({"line": (config, devices)}) as simulator:
+        assert simulator.endpoints == {"line": port}
+        for _ in range(2):  # who comes again is served again
+            bus = SERIAL.open("line", config, devices)
+            try:
+                (sample,) = (await bus.poll(bus.prepare("a", ["weight"]))).samples
+            finally:
+                await bus.close()
+            assert [reading.quality.status for reading in sample.readings()] == ["good"]
+
+
+async def test_what_cannot_be_simulated_is_told(configured: Callable[..., Any]) -> None:
+    config, devices = configured("rfc2217://127.0.0.1:4001", a="profile: mettler-toledo-mt-sics\nevery: 200ms\n")
+    with pytest.raises(ConfigError, match=r"bus line: .* try it with socket://"):
+        async with SERIAL.simulate({"line": (config, devices)}):
+            pass
