@@ -47,7 +47,8 @@ def spell_answer(pdu: bytes) -> str:
     if function in {3, 4, 23} and len(pdu) >= 2:  # noqa: PLR2004  # function and count
         words = [pdu[i : i + 2].hex().upper() for i in range(2, len(pdu) - 1, 2)]
         more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
-        return f"{len(words)} registers: {' '.join(words[:_NAMED])}{more}"
+        noun = "register" if len(words) == 1 else "registers"
+        return f"{len(words)} {noun}: {' '.join(words[:_NAMED])}{more}"
     if function in {1, 2}:
         return f"bits: {pdu[2:].hex(' ')}"
     return f"{spell_request(pdu)}: done" if function in {5, 6, 15, 16, 22} else function_name(function)
