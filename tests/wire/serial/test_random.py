@@ -30,7 +30,7 @@ from tests.wire.serial.rig import Kind, Rig, rig
 
 _LONG = bool(os.environ.get("EDGED_LONG"))
 _SEED = int(os.environ.get("EDGED_SEED", "7"))
-_REQUESTS = 100_000 if _LONG else 200
+_REQUESTS = 100_000 if _LONG else 120
 _PATIENCE = 20.0
 """Seconds. A unit that answers nothing but one kind of read is left alone for ten."""
 _TIMEOUT = 0.003
