@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from edged.buffer.batch import PRIORITY
 from edged.buffer.codec import decode_batch
 from edged.buffer.counters import Account
 from edged.buffer.jobs import Done
@@ -109,10 +110,11 @@ def replay(writer: Writer, done: Done, connection: str, choice: Choice, through:
     so_far.over = not rows
     for stored in rows:
         so_far.after = stored[0]
-        batch = None if stored[9] or stored[4] < choice.begin or stored[3] >= choice.end else decode_row(stored)
+        once_more = stored[9] not in {"", PRIORITY}
+        batch = None if once_more or stored[4] < choice.begin or stored[3] >= choice.end else decode_row(stored)
         if batch is None:
             continue
-        waiting = account.cursor.missing(batch.first, batch.last)
+        waiting = account.missing(batch.first, batch.last, priority=batch.priority)
         samples = [
             sample
             for seq, sample in enumerate(batch.samples, batch.first)
