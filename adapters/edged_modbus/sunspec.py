@@ -80,7 +80,7 @@ class Model:
     """(offset, count) of each request."""
 
     @property
-    def counted(self) -> tuple[int, ...]:
+    def apart(self) -> tuple[int, ...]:
         """The scale factors that are read by another request than one of the points they belong to."""
         if len(self.reads) == 1:
             return ()
@@ -327,11 +327,16 @@ class SunSpecPoll:
 
     async def _model(self, model: Model) -> tuple[Sequence[int], frozenset[int]]:
         """The registers of a model, and its scale factors that changed meanwhile."""
+        before = await self._factors(model)
         words: list[int] = []
         for offset, count in model.reads:
             words += await self._registers(model.start + offset, count)
-        torn = {at for at in model.counted if (await self._registers(model.start + at, 1))[0] != words[at]}
-        return words, frozenset(torn)
+        after = await self._factors(model)
+        return words, frozenset(at for at in before if not before[at] == words[at] == after[at])
+
+    async def _factors(self, model: Model) -> dict[int, int]:
+        """The scale factors that are read apart from their points."""
+        return {at: (await self._registers(model.start + at, 1))[0] for at in model.apart}
 
     def _check_header(self, model: Model, words: Sequence[int]) -> None:
         if (words[0], words[1]) != (model.number, model.length):
