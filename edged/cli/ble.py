@@ -184,12 +184,14 @@ def _table(senders: Sequence[Sender], count: int) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{len(senders)} senders, {count} advertisements", title_justify="left", expand=False)
-    for heading in ("address", "name", "dBm", "heard", "decoder", "values"):
-        table.add_column(heading, no_wrap=heading != "values", justify="right" if heading == "dBm" else "left")
+    for heading in ("address", "name", "dBm", "heard", "company", "services", "decoder", "values"):
+        wraps = heading in {"company", "services", "values"}
+        table.add_column(heading, no_wrap=not wraps, justify="right" if heading == "dBm" else "left")
     for one in senders:
         table.add_row(
-            one.address, one.name, str(one.rssi), f"{one.age:.0f} s ago", one.decoder or _what(one), _values(one)
-        )
+            one.address, one.name, str(one.rssi), f"{one.age:.0f} s ago", " ".join(f"{c:#06x}" for c in one.companies),
+            " ".join(map(_short, one.services)), one.decoder, _values(one),
+        )  # fmt: skip
     return table
 
 
@@ -228,8 +230,12 @@ def _values(one: Sender) -> str:
 def _what(one: Sender) -> str:
     """What is known of a sender that no decoder is for."""
     parts = [f"company {company:#06x}" for company in one.companies]
-    parts += [f"service {uuid[4:8] if uuid.endswith('00805f9b34fb') else uuid}" for uuid in one.services]
+    parts += [f"service {_short(uuid)}" for uuid in one.services]
     return ", ".join(parts) or ("a phone or the like" if one.private else "")
+
+
+def _short(uuid: str) -> str:
+    return uuid[4:8] if uuid.endswith("00805f9b34fb") else uuid
 
 
 def _plain(one: Sender) -> dict[str, Any]:

@@ -7,6 +7,8 @@ The kernel gets its radio through /dev/vhci; the sensor advertises like a RuuviT
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import struct
 from typing import Any
 
@@ -38,6 +40,17 @@ class _Link(LocalLink):  # type: ignore[misc]  # mypy cannot see it here
             asyncio.get_running_loop().call_soon(lambda: peer.on_link_acl_data(source, transport, data))
 
 
+class _Sink:
+    """Drops what the kernel does not take while the radio is off; asyncio would close the device, and so unplug it."""
+
+    def __init__(self, sink: Any) -> None:
+        self._file = sink.transport.get_extra_info("pipe")
+
+    def on_packet(self, packet: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._file.fileno(), packet)
+
+
 def _advertisement(number: int) -> bytes:
     """Data format 5 of docs.ruuvi.com: 20.00 °C and a hundredth more with each."""
     celsius = 20 + number % 1000 / 100
@@ -67,7 +80,7 @@ async def main() -> None:
     link = _Link()
     vhci = await open_transport("vhci")
     radio = Controller(
-        "kernel", host_source=vhci.source, host_sink=vhci.sink, link=link, public_address="AA:BB:CC:00:00:01"
+        "kernel", host_source=vhci.source, host_sink=_Sink(vhci.sink), link=link, public_address="AA:BB:CC:00:00:01"
     )
     # With the bits of private addresses or extended advertising Linux waits for events that never come from this one.
     radio.le_features = type(radio.le_features)(_FEATURES)
