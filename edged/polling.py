@@ -26,6 +26,10 @@ log = logging.getLogger("edged.bus")
 
 _CALM = 60.0
 """Seconds without an overrun before a further one is worth a new line in the log."""
+_SLOT = 0.01
+"""Seconds between two moments of the grid: what is due between them is due together, so that one wake-up serves it."""
+_AT_A_STRETCH = 0.02
+"""Seconds after which polls that never wait for anything let other tasks have their turn."""
 _SMOOTHING = 30.0
 """Seconds over which the load shown to people is averaged."""
 
@@ -200,7 +204,7 @@ class BusPoller:
                 device,
                 assignment.every,
                 # One grid for all buses: jobs of several that are due in the same moment cost one wake-up together.
-                phase=assignment.phase * assignment.every,
+                phase=round(assignment.phase * assignment.every / _SLOT) * _SLOT,
                 # The first reading should not wait for a long period's turn, nor should all begin in one instant.
                 due=now + assignment.phase * min(assignment.every, 1.0),
             )
@@ -217,11 +221,17 @@ class BusPoller:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         # A cancellation that came in the moment of a reply may have been swallowed: asyncio.wait_for of Python 3.11,
         # which libraries use, does that.
+        rested = loop.time()
         while not (task and task.cancelling()):
-            wait = self._queue[0][0] - loop.time() if self._queue else None
+            now = loop.time()
+            wait = self._queue[0][0] - now if self._queue else None
             if wait is None or wait > 0:
                 await self._sleep(wait)
+                rested = loop.time()
                 continue
+            if now - rested > _AT_A_STRETCH:
+                await asyncio.sleep(0)
+                rested = now
             _, ticket, entry = heapq.heappop(self._queue)
             async with self._gate:
                 if isinstance(entry, _Job):
