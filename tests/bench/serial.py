@@ -7,7 +7,7 @@ terminal paced at the baud rate, whose devices answer after 4 ms. The limit is w
 device's turnaround, answer, and the silence before the next request. A silence is measured from the last bit of an
 answer to the moment just before the next request is written, both on the monotonic clock that all processes share.
 "Typically" is by the median: on a machine that others use too, single transactions are held up by the machine, ours or
-the line's process. "Held up" is the time that transactions took beyond the median, of those that took a millisecond more.
+the line's process. "Held up" is the time beyond the median of those transactions that took a millisecond more.
 "Ours" is what the median transaction takes beyond the limit, in microseconds: our turnaround, and the wake-ups of both.
 """
 

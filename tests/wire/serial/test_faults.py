@@ -6,6 +6,7 @@ In every case: no wrong value, no shifted value, and the next poll is good again
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,33 @@ async def test_late_reply_is_counted_and_named() -> None:
         assert line.master.late >= 1
         assert any("unit 1 answered" in note and "timeout" in note for note in result.notes)
         assert line.wrong == []
+
+
+async def test_unit_that_answers_a_single_read_and_nothing_else_is_left_alone_and_then_read_again() -> None:
+    async with rig(count=1, timeout=0.1) as line:
+        respond = line.line.respond
+        only = rtu_frame(1, bytes((3, 0, 0, 0, 1)))
+        line.line.respond = lambda heard: respond(heard) if heard == only else ()
+        await line.polls_well(1)
+        line.line.fault = dead()
+        assert await line.poll(1) is None
+        line.line.fault = None
+        began = time.monotonic()
+        while await line.poll(1) is None:
+            assert time.monotonic() - began < 20
+            await asyncio.sleep(0.2)
+        assert time.monotonic() - began > 9
+        await line.polls_well(1)
+
+
+async def test_unit_with_a_single_register_is_read_again_at_once_if_it_refuses_everything_else() -> None:
+    async with rig(count=1, timeout=0.1) as line:
+        for _ in range(3):
+            await line.polls_well(1)
+            line.line.fault = late(0.15)
+            assert await line.poll(1) is None
+            line.line.fault = None
+            await line.polls_well(1)
 
 
 async def test_cancelled_poll_leaves_no_reply_behind() -> None:
