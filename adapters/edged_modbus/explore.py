@@ -15,7 +15,7 @@ from .match import Match, Shown
 from .planner import ADDRESSES, MAX_REGISTERS, Span, Table
 from .sweep import Sweep
 
-_USUAL_RANGES = ("input 0-999", "holding 0-999")
+_USUAL_RANGES = ("input 0-499", "holding 0-499")
 _LINE_BAUDRATES = (9600, 19200, 38400, 115200, 57600, 4800, 2400, 1200)
 _LINE_PARITIES = ("none", "even", "odd")
 

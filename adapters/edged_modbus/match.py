@@ -53,7 +53,7 @@ class Shown:
             number = Decimal(text.strip().replace(",", "."))
         except InvalidOperation:
             raise ValueError(f"{text!r} is not a number: write it as the display shows it, such as 230.4") from None
-        if not number.is_finite() or not number:
+        if not number.is_finite() or not number or not 1e-30 < abs(number) < 1e30:  # noqa: PLR2004  # no display is that long
             raise ValueError(f"{text!r} fits every empty register: wait until the display shows something else")
         if not 0 <= tolerance <= _MOST_TOLERANCE:
             raise ValueError("the tolerance must lie between 0% and 20%")

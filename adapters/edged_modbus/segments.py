@@ -18,14 +18,18 @@ ORDERS: Mapping[str, float] = {"ABCD": 0.0, "CDAB": 1.0, "DCBA": 4.0, "BADC": 5.
 """The orders that a whole device has, and how unusual each is, bits."""
 _SHORT, _ZERO, _FILLER, _LONG, _FLOAT, _LONG64, _DOUBLE = range(7)
 _SIZES = (1, 1, 1, 2, 2, 4, 4)
-_BEFORE = (3.0, 1.5, 0.3, 2.0, 2.5, 0.3, 0.3)
+_BEFORE = (3.0, 1.5, 0.3, 2.0, 2.5, 0.1, 0.3)
 """How often each kind of value is met, before anything is known of the device."""
+_STYLES = (_BEFORE, (6.0, 3.0, 0.3, 0.1, 0.1, 0.1, 0.1))
+"""What to begin with: some of each, or single registers with some unused ones between them."""
 _ROUNDS = 3
 _TYPES = {"float32": _FLOAT, "float64": _DOUBLE, "uint32": _LONG, "int32": _LONG, "uint64": _LONG64, "int64": _LONG64}
 _EXPONENT_BITS = {16: 4.0, 32: 5.0, 64: 6.0}
 _RARE = 7.0
 """What BCD, and exchanged bytes of a single register, cost more than what is usual, bits."""
 _UNLIKELY = 6.0
+_UNUSED = 0.7
+"""What a 0 on its own costs: more often it is the upper half of something longer, bits."""
 
 
 class Cut:
@@ -34,13 +38,8 @@ class Cut:
     def __init__(self, words: Sequence[int], order: str) -> None:
         self._words, self._order = words, order
         self._values = [self._costs_at(at) for at in range(len(words))]
-        weights: Sequence[float] = _BEFORE
-        for _ in range(_ROUNDS):
-            total = sum(weights)
-            self._kinds = [-math.log2(weight / total) for weight in weights]
-            self._ahead = self._best(forward=True)
-            counts = self._count()
-            weights = [before + counts[kind] for kind, before in enumerate(_BEFORE)]
+        self._kinds = min((self._learn(style) for style in _STYLES), key=self._taken)
+        self._ahead = self._best(forward=True)
         self._behind = self._best(forward=False)
         self.bits = ORDERS[order] + self._ahead[-1]
         """What the best cut takes."""
@@ -53,13 +52,26 @@ class Cut:
             own += _RARE
         return ORDERS[self._order] + self._ahead[at] + own + self._behind[at + kind.registers]
 
+    def _learn(self, weights: Sequence[float]) -> list[float]:
+        """How many bits it takes to say of which kind a value is: few for what there is much of."""
+        for _ in range(_ROUNDS):
+            self._kinds = _bits(weights)
+            self._ahead = self._best(forward=True)
+            counts = self._count()
+            weights = [before + counts[kind] for kind, before in enumerate(_BEFORE)]
+        return _bits(weights)
+
+    def _taken(self, kinds: list[float]) -> float:
+        self._kinds = kinds
+        return self._best(forward=True)[-1]
+
     def _costs_at(self, at: int) -> list[tuple[int, float]]:
         """What can begin here, and what it takes apart from its kind."""
         word = self._words[at]
         short = Kind("uint16", "AB"), Kind("int16", "AB")
         found = [(_SHORT, min(_value_bits(kind, [word]) for kind in short))]
         if word == 0:
-            found.append((_ZERO, 0.0))
+            found.append((_ZERO, _UNUSED))
         if word == 0xFFFF:  # noqa: PLR2004  # what unused registers often hold
             found.append((_FILLER, 0.0))
         for type_, number in _TYPES.items():
@@ -96,6 +108,11 @@ class Cut:
             counts[kind] += 1
             at -= _SIZES[kind]
         return counts
+
+
+def _bits(weights: Sequence[float]) -> list[float]:
+    total = sum(weights)
+    return [-math.log2(weight / total) for weight in weights]
 
 
 def _value_bits(kind: Kind, words: Sequence[int]) -> float:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,8 @@ Ask = Callable[["RawRequest"], Awaitable["RawAnswer"]]
 _BUSY, _NO_PATH, _NOBODY = 6, 10, 11
 """Exception codes: what may pass, and what a gateway says when the device itself kept silent."""
 _ATTEMPTS = 2
+_PLAIN = re.compile(r"[^\W\d][\w/.+-]*|/[\w/.+-]+|°\w")
+"""Texts that need no quotes in YAML."""
 
 
 class Explorer(Protocol):
@@ -317,13 +321,18 @@ def progress(what: str, total: float) -> Any:
 
 
 def flow(record: Mapping[str, Any]) -> str:
-    """A mapping as YAML on one line."""
-    parts = []
-    for key, value in record.items():
-        text = str(value) if not isinstance(value, float) else f"{value:.12g}"
-        quoted = isinstance(value, str) and (not value or set(value) & set(":#{}[],&*!|>'\"%@` ") or value[0].isdigit())
-        parts.append(f"{key}: " + (f'"{value}"' if quoted else text))
-    return "{" + ", ".join(parts) + "}"
+    """A mapping of numbers and texts as YAML on one line."""
+    return "{" + ", ".join(f"{key}: {scalar(value)}" for key, value in record.items()) + "}"
+
+
+def scalar(value: object) -> str:
+    """A number or a text as YAML, in quotes where it could be taken for something else."""
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    text = str(value)
+    if isinstance(value, str) and (not _PLAIN.fullmatch(text) or text.lower() in {"true", "false", "null"}):
+        return json.dumps(text, ensure_ascii=False)
+    return text
 
 
 def numbers(text: str, low: int, high: int, option: str, example: str) -> list[int]:

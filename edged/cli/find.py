@@ -185,7 +185,8 @@ class _Finder:
     def listing(self) -> list[str]:
         """The matches, the likeliest first."""
         looks = " and ".join(one.value for one in self.search.looks)
-        lines = [f"{len(self.matches)} ways to read {looks} in {self.registers} registers of unit {self.place.unit}:"]
+        ways = "1 way" if len(self.matches) == 1 else f"{len(self.matches)} ways"
+        lines = [f"{ways} to read {looks} in {self.registers} registers of unit {self.place.unit}:"]
         for number, one in enumerate(self.matches[:_LISTED], 1):
             kind = one.kind.type + (f" or {one.twin}" if one.twin else "")
             values = "  ".join(f"{value:.9g}" for value in one.values)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import string
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -165,7 +166,7 @@ def _timezone() -> str:
 
 def _text(answers: _Answers, found: Sequence[Any]) -> str:
     """The file."""
-    from edged.cli.explore import flow
+    from edged.cli.explore import flow, scalar
     from edged.cli.survey_yaml import bus_lines, device_lines
 
     buses = bus_lines(found)
@@ -175,15 +176,14 @@ def _text(answers: _Answers, found: Sequence[Any]) -> str:
     for port in answers.lines:
         if port not in written:
             line = {"adapter": "modbus-rtu", "port": port, "baudrate": answers.baudrate, "parity": answers.parity}
-            buses.append(f"  line-{number + 1}: {flow(line)}")
+            buses.append(f"  line-{string.ascii_lowercase[number % 26]}: {flow(line)}")
             number += 1
     buses += [f"  {_host_name(host)}: {flow({'adapter': 'modbus-tcp', 'host': host})}"
               for host in answers.hosts if host not in written]  # fmt: skip
     if answers.ble:
         buses.append("  radio: {adapter: ble}  # edged scan ble lists the sensors in range")
-    gateway = {"id": answers.id, "site": f"{{timezone: {answers.timezone}}}"}
     return _TEMPLATE.format(
-        gateway=f"{{id: {flow({'x': gateway['id']})[4:-1]}, site: {gateway['site']}}}",
+        gateway=f"{{id: {scalar(answers.id)}, site: {flow({'timezone': answers.timezone})}}}",
         buses="\n".join(buses) or "  # plc: {adapter: modbus-tcp, host: 192.0.2.10}",
         devices="\n".join(device_lines(found)) or "  # meter-1: {bus: plc, unit: 1, profile: eastron-sdm120}",
         connections=f"  cloud: {flow({'connector': 'mqtt', 'url': answers.broker})}"

@@ -38,7 +38,7 @@ def bus_lines(found: Sequence[Found]) -> list[str]:
 def device_lines(found: Sequence[Found]) -> list[str]:
     """The devices, and as comments those that nobody knows."""
     known = [one for one in found if one.profiles]
-    lines = [f"  {_name(one, known)}: {flow(_device(one))}  # {one.title or one.what}" for one in known]
+    lines = [f"  {_name(one, known)}: {flow(_device(one))}  # {_comment(one)}" for one in known]
     for one in found:
         if not one.profiles:
             lines += [
@@ -57,6 +57,11 @@ def gateway_id() -> str:
         return str(Name.parse(socket.gethostname().partition(".")[0]))
     except ValueError:
         return "my-gateway"
+
+
+def _comment(one: Found) -> str:
+    others = ", ".join(one.profiles[1:])
+    return f"{one.title}; the label may also say: {others}" if others else one.title
 
 
 def _device(one: Found) -> dict[str, object]:

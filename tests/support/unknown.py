@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from edged_modbus.encode import encode_value
 from edged_modbus.planner import Table
@@ -76,20 +76,21 @@ def unknown_device(seed: int, looks: int = 2) -> Unknown:
     return Unknown(tuple(quantities), tuple({Table(table): image} for image in words))
 
 
-def _point(rng: random.Random, style: str, name: str, signed: bool, table: str, at: int, order: str) -> ModbusPoint:  # noqa: FBT001  # a trait of the value, not a switch
+def _point(rng: random.Random, style: str, name: str, signed: bool, table: str, at: int, order: str) -> ModbusPoint:
     if style == "mixed":
         style = rng.choice(("short", "long", "float"))
     if style == "short" and name == "energy":
         style = "long"
     place: dict[str, Any] = {table: at}
-    if style in {"float", "double"}:
-        scale = rng.choice((1.0, 1.0, 1.0, 0.001)) if name in {"power", "export", "energy"} else 1.0
-        return ModbusPoint(**place, type="float32" if style == "float" else "float64", order=order, scale=1 / scale)
     sign = "int" if signed else "uint"
-    scale = 10.0 ** (_EXPONENTS[name] - (style == "long" and rng.random() < 0.3))
-    if style == "long":
-        return ModbusPoint(**place, type=f"{sign}32", order=order, scale=scale)  # type: ignore[arg-type]  # one of the types
-    return ModbusPoint(**place, type=f"{sign}16", scale=scale)  # type: ignore[arg-type]  # likewise
+    if style in {"float", "double"}:
+        exponent = rng.choice((0, 0, 0, 3)) if name in {"power", "export", "energy"} else 0
+        type_ = "float32" if style == "float" else "float64"
+    elif style == "long":
+        exponent, type_ = _EXPONENTS[name] - (rng.random() < 0.3), f"{sign}32"
+    else:
+        return ModbusPoint(**place, type=cast("Any", f"{sign}16"), scale=10.0 ** _EXPONENTS[name])
+    return ModbusPoint(**place, type=cast("Any", type_), order=cast("Any", order), scale=10.0**exponent)
 
 
 def _quantity(
