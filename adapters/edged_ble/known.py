@@ -80,7 +80,7 @@ KNOWN: Mapping[str, Known] = {
         "RuuviTag, data formats 3 and 5", ruuvi.TAG_POINTS, tuple(ruuvi.TAG_POINTS), lambda _: ruuvi.RuuviTag()
     ),
     "ruuvi-air": Known(
-        "Ruuvi Air, data format 6", ruuvi.AIR_POINTS, tuple(ruuvi.AIR_POINTS), lambda _: ruuvi.RuuviAir()
+        "Ruuvi Air, data formats 6 and E1", ruuvi.AIR_POINTS, ruuvi.AIR_COMMON, lambda _: ruuvi.RuuviAir()
     ),
     **dict(
         [

@@ -8,7 +8,7 @@ import pytest
 
 from edged.adapter import ConfigError
 from edged_ble.codecs import atc, beacons, bthome, ruuvi, services
-from edged_ble.codecs.advert import Advertisement, Decoder, uuid_of
+from edged_ble.codecs.advert import Advertisement, Decoded, Decoder, uuid_of
 from edged_ble.codecs.aes import Ccm
 from edged_ble.decoders import KNOWN, identify, new_decoder
 from edged_ble.known import key_of
@@ -330,6 +330,55 @@ def test_luminosity_of_data_format_6(code: int, lux: float) -> None:
     found = ruuvi.RuuviAir().decode(company(data, 0x0499, "CB:B8:33:4C:88:4F"))
     assert found is not None
     assert found.values["illuminance"] == lux
+
+
+E1_VALID = "E1170C5668C79E0065007004BD11CA00C90A0213E0ACFFFFFFDECDEE10FFFFFFFFFFCBB8334C884F"
+E1_HIGHEST = "E17FFF9C40FFFE27102710271027109C40FAFADC28F0FFFFFFFFFFFE3FFFFFFFFFFFCBB8334C884F"
+E1_NOTHING = "E18000FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEFFFFFFFFFFFFFFFFFFFFFF"
+
+
+def air(data: str, decoder: ruuvi.RuuviAir | None = None) -> Decoded:
+    found = (decoder or ruuvi.RuuviAir()).decode(company(data, 0x0499, "CB:B8:33:4C:88:4F"))
+    assert found is not None
+    return found
+
+
+def test_ruuvi_air_in_data_format_e1() -> None:
+    found = air(E1_VALID)
+    assert found.values == {
+        "temperature": 29.5, "humidity": 55.3, "pressure": 1011.02, "pm1": 10.1, "pm2_5": 11.2, "pm4": 121.3,
+        "pm10": 455.4, "co2": 201, "voc_index": 20, "nox_index": 4, "illuminance": 13027.0, "calibrating": False,
+    }  # fmt: skip
+    assert found.packet_id == 0xDECDEE
+    highest = air(E1_HIGHEST)
+    assert (highest.values["illuminance"], highest.values["voc_index"], highest.packet_id) == (144284, 500, 0xFFFFFE)
+    assert str(highest.quality["pm10"]) == "uncertain(calibrating)"
+
+
+def test_what_ruuvi_air_does_not_have_is_bad_in_data_format_e1() -> None:
+    found = air(E1_NOTHING)
+    assert {name for name, value in found.values.items() if value is not None} == {"calibrating"}
+    assert set(found.quality) == set(found.values) - {"calibrating"}
+    assert found.packet_id is None
+
+
+@pytest.mark.parametrize("data", [E1_VALID[:-2], E1_VALID + "00", E1_VALID[:-2] + "50"])
+def test_a_cut_or_foreign_data_format_e1_is_refused(data: str) -> None:
+    found = air(data)
+    assert not found.values
+    assert found.problem
+
+
+def test_data_format_6_is_not_heard_beside_e1() -> None:
+    six, decoder = "06170C5668C79E007000C90501D9FFCD004C884F", ruuvi.RuuviAir()
+    assert air(six, decoder).values
+    assert air(E1_VALID[:-2], decoder).problem
+    assert air(six, decoder).values, "E1 that cannot be read is not heard"
+    assert air(E1_VALID, decoder).values
+    assert not air(six, decoder).values
+    assert not air(six, decoder).problem
+    decoder.reset()
+    assert air(six, decoder).values
 
 
 def test_both_atc_formats_number_their_measurements() -> None:
