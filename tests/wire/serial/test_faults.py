@@ -14,6 +14,7 @@ import pytest
 import edged_modbus
 from edged.adapter import TransientError
 from edged.testing.line import (
+    Burst,
     Fault,
     Line,
     corrupted,
@@ -104,6 +105,13 @@ async def test_noise_around_a_good_reply_costs_nothing() -> None:
             before = line.line.requests
             await line.polls_well(1)
             assert line.line.requests == before + 1
+
+
+async def test_wrong_baud_rate_shows_what_came_and_asks_for_the_settings() -> None:
+    async with rig(timeout=0.1) as line:
+        line.line.fault = lambda _request, _bursts, _random: [Burst(b"\xe6\x00\xf8\x80\xfe", 0.004)]
+        with pytest.raises(TransientError, match=r"5 bytes came .*e6 00 f8 80 fe; are baudrate, parity and stop bits"):
+            await line.bus.poll(line.jobs[1])
 
 
 async def test_late_reply_is_counted_and_named() -> None:
