@@ -10,6 +10,8 @@ import click
 from click.testing import CliRunner
 
 from edged.cli import COMMANDS, main
+from edged.config.library import Found, document, library
+from edged.config.nodes import Mapping
 from edged.uplink import asyncapi
 
 if TYPE_CHECKING:
@@ -85,7 +87,40 @@ def _printed(*arguments: str) -> str:
     return result.stdout
 
 
+def modbus_profiles() -> str:
+    """docs/reference/modbus-profiles.md from the profiles themselves."""
+    return "\n".join(_profile_lines([one for one in library(None) if one.family and one.family.name == "modbus"]))
+
+
+def _profile_lines(found: list[Found]) -> Iterator[str]:
+    yield "# Modbus device types"
+    yield ""
+    yield "<!-- Made from the profiles by `make docs`. Change adapters/edged_modbus/profiles instead. -->"
+    yield ""
+    yield f"edged knows {len(found)} Modbus device types. A device takes one with `profile: NAME`, and"
+    yield "`edged profiles show NAME` lists its points. To write your own: [Write a profile](../how-to/profiles.md)."
+    yield "They are made from public documents and, unless the source says so, were not tried on the device: compare a"
+    yield "few values with its display when you begin."
+    yield ""
+    yield "| profile | device | models | points | source |"
+    yield "|---|---|---|---|---|"
+    for one in found:
+        head = one.head()
+        cells = [f"`{one.name}`", head["title"], ", ".join(map(str, head["models"])), points_of(one), head["source"]]
+        yield f"| {' | '.join(map(_cell, cells))} |"
+    yield ""
+
+
+def points_of(found: Found) -> str:
+    """How many points a profile has, for its row."""
+    tree, _ = document(found.file)
+    points = tree.get("points") if tree else None
+    return str(len(list(points))) if isinstance(points, Mapping) else "its own"
+
+
 GENERATED: dict[str, Callable[[], str]] = {
+    "config/profile.schema.json": lambda: _printed("profiles", "schema"),
+    "docs/reference/modbus-profiles.md": modbus_profiles,
     "config/edged.schema.json": lambda: _printed("schema"),
     "docs/reference/asyncapi.yaml": lambda: asyncapi.files()["asyncapi.yaml"],
     "docs/reference/cli.md": cli_reference,

@@ -34,7 +34,7 @@ from .pdu import DeviceFailureError, RefusedError, Request
 from .planner import Costs, Table
 from .point import ModbusPoint
 from .poll import Poll
-from .sunspec import SunSpecJob, SunSpecPoll
+from .sunspec import SunSpecJob, SunSpecPoll, folder
 from .write import merged_words, raw_value, requests_for, requests_for_words
 
 T = TypeVar("T")
@@ -101,6 +101,9 @@ class ModbusBus:
 
     def plan(self, job: Job) -> Plan:
         """See `edged.adapter.Bus`."""
+        if isinstance(job, SunSpecJob):
+            folder()  # raises what is missing; what there is to read, only the device can tell
+            return Plan()
         mine = cast("ModbusJob", job)
         spans = [reader.block.span for reader in mine.readers]
         if not self._timed:

@@ -62,6 +62,14 @@ def definition(model: int) -> dict[str, Any] | None:
     return loaded if isinstance(loaded, dict) and "group" in loaded else None
 
 
+def _defined(model: int) -> dict[str, Any] | None:
+    """The same, where a definition that cannot be had is only this device's failure."""
+    try:
+        return definition(model)
+    except ConfigError as exc:
+        raise TransientError(str(exc), reason=Reason.PROTOCOL) from exc
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """One model on a device, and what is read of it."""
@@ -122,12 +130,8 @@ def chosen(number: int, called: str, found: Sequence[Field], wanted: SunSpec) ->
 class SunSpecJob:
     """The points of one SunSpec device (see `edged.adapter.Job`): none until the device was asked."""
 
-    readers = ()
-    """Nothing can be planned before the device was asked."""
-
     def __init__(self, name: str, config: ModbusDevice, intern: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
         assert config.sunspec is not None  # noqa: S101  # whoever calls has looked
-        folder()
         self.device = name
         self.config = config
         self.wanted = config.sunspec
@@ -272,7 +276,7 @@ class SunSpecPoll:
                 number, length = await self._registers(at, HEADER)
                 if number == END or at + HEADER + length > ADDRESSES:
                     break
-                known = await asyncio.to_thread(definition, number)
+                known = await asyncio.to_thread(_defined, number)
                 if known is None:
                     unknown.append(number)
                 else:

@@ -85,7 +85,7 @@ def groups(device: DeviceConfig) -> dict[float, list[str]]:
     found: dict[float, list[str]] = {}
     for point, settings in device.points.items():
         found.setdefault(float(settings.every or device.every), []).append(str(point))
-    return found
+    return found or {float(device.every): []}  # a device that says itself which points it has
 
 
 def _load_of(name: str, bus: Bus, devices: dict[str, DeviceConfig], nodes: Nodes, report: Report) -> BusLoad:
