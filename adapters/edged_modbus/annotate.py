@@ -65,7 +65,7 @@ class _Asked:
     def expected(self) -> bytes:
         """How the frame of the normal answer begins (RTU)."""
         size = self.size()
-        counted = bytes((size - 2,)) if size is not None and self.pdu[0] in {1, 2, 3, 4, 23} else b""
+        counted = bytes((size - 2 & 0xFF,)) if size is not None and self.pdu[0] in {1, 2, 3, 4, 23} else b""
         return bytes((self.unit, self.pdu[0])) + counted
 
 
@@ -337,7 +337,7 @@ def annotate_network(pieces: Iterable[Frame]) -> list[FrameNote]:
                 rest = data
                 break
             note = _packet(Frame(piece.time, piece.direction, data[:size]), asked)
-            if note.defect:
+            if note.kind == "noise":
                 notes.append(_packet(Frame(piece.time, piece.direction, data), asked))
                 break
             notes.append(note)

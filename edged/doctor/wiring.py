@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edged.media import FrameNote, Parity
 from edged.media.uart import Format, heard
@@ -28,7 +28,7 @@ _TIMER = (0.004, 0.02)
 _BAUDRATES = (1200, 2400, 4800, 9600, 14400, 19200, 28800, 38400, 57600, 115200)
 _PARITIES: tuple[Parity, ...] = ("none", "even", "odd")
 _PROOF = 2
-"""So many bytes must be exactly what a wrong setting would make of the right ones."""
+"""So many bytes, of different answers together, must be exactly what a wrong setting would make of the right ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +164,24 @@ def _wrong_settings(case: _Case) -> Iterator[Finding]:
         return
     facts = case.facts
     votes: Counter[tuple[str, str]] = Counter()
+    proofs: dict[tuple[str, str], set[bytes]] = {}
     for note in garbage:
-        votes.update(set(_explanations(note, facts)))
+        for cause, foretold in _explanations(note, facts):
+            votes[cause] += 1
+            proofs.setdefault(cause, set()).add(foretold)
+    for cause, foretold_bytes in proofs.items():
+        if sum(map(len, foretold_bytes)) < _PROOF:
+            del votes[cause]
     if votes and votes.most_common(1)[0][1] >= _MOST * len(garbage):
         (code, what), count = votes.most_common(1)[0]
+        rivals = [cause for cause, votes_for in votes.items() if votes_for == count]
         evidence = f"{count} of {len(garbage)} garbled answers begin exactly as the right ones would if {what}"
-        yield _setting(code, what, evidence)
+        found = _setting(code, what, evidence)
+        if len(rivals) > 1:
+            others = " or ".join(text for _, text in rivals)
+            same = code if len({one for one, _ in rivals}) == 1 else "wrong-settings"
+            found = replace(found, code=same, title=f"wrong settings: {others}", sure=False)
+        yield found
 
 
 def _garbage(case: _Case) -> Iterator[Finding]:
@@ -183,23 +195,20 @@ def _garbage(case: _Case) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _explanations(note: FrameNote, facts: LineFacts) -> Iterator[tuple[str, str]]:
-    """What would make of the right answer exactly what came."""
+def _explanations(note: FrameNote, facts: LineFacts) -> Iterator[tuple[tuple[str, str], bytes]]:
+    """What would make of the right answer exactly what came, and how much of it that foretells."""
     ours = Format(facts.baudrate or 9600, facts.parity)
-    swapped = Format(ours.baudrate, ours.parity, inverted=True)
-    if _would_be(note, swapped, ours):
-        yield "swapped", "A and B are swapped"
+    causes = {("swapped", "A and B are swapped"): Format(ours.baudrate, ours.parity, inverted=True)}
     for parity in _PARITIES:
-        if parity != ours.parity and _would_be(note, Format(ours.baudrate, parity), ours):
-            yield "wrong-parity", f"the device sends with parity {parity}"
+        if parity != ours.parity:
+            causes["wrong-parity", f"the device sends with parity {parity}"] = Format(ours.baudrate, parity)
     for baudrate in _BAUDRATES:
-        if baudrate != ours.baudrate and _would_be(note, Format(baudrate, ours.parity), ours):
-            yield "wrong-baud", f"the device sends at {baudrate} baud"
-
-
-def _would_be(note: FrameNote, sent: Format, ours: Format) -> bool:
-    predicted = heard(note.expected, sent, ours, goes_on=True)
-    return len(predicted) >= _PROOF and note.frame.data.startswith(predicted)
+        if baudrate != ours.baudrate:
+            causes["wrong-baud", f"the device sends at {baudrate} baud"] = Format(baudrate, ours.parity)
+    for cause, sent in causes.items():
+        foretold = heard(note.expected, sent, ours, goes_on=True)
+        if foretold and note.frame.data.startswith(foretold):
+            yield cause, foretold
 
 
 def _silence(case: _Case) -> Iterator[Finding]:

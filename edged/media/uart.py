@@ -32,6 +32,7 @@ def heard(data: bytes, sent: Format, listening: Format, *, goes_on: bool = False
     resting = int(not sent.inverted)
     scale = sent.baudrate / listening.baudrate
     """How many of the sender's bits one of the listener's lasts."""
+    known = len(bits) - 1  # the rest after them is not certain
     last = _DATA_BITS + 1 + (listening.parity != "none")
     got = bytearray()
     at, edge = 0.0, True
@@ -40,7 +41,7 @@ def heard(data: bytes, sent: Format, listening: Format, *, goes_on: bool = False
         if begin is None:
             return bytes(got)
         moments = [begin + (i + 0.5) * scale for i in range(last + 1)]
-        if goes_on and moments[-1] >= len(bits):
+        if goes_on and moments[-1] >= known:
             return bytes(got)
         levels = [bits[int(moment)] if moment < len(bits) else resting for moment in moments]
         if levels[0]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 from edged.adapter import load_adapter
 from edged.doctor.listen import listen, pieces_of
 from edged.doctor.wiring import Finding, LineFacts, classify
 from edged.testing.line import FAULTS, sometimes
+from edged_modbus.config import ModbusPoint
 
 EXPECTED = {
     "noise-before": "stray-before",
@@ -58,8 +57,6 @@ async def diagnose(faults: list[str], share: float = 1.0) -> dict[str, list[Find
 
 
 def _points(unit: int) -> dict[str, Any]:
-    from edged_modbus.config import ModbusPoint
-
     return {f"p{i}": ModbusPoint(holding=10 * unit + i) for i in range(8)}
 
 
