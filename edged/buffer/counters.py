@@ -94,6 +94,16 @@ class Account:
         found = self.cursor.missing(first, last)
         return [span for part in found for span in self.ahead.missing(*part)] if priority and found else found
 
+    def settled_ahead(self, first: int, last: int) -> list[Span]:
+        """The parts of first..last, all of one row with priority, that are settled, but not in the cursor yet."""
+        found: list[Span] = []
+        for begin, end in self.cursor.missing(first, last):
+            for gap, gap_end in [*self.ahead.missing(begin, end), (end + 1, end + 1)]:
+                if gap > begin:
+                    found.append((begin, gap - 1))
+                begin = gap_end + 1  # noqa: PLW2901  # what remains of the part
+        return found
+
     def take(self, settle: Settle) -> list[Span]:
         """Put what a settle says into the sets; returns the parts that were new."""
         first, last, ahead = settle.first, settle.last, settle.ahead_from > 0

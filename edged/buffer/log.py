@@ -264,8 +264,8 @@ class Buffer:
     def pass_over(self, connection: str, first: int, last: int) -> None:
         """A lane has come to samples with priority that were perhaps settled ahead: see `settle`. Raises KeyError."""
         account = self._cursors[connection]
-        if account.cursor.missing(first, last) and not account.missing(first, last, priority=True):
-            settle = Settle(connection, first, last, 0, "", "passed")
+        for begin, end in account.settled_ahead(first, last):
+            settle = Settle(connection, begin, end, 0, "", "passed")
             account.take(settle)
             self._settles.append(settle)
             self._cadence.ask()
