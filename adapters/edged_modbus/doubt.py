@@ -20,6 +20,8 @@ MOST = 256
 _ERROR = 0x80
 _REPEATED = {5: 5, 6: 5, pdus.LOOPBACK: 5, 15: 5, 16: 5, 22: 7}
 """Functions whose normal answer repeats so many bytes of the request."""
+REPEATING = frozenset({5, 6, pdus.LOOPBACK, 22})
+"""Functions whose normal answer is the same as the request, and so the same as its echo."""
 _TABLES = {function: table for table, function in READ_FUNCTIONS.items()}
 
 Shape = tuple[int, int | None]
@@ -59,6 +61,8 @@ class Doubts:
     def __init__(self) -> None:
         self._units: dict[int, list[Owed]] = {}
         self._token = 0
+        self.echoes = True
+        """Whether a frame like a request may be its echo, so that it shows nothing."""
         self._claimed: tuple[int, bytes, Owed] | None = None
         """Unit and PDU of the last answer to an old request, since anything was asked, and to which."""
 
@@ -97,7 +101,7 @@ class Doubts:
         if found is None:
             return None
         claimed = owed[found]
-        if not claimed.foreign:
+        if not claimed.foreign and not (self.echoes and reply[0] in REPEATING):
             self._keep(unit, [each for each in owed[:found] if each.foreign] + owed[found + 1 :])
         self._claimed = unit, reply, claimed
         return claimed

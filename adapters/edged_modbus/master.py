@@ -21,7 +21,7 @@ from . import pdu as pdus
 from .ascii import AsciiReplyParser, ascii_frame
 from .barrier import Barriers
 from .config import ModbusDevice
-from .doubt import Doubts
+from .doubt import REPEATING, Doubts
 from .frame import RtuReplyParser, rtu_frame
 from .link import Moment, hexdump, now
 from .pace import Pace
@@ -52,8 +52,6 @@ _LATER = 4.0
 """Or so many times as long as it ever was late, or ten time-outs."""
 _UNASKED = 1024
 """Most bytes to keep that are no answer, to see what they are."""
-_REPEATING = frozenset({5, 6, 22})
-"""Functions whose reply is the same as the request, and so the same as its echo."""
 
 
 class Parser(Protocol):
@@ -113,6 +111,8 @@ class SerialMaster:
         self._paces: dict[int, Pace] = {}
         self._told: set[str] = set()
         self._echo_known = medium.echo
+        self._echo_errors = 0
+        """Of the medium, when the last request was sent."""
         self._last_rx = 0.0
         """When something was heard last, `time.monotonic()`."""
         self._not_before = 0.0
@@ -179,7 +179,7 @@ class SerialMaster:
 
     async def _dispel_doubts(self, unit: int, request: Request[Any], within: float) -> None:
         """Make sure that no late answer, and no echo, can be taken for the answer to this request."""
-        if request.function in _REPEATING and not self._echo_known:
+        if request.function in REPEATING and not self._echo_known:
             await self._find_echo(unit, request, within)
         since = self._doubts.since(unit, request)
         if since is None:
@@ -256,6 +256,8 @@ class SerialMaster:
         self._sent = unit, request.pdu
         self._heard.clear()
         self._doubts.asking()
+        self._doubts.echoes = self._medium.echo or not self._echo_known
+        self._echo_errors = self._medium.echo_errors
         self._parser = parser = self._framing.parser(unit, request)
         self._answer = asyncio.get_running_loop().create_future()
         end = time.monotonic()
@@ -279,7 +281,7 @@ class SerialMaster:
         rx = self._last_rx
         self.arrived = (wall - mono + int(rx * 1e6), int(rx * 1e6))
         pace.answered(rx - end - self._framing.length(len(reply)) * self._medium.character)
-        if request.function not in _REPEATING:
+        if request.function not in REPEATING or not self._doubts.echoes:
             self._doubts.settled(unit)
             self._barriers.answered(unit, request, granted=reply[0] == request.function)
         return reply
@@ -325,11 +327,15 @@ class SerialMaster:
                 continue
             except (RefusedError, DeviceFailureError):
                 pass
-            if self._doubts.claim(self._sent[0], reply) is None:
+            if self._doubts.claim(self._sent[0], reply) is None and not self._may_be_echo(reply):
                 answer.set_result(reply)
                 return
             # It may be the answer to what was asked before, so it is.
             reply = parser.feed(b"")
+
+    def _may_be_echo(self, reply: bytes) -> bool:
+        """Whether this may be the echo of the request, since something else came where that was expected."""
+        return reply[0] in REPEATING and self._medium.echo and self._medium.echo_errors != self._echo_errors
 
     def _lost(self, why: str) -> None:
         if self._answer is not None and not self._answer.done():

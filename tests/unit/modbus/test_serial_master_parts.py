@@ -84,6 +84,18 @@ def test_exception_pays_the_oldest_debt_of_its_function_only() -> None:
     assert doubts.since(7, holding(10)) == 2.0
 
 
+def test_echo_of_a_write_pays_nothing() -> None:
+    doubts = Doubts()
+    doubts.add(7, holding(10), 0.0)
+    doubts.add(7, pdu.write_register(1, 5), 1.0)
+    assert doubts.claim(7, pdu.write_register(1, 5).pdu) is not None
+    assert doubts.since(7, holding(10)) == 0.0
+    doubts.asking()
+    doubts.echoes = False
+    assert doubts.claim(7, pdu.write_register(1, 5).pdu) is not None
+    assert doubts.since(7, holding(10)) is None
+
+
 def test_frame_that_comes_twice_pays_once() -> None:
     doubts = Doubts()
     doubts.add(7, holding(10), 0.0)
