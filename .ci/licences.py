@@ -54,7 +54,7 @@ def problems() -> Iterator[str]:
     locked = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE))
     found: dict[str, Distribution] = {}
     try:
-        closure("edged", frozenset({"demo", "meters", "ble-decoders"}), found)
+        closure("edged", frozenset({"demo", "meters", "ble-decoders", "sunspec"}), found)
     except PackageNotFoundError as exc:
         yield f"{exc.name} is not installed"
     for name, dist in sorted(found.items()):

@@ -15,8 +15,8 @@ GROUPS = {"run": ["build"], "demo": ["build"], "test": ["build", "test"], "lint"
 EXTRAS = {
     "run": [],
     "demo": ["demo"],
-    "test": ["demo", "meters", "ble-decoders"],
-    "lint": ["demo", "meters", "ble-decoders"],
+    "test": ["demo", "meters", "ble-decoders", "sunspec"],
+    "lint": ["demo", "meters", "ble-decoders", "sunspec"],
 }
 
 

@@ -114,7 +114,7 @@ def test_without_a_near_word_all_there_are_is_listed(tmp_path: Path) -> None:
     assert found["buses.x"].startswith("`adapter` is missing; there are: ")
     assert "modbus-rtu-over-tcp, modbus-tcp, " in found["buses.x"]
     assert found["buses.y.adapter"].startswith("there is no adapter `canopener`; there are: ")
-    assert "eastron-sdm120, eastron-sdm630" in found["devices.d.profile"]
+    assert "abb-b21, abb-b23, " in found["devices.d.profile"]
 
 
 # -- profiles --------------------------------------------------------------------------------------------------------
