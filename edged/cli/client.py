@@ -42,11 +42,21 @@ def call(path: Path, target: str, *, method: str = "GET", timeout: float = 60) -
     return record
 
 
+def _why(body: bytes, status: int) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"the daemon answered {status}"
+
+
 def lines(path: Path, target: str, *, method: str = "GET") -> Iterator[bytes]:
-    """The lines of an endless answer. Raises NoDaemonError."""
+    """The lines of an endless answer. Raises NoDaemonError, EdgedError with the daemon's words."""
     with closing(_open(path, method, target, None)) as connection:
         try:
-            yield from connection.getresponse()
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise EdgedError(_why(response.read(), response.status))
+            yield from response
         except (OSError, http.client.HTTPException) as exc:
             raise EdgedError("the gateway has ended") from exc
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,18 @@ _LARGEST = 4 * 2**20
 """Most characters of one file in the archive; the end is what matters."""
 
 
-def known_secrets(config: Config | None, files: Mapping[str, str], base: Path) -> set[str]:
-    """Every secret that can be found: in the configuration, beside it, in systemd's credentials, in the environment."""
+def known_secrets(config: Config | None, texts: Iterable[str], base: Path) -> set[str]:
+    """Every secret that can be found: in `texts`, beside the configuration, in credentials, the environment."""
     found: set[str] = set()
-    for text in files.values():
+    for text in texts:
         found |= found_in(text)
     found |= set(_in_file(base / FILE_NAME))
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else ():
         found.add(_text(path).strip())
     for name, value in os.environ.items():
-        if name.startswith("EDGED_SECRET_") or found_in(f"{name}={value}"):
+        found |= found_in(f"{name}={value}")
+        if name.startswith("EDGED_SECRET_"):
             found.add(value.strip())
     for secret in _secrets_of(config):
         try:
