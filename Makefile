@@ -43,7 +43,7 @@ lint: ## style, types, import rules, generated files, licences
 	$(BIN)/python .ci/generate.py --check
 	$(BIN)/python .ci/licences.py
 
-bench: ## what it costs on this machine, beside the machine's own limits
+bench: ## what it costs on this machine, beside its own limits (ARGS=--page writes docs/explanation/performance.md)
 	@.ci/venv test
 	@.ci/debian-packages
 	@$(BIN)/python -m tests.bench $(ARGS)

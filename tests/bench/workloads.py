@@ -82,9 +82,9 @@ async def rig(units: int, *, ports: int = PORTS, registers: int = REGISTERS, flu
                 yield Rig(gateway, subscriber, proxy, time.monotonic() - began)
 
 
-async def load(units: int, seconds: float, *, flush: str = "1s") -> dict[str, Any]:
+async def load(units: int, seconds: float, *, ports: int = PORTS, flush: str = "1s") -> dict[str, Any]:
     """Run under load for `seconds` after it settled: what arrived, when, and what it cost."""
-    async with rig(units, flush=flush) as one:
+    async with rig(units, ports=ports, flush=flush) as one:
         await asyncio.sleep(_SETTLE)
         before, since, at = measure.cost(one.gateway.pid), len(one.subscriber.messages), time.monotonic()
         transactions = await one.transactions()
@@ -93,13 +93,13 @@ async def load(units: int, seconds: float, *, flush: str = "1s") -> dict[str, An
         until = len(one.subscriber.messages)
         transactions = await one.transactions() - transactions
         rss, pss = measure.memory(one.gateway.pid)
-        count = measure.threads(one.gateway.pid)
+        count, files = measure.threads(one.gateway.pid), measure.descriptors(one.gateway.pid)
     messages = one.subscriber.messages
     window = messages[since:until]
     readings = sum(orjson.loads(message.payload)["readings"] for message in window)
     return {
-        "devices": units * PORTS,
-        "due_per_second": units * PORTS * REGISTERS,
+        "devices": units * ports,
+        "due_per_second": units * ports * REGISTERS,
         "readings_per_second": readings / elapsed,
         "transactions_per_second": transactions / elapsed,
         "cpu_percent": 100 * spent.cpu / elapsed,
@@ -108,6 +108,7 @@ async def load(units: int, seconds: float, *, flush: str = "1s") -> dict[str, An
         "rss_mib": rss,
         "pss_mib": pss,
         "threads": count,
+        "descriptors": files,
         "latency_ms": _latencies(window),
         "jitter_ms_p99": _jitter(window),
         **_verdict(check(orjson.loads(message.payload) for message in messages)),
@@ -150,18 +151,23 @@ async def drain(units: int, outage: float) -> dict[str, Any]:
         seen = len(one.subscriber.messages)
         while len(one.subscriber.messages) == seen:
             await asyncio.sleep(0.005)
-        since, at = time.time_ns() // 1000, time.monotonic()
+        since, at, before = time.time_ns() // 1000, time.monotonic(), measure.cost(one.gateway.pid)
         backlog = await _pending(one.gateway)
         while await _pending(one.gateway) > 3 * units * PORTS * REGISTERS:
             await asyncio.sleep(0.1)
-        elapsed = time.monotonic() - at
+        elapsed, spent = time.monotonic() - at, measure.cost(one.gateway.pid) - before
+        until = len(one.subscriber.messages)
     messages = one.subscriber.messages
+    sizes = [len(message.payload) for message in messages[seen:until]]
     live = [m for m in messages if m.at > since and orjson.loads(m.payload)["lane"] == "live"]
     report = check(orjson.loads(message.payload) for message in messages)
     return {
         "backlog": backlog,
         "seconds": elapsed,
         "drained_per_second": backlog / elapsed,
+        "messages_per_second": len(sizes) / elapsed,
+        "message_bytes": sum(sizes) / max(len(sizes), 1),
+        "cpu_percent": 100 * spent.cpu / elapsed,
         "live_latency_ms": _latencies(live),
         **_verdict(report),
     }
@@ -172,12 +178,6 @@ async def _pending(gateway: Gateway) -> int:
     return pending
 
 
-def percentile(values: Iterable[float], share: float) -> float:
-    """The value that `share` of them do not exceed."""
-    ordered = sorted(values)
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
-
-
 def _latencies(messages: Iterable[Got]) -> dict[str, float]:
     """From the read to the arrival at the receiver."""
     ages = [
@@ -186,7 +186,7 @@ def _latencies(messages: Iterable[Got]) -> dict[str, float]:
         for table in orjson.loads(message.payload)["tables"]
         for moment in table["times"]
     ]
-    return {name: percentile(ages, share) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+    return {name: measure.percentile(ages, share) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
 
 
 def _jitter(messages: Sequence[Got]) -> float:
@@ -195,15 +195,16 @@ def _jitter(messages: Sequence[Got]) -> float:
     for message in messages:
         for device, moment, _ in rows(orjson.loads(message.payload)):
             times.setdefault(device, []).append(moment)
-    return percentile((abs(b - a - 1e6) / 1000 for of in times.values() for a, b in pairwise(sorted(of))), 0.99)
+    return measure.percentile((abs(b - a - 1e6) / 1000 for of in times.values() for a, b in pairwise(sorted(of))), 0.99)
 
 
 def _verdict(report: Report) -> dict[str, Any]:
     return {
+        "readings": report.good_readings,
         "wrong": report.wrong,
         "missing_reads": report.missing,
         "repeated": report.repeated,
         "disordered": report.disordered,
         "bad_readings": report.bad_readings,
-        "stamp_error_ms_p99": percentile(map(abs, report.stamp_errors), 0.99) / 1000,
+        "stamp_error_ms_p99": measure.percentile(map(abs, report.stamp_errors), 0.99) / 1000,
     }
