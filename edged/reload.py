@@ -206,11 +206,11 @@ class _Trial:
 
     def failed(self, now: Vitals) -> list[str]:
         """What worked before, was changed, and does not work now."""
-        return [f"{part} worked before: {_why(now.parts[part])}" for part in self._down(now) if self._worked(part)]
+        return _grouped([part for part in self._down(now) if self._worked(part)], now, " worked before")
 
     def silent(self, now: Vitals) -> list[str]:
         """What did not work before either, or is new."""
-        return [f"{part}: {_why(now.parts[part])}" for part in self._down(now) if not self._worked(part)]
+        return _grouped([part for part in self._down(now) if not self._worked(part)], now, "")
 
     def _down(self, now: Vitals) -> list[str]:
         """What is down, unless that is an exception; with the patience that a rarely read device needs."""
@@ -227,8 +227,12 @@ class _Trial:
         return before is not None and before.up
 
 
-def _why(vital: Vital) -> str:
-    return vital.detail or "nothing has come yet"
+def _grouped(parts: list[str], now: Vitals, words: str) -> list[str]:
+    """A line for each reason, with all the parts that it keeps down."""
+    reasons: dict[str, list[str]] = {}
+    for part in parts:
+        reasons.setdefault(now.parts[part].detail or "nothing has come yet", []).append(part)
+    return [f"{', '.join(named)}{words}: {reason}" for reason, named in reasons.items()]
 
 
 class Reloader:
@@ -237,7 +241,7 @@ class Reloader:
     def __init__(self, gateway: Gateway, main: Path, state: Path, start: Start) -> None:
         """`main`: the configuration file; `start`: what the daemon was started with."""
         self._gateway = gateway
-        self._main = main
+        self._main, self._file = main, str(main.absolute())
         self._cache = state / "cache"
         self._history = History(state / "history")
         self._requests: asyncio.Queue[Run] = asyncio.Queue(1)
@@ -255,7 +259,7 @@ class Reloader:
         """Which configuration runs, and whether it is what the file says."""
         trial = self._trial
         return {
-            "file": str(self._main),
+            "file": self._file,
             "running": "file" if self._from_file else "last-good",
             "entry": self._entry.number if self._entry else None,
             "since": self._since,
@@ -295,7 +299,7 @@ class Reloader:
             log.error(
                 "NOT running what %s says, but the last good configuration, number %s of %s: %s. Mend the file, then "
                 "`edged reload`; `edged run --strict` never does this",
-                self._main, self._entry.number if self._entry else "?", self._entry.time if self._entry else "?",
+                self._file, self._entry.number if self._entry else "?", self._entry.time if self._entry else "?",
                 self._problem,
             )  # fmt: skip
             notify("STATUS=running the last good configuration; the file cannot be used")
