@@ -29,7 +29,7 @@ from .sunspec_model import HEADER, NOT_IMPLEMENTED, Field, chunks, decode, famil
 T = TypeVar("T")
 
 BASES = (40000, 50000, 0)
-"""Where a map may begin (SunSpec Device Information Model Specification V1.2, 6.2)."""
+"""Where a map may begin (SunSpec Device Information Model Specification)."""
 MARK = (0x5375, 0x6E53)
 """`SunS`, which a map begins with."""
 COMMON, END = 1, 0xFFFF

@@ -1,7 +1,7 @@
 """SunSpec models: where their points lie in the registers of a device, and what the registers say.
 
 Pure. The definitions are SunSpec's own JSON files (as the package pysunspec2 brings them); see the SunSpec Device
-Information Model Specification V1.2. A model begins with its number and its length; the length of the device's own
+Information Model Specification. A model begins with its number and its length; the length of the device's own
 version decides what is there, so an older version simply lacks the last points.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from edged.adapter import Reason, Value
 
 NOT_IMPLEMENTED = "not_implemented"
-"""Why a value is bad that the device says it does not have (specification 4.2)."""
+"""Why a value is bad that the device says it does not have (the specification gives each type such a value)."""
 HEADER = 2
 """Registers of a model's number and length, which the length does not count."""
 
