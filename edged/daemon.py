@@ -147,13 +147,18 @@ class Daemon:
         connection = self._config.connections[name]
         connector = load_connector(connection.connector)
         context = ConnectionContext(
-            name, self._config.gateway, self._devices, self._secret, lambda: self._clock.trusted
-        )
+            name, self._config.gateway, self._devices, self._secret, lambda: self._clock.trusted,
+            partial(self._counters, name),
+        )  # fmt: skip
         forwarder = Forwarder(
             name, connector.encoder(connection, context), connector.link(connection, context), self._buffer, self._clock
         )
         self._forwarders[name] = forwarder
         await forwarder.run()
+
+    def _counters(self, connection: str) -> dict[str, int]:
+        """What became of the readings, as a connection's receiver is told."""
+        return self._buffer.stats().told(connection)
 
     def _secret(self, secret: Secret) -> str:
         return resolve(secret, base=self._places.config_dir)

@@ -318,6 +318,13 @@ class BufferStats:
     lost: tuple[Span, ...]
     """The newest ranges of samples that damage has cost."""
 
+    def told(self, connection: str) -> dict[str, int]:
+        """The two equations in numbers, for a connection's receiver."""
+        one = self.connections.get(connection, ConnectionStats())
+        book = {name: getattr(self, name) for name in ("read", "stored", "suppressed", "rejected", "waiting")}
+        names = ("stored_for", "delivered", "pending", "expired", "evicted", "dead")
+        return book | {name: getattr(one, name) for name in names}
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:

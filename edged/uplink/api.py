@@ -75,6 +75,8 @@ class Pacing:
     """The longest pause before the next attempt to connect, seconds."""
     strict: bool = False
     """Everything on one lane, in the order in which it was read."""
+    report_every: float = 60.0
+    """Seconds between two reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,10 @@ class Link(Protocol):
         """
         ...
 
+    async def report(self) -> None:
+        """Tell the receiver how the counters stand. Takes one place in the window; raises nothing."""
+        ...
+
     async def lost(self) -> str:
         """Wait until the session has ended; returns why."""
         ...
@@ -200,6 +206,8 @@ class ConnectionContext:
     """Turns a `Secret` into its text. Raises ConfigError if it cannot be found."""
     clock_trusted: Callable[[], bool] = lambda: True
     """Whether the gateway's wall clock can be believed now."""
+    counters: Callable[[], Mapping[str, int]] = dict
+    """What became of the readings: those of the gateway, and those of this connection."""
 
 
 @runtime_checkable

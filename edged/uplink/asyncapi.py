@@ -31,6 +31,11 @@ _CHANNELS = {
         ("status",),
         "Whether the gateway is connected. Retained, QoS 1; also the will of the session.",
     ),
+    "health": (
+        "health_topic",
+        ("health",),
+        "What became of all readings. Retained, QoS 1; published once a minute.",
+    ),
     "metadata": (
         "metadata_topic",
         ("metadata",),

@@ -36,6 +36,8 @@ _STABLE = 10.0
 """Seconds that a session must last before its end counts as a new outage."""
 _PAGE = 5000
 """Readings to fetch from the buffer at a time."""
+_FIRST_REPORT = 5.0
+"""Seconds after which a session is worth a report of the counters."""
 _READ_AGAIN = 1.0
 """Seconds to wait when the buffer cannot be read."""
 _LAST_WORD = 1.0
@@ -144,6 +146,7 @@ class Forwarder:
                 group.create_task(self._save(session.window), name=f"{self._name} saver"),
                 group.create_task(self._become_stable(attempt), name=f"{self._name} stability"),
                 group.create_task(self._tell_of_the_clock(session.window), name=f"{self._name} clock"),
+                group.create_task(self._report(session.window), name=f"{self._name} report"),
             ]
             try:
                 why = await self._link.lost()
@@ -222,6 +225,17 @@ class Forwarder:
             return
         await self._clock.gained()
         await self._announce(window)
+
+    async def _report(self, window: Window) -> None:
+        """Tell how the counters stand, now and then."""
+        await asyncio.sleep(_FIRST_REPORT)
+        while True:
+            await window.take(Lane.LIVE)
+            try:
+                await self._link.report()
+            finally:
+                window.give_back(Lane.LIVE)
+            await asyncio.sleep(self._link.pacing.report_every)
 
     async def _save(self, window: Window) -> None:
         """Make confirmations durable early when the window is full of them."""

@@ -124,6 +124,46 @@ class GatewayStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GatewayHealth:
+    """What became of all readings, once a minute (retained). The counters are durable, and add up: see mqtt.md."""
+
+    __pydantic_config__: ClassVar = _DOCUMENTED
+
+    v: Literal[1]
+    """The version of this format."""
+    gateway: str
+    """The id of the gateway."""
+    connection: str
+    """The name of the connection in the gateway's configuration."""
+    epoch: str
+    """The epoch of the messages of this session."""
+    time: int
+    """When it was said: microseconds since 1970-01-01 UTC by the gateway's clock."""
+    read: int
+    """Readings that came from the devices."""
+    stored: int
+    """Those in the buffer, delivered ones included."""
+    suppressed: int
+    """Those that a deadband held back."""
+    rejected: int
+    """Those that could not be stored."""
+    waiting: int
+    """Those in memory that are not on the disk yet."""
+    stored_for: int
+    """Readings stored since this connection began; what was sent once more counts again."""
+    delivered: int
+    """Those that the receiver confirmed."""
+    pending: int
+    """Those that wait for it."""
+    expired: int
+    """Those that became too old."""
+    evicted: int
+    """Those given up for want of room, or lost by the disk."""
+    dead: int
+    """Those that the receiver refused for good."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PointMetadata:
     """What is known of a point. A key is absent where nothing is."""
 
@@ -187,6 +227,7 @@ MESSAGES: dict[str, type] = {
     "columns": Columns,
     "samples": OneSample,
     "status": GatewayStatus,
+    "health": GatewayHealth,
     "metadata": GatewayMetadata,
 }
 """Every message by the name it has in the published documents."""

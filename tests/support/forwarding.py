@@ -72,8 +72,10 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     settings = {"retry_max": Duration(0.3), "connect_timeout": Duration(2), **settings}
     config = MqttConnection(connector="mqtt", url=f"mqtt://127.0.0.1:{port}", **settings)
-    context = ConnectionContext("cloud", GatewayConfig(id=Name("plant-7")), {}, lambda _: "")
     buffer = Buffer(path, BufferConfig(flush=Duration(flush), retention=Duration(retention)), ["cloud"], boot=boot_id())
+    context = ConnectionContext(
+        "cloud", GatewayConfig(id=Name("plant-7")), {}, lambda _: "", counters=lambda: buffer.stats().told("cloud")
+    )
     await buffer.start()
     forwarder = Forwarder("cloud", CONNECTOR.encoder(config, context), CONNECTOR.link(config, context), buffer)
     task = asyncio.create_task(forwarder.run()) if running else None

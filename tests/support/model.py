@@ -96,6 +96,9 @@ class Receiver:
     async def announce(self) -> None:
         pass
 
+    async def report(self) -> None:
+        pass
+
     async def lost(self) -> str:
         return await asyncio.shield(self._over)
 

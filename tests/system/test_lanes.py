@@ -8,11 +8,13 @@ from typing import Any
 
 import orjson
 import pytest
+from jsonschema import validate
 
 from edged.buffer.again import Choice, Progress, replay
 from edged.buffer.log import Buffer
 from edged.testing.audit import REPLAY, Audit, LaneId
 from edged.testing.proxy import FaultProxy
+from edged.uplink.payload import schema
 from tests.support.forwarding import WINDOW, Gateway, arrived, assert_complete, gateway, subscribed, until
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
@@ -189,3 +191,16 @@ async def test_from_live_first_to_strict_and_back_nothing_is_sent_twice(tmp_path
                 assert (audit.missing, audit.gaps("plant-7", one.buffer.epoch)) == ([], [])
                 assert audit.duplicates <= 3 * WINDOW
                 await settled_in_the_end(one)
+
+
+async def test_the_receiver_is_told_how_the_counters_stand(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, "edged/plant-7/health") as subscriber:
+        async with gateway(tmp_path / "buffer.db", broker.port) as one:
+            one.poll(2)
+            await one.drained()
+            await one.buffer.flush()
+            await until(lambda: subscriber.messages)
+    told = payloads(subscriber)[0]
+    assert (told["read"], told["stored"], told["waiting"]) == (1000, 1000, 0)
+    assert (told["stored_for"], told["delivered"], told["pending"], told["dead"]) == (1000, 1000, 0, 0)
+    validate(told, {"$ref": "#/$defs/GatewayHealth", "$defs": schema()["$defs"]})

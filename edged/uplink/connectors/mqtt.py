@@ -126,6 +126,8 @@ class MqttConnection(ConnectionConfig):
     filled in, and `{device}` with `layout: samples`."""
     status_topic: str = "edged/{gateway}/status"
     """Where a retained message says whether the gateway is online."""
+    health_topic: str = "edged/{gateway}/health"
+    """Where a retained message says, once a minute, what became of all readings: delivered, waiting, given up."""
     metadata_topic: str = "edged/{gateway}/metadata"
     """Where a retained message describes devices, points and units. With `{device}`: one message for each device, as is
     needed where there are so many that the broker would find one message too large."""
@@ -196,9 +198,10 @@ class MqttConnection(ConnectionConfig):
                 "`topic` can use {device} only with `layout: samples`: a message of columns has many devices"
             )
         check_template(self.status_topic, _NAMES)
+        check_template(self.health_topic, _NAMES)
         check_template(self.metadata_topic, (*_NAMES, "device"))
-        if len({self.topic, self.status_topic, self.metadata_topic}) < 3:  # noqa: PLR2004  # the three of them
-            raise ValueError("`topic`, `status_topic` and `metadata_topic` must differ")
+        if len({self.topic, self.status_topic, self.health_topic, self.metadata_topic}) < 4:  # noqa: PLR2004  # the four
+            raise ValueError("`topic`, `status_topic`, `health_topic` and `metadata_topic` must differ")
 
 
 def _names(context: ConnectionContext) -> dict[str, str]:
@@ -281,10 +284,14 @@ class Announcements:
         self._gateway = context.gateway
         self._devices = context.devices
         self._clock_trusted = context.clock_trusted
+        self._counters = context.counters
         self._template = config.metadata_topic
         self._names = _names(context)
+        self._told: set[str] = set()
+        """Topics of metadata so far: where a device is gone, its retained message is to go too."""
         try:
             self._status_topic = fill(config.status_topic, self._names)
+            self._health_topic = fill(config.health_topic, self._names)
             self._by_topic()
         except ValueError as exc:
             raise ConfigError(f"connection {context.name}: {exc}") from exc
@@ -302,10 +309,22 @@ class Announcements:
 
     def greeting(self, epoch: str, time: int) -> tuple[Message, ...]:
         """What to say when a session is open."""
-        metadata_messages = [
-            Message(topic, metadata(self._gateway, devices), retain=True) for topic, devices in self._by_topic().items()
-        ]
-        return self._status("online", "connected", epoch, time), *metadata_messages
+        by_topic = self._by_topic()
+        self._told |= by_topic.keys()
+        gone = [Message(topic, b"", retain=True) for topic in sorted(self._told - by_topic.keys())]
+        there = [Message(topic, metadata(self._gateway, devices), retain=True) for topic, devices in by_topic.items()]
+        return self._status("online", "connected", epoch, time), *there, *gone
+
+    def health(self, epoch: str, time: int) -> Message:
+        """What to say from time to time: how the counters stand."""
+        head = {
+            "v": VERSION,
+            "gateway": str(self._gateway.id),
+            "connection": self._connection,
+            "epoch": epoch,
+            "time": time,
+        }
+        return Message(self._health_topic, orjson.dumps(head | dict(self._counters())), retain=True)
 
     def will(self, epoch: str, time: int) -> Message:
         """What the broker is to say when the session breaks."""

@@ -27,6 +27,10 @@ class Announcer(Protocol):
         """What to say when a session is open."""
         ...
 
+    def health(self, epoch: str, time: int) -> Message:
+        """What to say from time to time: how the counters stand."""
+        ...
+
     def will(self, epoch: str, time: int) -> Message:
         """What the broker is to say when the session breaks."""
         ...
@@ -206,6 +210,10 @@ class MqttLink:
         """Publish status and metadata again, one message after the other."""
         for message in self._announcer.greeting(self._epoch, wall_us()):
             await self.send(message)
+
+    async def report(self) -> None:
+        """Publish the counters."""
+        await self.send(self._announcer.health(self._epoch, wall_us()))
 
     async def lost(self) -> str:
         """Wait until the session has ended; returns why."""

@@ -48,6 +48,7 @@ def test_every_reference_in_the_asyncapi_document_leads_somewhere() -> None:
     assert {channel["address"] for channel in document["channels"].values()} == {
         MqttConnection.topic,
         MqttConnection.status_topic,
+        MqttConnection.health_topic,
         MqttConnection.metadata_topic,
     }
 
@@ -69,5 +70,5 @@ def test_the_page_says_what_the_code_makes_of_reason_codes() -> None:
 
 
 def test_the_page_names_the_default_topics() -> None:
-    for topic in (MqttConnection.topic, MqttConnection.status_topic, MqttConnection.metadata_topic):
-        assert f"`{topic}`" in PAGE
+    for channel in asyncapi.document()["channels"].values():
+        assert f"`{channel['address']}`" in PAGE
