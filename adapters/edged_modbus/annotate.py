@@ -137,7 +137,7 @@ class _LineReader:
             self._add(heard, 0, begin, "echo", "our own bytes, heard by our own receiver", asked)
         answered = False
         noise_from = begin
-        for start, end, found in self._located(heard.data, begin):
+        for start, end, found in self._located(heard.data, begin, asked):
             answers = asked is not None and not answered and asked.fits(found.unit, found.pdu)
             if noise_from < start:
                 self._rubbish(heard, noise_from, start, asked, answered=answered, before=answers)
@@ -151,10 +151,15 @@ class _LineReader:
             if len(heard.data) == begin and over:
                 self._notes.append(FrameNote(asked.frame, "silence", "no answer", asked.device, error="no answer"))
 
-    def _located(self, data: bytes, begin: int) -> Iterator[tuple[int, int, Heard]]:
+    def _located(self, data: bytes, begin: int, asked: _Asked | None) -> Iterator[tuple[int, int, Heard]]:
         """The frames with a right checksum, and where they lie."""
         at = begin
-        for found in self._frames(data[begin:]):
+        if asked is not None and asked.size() is None and not self._ascii:
+            identified = _identification(data, begin, asked)
+            if identified is not None:
+                yield identified
+                at = identified[1]
+        for found in self._frames(data[at:]):
             body = bytes((found.unit,)) + found.pdu
             raw = ascii_frame(found.unit, found.pdu) if self._ascii else body + crc16(body).to_bytes(2, "little")
             start = (data.upper() if self._ascii else data).find(raw, at)
@@ -272,6 +277,16 @@ def _told_size(data: bytes) -> int | None:
         return read_identification().size_of(data[1:])
     except InvalidReplyError:
         return None
+
+
+def _identification(data: bytes, begin: int, asked: _Asked) -> tuple[int, int, Heard] | None:
+    """The answer to a request for the identification, whose length only it tells itself, and where it lies."""
+    for start in range(begin, len(data)):
+        size = _told_size(data[start:]) if data[start] == asked.unit else None
+        frame = data[start : start + size + 3] if size is not None else b""
+        if size is not None and len(frame) == size + 3 and not crc16(frame):
+            return start, start + len(frame), Heard(frame[0], frame[1:-2], asks=False)
+    return None
 
 
 def _without_some(data: bytes, count: int) -> bool:

@@ -34,7 +34,7 @@ _MARKS = {"ok": "✓", "warning": "!", "problem": "✗", "n/a": "-"}
 @click.option("--offline", is_flag=True, help="Leave network and lines alone: only look at this machine.")
 @click.option("--listen", default=10.0, show_default=True, type=click.FloatRange(1, 600), help="Seconds for each line.")
 @click.option(
-    "--trace", "traces", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--trace", "traces", multiple=True, type=click.Path(dir_okay=False, path_type=Path),
     help="Judge a line by a file that `edged trace --save` wrote. Can be repeated.",
 )  # fmt: skip
 @click.option("--state", metavar="DIR", help="Folder of the buffer.")

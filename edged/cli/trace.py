@@ -38,7 +38,7 @@ _MARKS = {"request": "→", "answer": "←", "echo": "↺"}
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Keep the raw frames in a file.")
 @click.option(
     "--replay",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Show a saved file, without a gateway.",
 )
 @click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
@@ -63,7 +63,7 @@ def trace(
         raise click.UsageError("name a bus, or a saved file with --replay")
     show = _Printer(errors=errors, fields=fields, as_json=as_json)
     if replay is not None:
-        lines: Iterator[str] = iter(replay.read_text("utf-8").splitlines())
+        lines = _read(replay)
     else:
         target = f"/v1/trace/{quote(bus or '', safe='')}{'?follow=1' if follow else ''}"
         lines = (line.decode() for line in client.lines(socket_path(socket), target))
@@ -80,6 +80,13 @@ def trace(
         click.echo("nothing has gone over this bus yet", err=True)
     if any(note.kind in _WRONG for note in notes):
         raise SystemExit(EXIT_PROBLEM)
+
+
+def _read(path: Path) -> Iterator[str]:
+    try:
+        yield from path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} cannot be read: {exc}") from exc
 
 
 Piece = tuple[int, "Frame"]

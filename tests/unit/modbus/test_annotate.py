@@ -92,6 +92,13 @@ def test_ascii_frames_too() -> None:
     assert kinds(("tx", sent), ("rx", got), framing="ascii") == [("request", ""), ("answer", "")]
 
 
+def test_an_identification_is_an_answer_though_its_length_is_not_known_beforehand() -> None:
+    ask = ("tx", rtu_frame(7, bytes.fromhex("2b0e0100")))
+    pdu = bytes.fromhex("2b0e0183000001") + b"\x00\x05edged"
+    assert kinds(ask, ("rx", b"\xff" + rtu_frame(7, pdu))) == [("request", ""), ("noise", "before"), ("answer", "")]
+    assert kinds(ask, ("rx", rtu_frame(7, pdu)[:-1] + b"\x00"))[1:] == [("damaged", "garbled")]
+
+
 def tcp(number: int, body: bytes) -> bytes:
     return number.to_bytes(2, "big") + b"\0\0" + len(body).to_bytes(2, "big") + body
 
