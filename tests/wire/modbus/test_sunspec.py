@@ -54,6 +54,16 @@ async def test_what_a_device_measures_is_found_wherever_its_map_begins(base: int
     )
 
 
+async def test_a_serial_line_carries_it_too_in_short_requests() -> None:
+    image = Map()
+    async with Rogue([image], framing="rtu") as server:
+        unit = device({}, sunspec=SunSpec(), max_registers=20)
+        async with opened("rtu-over-tcp", server.port, unit) as bus:
+            result = await bus.poll(bus.prepare("m", []))
+    assert values(result) == values(await read(image))
+    assert max(request.count for request in server.requests) == 20
+
+
 async def test_models_and_points_can_be_chosen() -> None:
     assert set(values(await read(Map(), SunSpec(models=(160,))))) == {
         "mppt.N", "mppt.module_1.IDStr", "mppt.module_1.DCA", "mppt.module_1.DCV", "mppt.module_1.DCW",
