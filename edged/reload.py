@@ -99,11 +99,11 @@ def choose(file: Path, state: Path, *, strict: bool) -> Start:
         compiled = load_with_sources(file, state / "cache")
         problem = "" if strict else _known_to_fail(history, compiled)
     except ConfigError as exc:
-        if strict or (entry := _last_good(history)) is None:
+        if strict or (entry := _last_good(history, file)) is None:
             raise
         problem = str(exc)
     else:
-        entry = _last_good(history) if problem else None
+        entry = _last_good(history, file) if problem else None
         if entry is None:
             return Start(compiled)
     try:
@@ -115,9 +115,9 @@ def choose(file: Path, state: Path, *, strict: bool) -> Start:
         return Start(compiled)
 
 
-def _last_good(history: History) -> Entry | None:
+def _last_good(history: History, file: Path) -> Entry | None:
     try:
-        return history.last_good()
+        return history.last_good(file)
     except ConfigError as exc:
         log.warning("no last good configuration: %s", exc)
         return None
@@ -319,7 +319,7 @@ class Reloader:
     async def _begin(self) -> None:
         """Put what the daemon started with on trial, unless it has proved itself before."""
         try:
-            newest = await asyncio.to_thread(self._history.last_good)
+            newest = await asyncio.to_thread(self._history.last_good, self._main)
             if newest is not None and newest.fingerprint == fingerprint(self._sources):
                 self._entry = newest
                 return

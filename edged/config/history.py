@@ -108,9 +108,11 @@ class History:
                 found.append(self._load(self._folder / name))
         return found
 
-    def last_good(self) -> Entry | None:
-        """The newest that proved itself."""
-        return next((entry for entry in reversed(self.entries()) if entry.result == "good"), None)
+    def last_good(self, main: Path | None = None) -> Entry | None:
+        """The newest that proved itself; with `main`, of those of this file."""
+        wanted = None if main is None else os.path.abspath(main)  # noqa: PTH100  # links stay as they are
+        good = (entry for entry in reversed(self.entries()) if entry.result == "good")
+        return next((entry for entry in good if wanted in {None, entry.main}), None)
 
     def find(self, number: int) -> Entry:
         """The entry of this number. Raises ConfigError."""

@@ -25,7 +25,8 @@ def test_what_is_kept_comes_back_byte_for_byte(
     history = History(folder / "history")
     entry = added(history, folder / name, content)
     assert history.find(entry.number) == entry
-    assert history.last_good() == entry
+    assert history.last_good() == history.last_good(folder / name) == entry
+    assert history.last_good(folder / "another.yaml") is None
 
 
 def test_the_number_of_entries_is_bounded_and_the_last_good_one_stays(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -105,6 +106,19 @@ def test_metadata_can_have_a_message_for_each_device() -> None:
     assert birth.topic == "edged/plant-7/status"
     assert metadata.topic == "edged/plant-7/metadata/m1"
     assert list(orjson.loads(metadata.payload)["devices"]) == ["m1"]
+
+
+def test_metadata_follows_devices_that_a_reload_changes() -> None:
+    known = context()
+    devices = dict(known.devices)
+    announcements = Announcements(
+        config(metadata_topic="edged/{gateway}/metadata/{device}"), replace(known, devices=devices)
+    )
+    announcements.greeting("e1", 17)
+    devices["m2"] = devices.pop("m1")
+    _, there, gone = announcements.greeting("e1", 18)
+    assert (there.topic, list(orjson.loads(there.payload)["devices"])) == ("edged/plant-7/metadata/m2", ["m2"])
+    assert (gone.topic, gone.payload, gone.retain) == ("edged/plant-7/metadata/m1", b"", True)
 
 
 def test_an_unchecked_certificate_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
