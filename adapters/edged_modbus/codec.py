@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from edged.adapter import ALL_GOOD, Quality, Reason, Value, bad
 
@@ -29,25 +30,33 @@ _BAD_DECODE = bad(Reason.DECODE)
 def compile_decoder(block: Block, points: Mapping[str, ModbusPoint]) -> Decoder:
     """A decoder for the reads of one block. `points` holds at least the block's own.
 
-    Raises ValueError if one of them does not lie in the block.
+    Devices of one profile share their points, and so their decoders. Raises ValueError if a point does not lie in the
+    block.
     """
+    found = _decoders.get((id(points), block))
+    if found is not None:
+        return found
     chosen = [points[name] for name in block.points]
     for name, point in zip(block.points, chosen, strict=True):
         if point.table != block.table or point.start < block.start or point.span.end > block.span.end:
             raise ValueError(f"point {name!r} at {point.span} is not in the block {block.span}")
-    return Decoder(block, chosen)
+    decoder = _decoders[id(points), block] = Decoder(block, chosen, points)
+    return decoder
 
 
 class Decoder:
     """Turns one block's registers, or bits, into the values of its points. Built by `compile_decoder`."""
 
-    __slots__ = ("_arrange", "_count", "_floats", "_pack", "_permute", "_post", "_unpack", "points")
+    __slots__ = (
+        "__weakref__", "_arrange", "_count", "_floats", "_made_of", "_pack", "_permute", "_post", "_unpack", "points",
+    )  # fmt: skip
 
     points: tuple[str, ...]
     """The points, in the order of the values."""
 
-    def __init__(self, block: Block, points: Sequence[ModbusPoint]) -> None:
+    def __init__(self, block: Block, points: Sequence[ModbusPoint], made_of: Mapping[str, ModbusPoint]) -> None:
         self.points = block.points
+        self._made_of = made_of  # held, so that its id stays its own
         self._count = block.count
         self._post = [(i, convert) for i, point in enumerate(points) if (convert := _converter(point))]
         if block.table.is_bits:
@@ -103,6 +112,9 @@ class Decoder:
             if value is None:
                 quality[i] = _BAD_DECODE
         return values, quality or ALL_GOOD
+
+
+_decoders: WeakValueDictionary[tuple[int, Block], Decoder] = WeakValueDictionary()
 
 
 def _converter(point: ModbusPoint) -> _Convert | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 from edged.adapter import ConfigError, Quality, Reason, Value, bad
 
@@ -18,7 +19,7 @@ from . import pdu
 from .codec import compile_decoder
 from .config import ModbusDevice
 from .pdu import Request
-from .planner import Block, Costs, Planned, Span, bisect, plan, unread
+from .planner import Block, Costs, Limits, Planned, Span, bisect, plan, unread
 from .point import ModbusPoint
 
 _AGAIN_FIRST, _AGAIN_LAST = 60.0, 600.0
@@ -40,7 +41,36 @@ _WHY = {
 }
 
 
+_SHARED = 1024
+"""How many different requests are kept for all devices to share."""
+
 Decode = Callable[[Sequence[int]], tuple[Sequence[Value], Mapping[int, Quality]]]
+
+
+_request = lru_cache(_SHARED)(pdu.read)
+
+
+class _Beginning:
+    """What a job begins with, before anything is learnt: the same object for all devices of one profile."""
+
+    __slots__ = ("__weakref__", "known", "planned", "points", "spans")
+
+    def __init__(self, known: Mapping[str, ModbusPoint], points: tuple[str, ...], costs: Costs, limits: Limits) -> None:
+        self.known = known  # held, so that its id stays its own
+        self.points = points
+        self.spans: Mapping[str, Span] = {point: known[point].span for point in points}
+        self.planned = plan(self.spans, costs, limits)
+
+
+_beginnings: WeakValueDictionary[tuple[int, tuple[str, ...], Costs, Limits], _Beginning] = WeakValueDictionary()
+
+
+def _beginning(known: Mapping[str, ModbusPoint], points: tuple[str, ...], costs: Costs, limits: Limits) -> _Beginning:
+    key = id(known), points, costs, limits
+    found = _beginnings.get(key)
+    if found is None:
+        found = _beginnings[key] = _Beginning(known, points, costs, limits)
+    return found
 
 
 class Reader:
@@ -54,7 +84,7 @@ class Reader:
         decoder = compile_decoder(block, points)
         self.block = block
         self.points = intern(block.points)
-        self.request: Request[Any] = pdu.read(block.table, block.start, block.count)
+        self.request: Request[Any] = _request(block.table, block.start, block.count)
         self.decode = cast("Decode", decoder.decode_bits if block.table.is_bits else decoder.decode_registers)
         self.silences = 0
         """Polls in a row in which only this one was not answered."""
@@ -89,8 +119,9 @@ class ModbusJob:
         self._notes: list[str] = []
         self._costs = costs
         known = cast("Mapping[str, ModbusPoint]", config.points)
-        self._spans = {point: known[point].span for point in points}
         self._limits = config.limits
+        self._beginning = _beginning(known, self.points, costs, self._limits)
+        self._spans = self._beginning.spans
         self._reader = partial(Reader, points=known, intern=intern)
         self._dead: dict[tuple[str, ...], _Dead] = {}
         self._refused: list[Span] = []
@@ -102,7 +133,7 @@ class ModbusJob:
         self._good: set[Span] = set()
         """What was read since learning began."""
         self._named: set[tuple[str, ...]] = set()
-        planned = self._plan()
+        planned = self._beginning.planned
         if planned.unreadable:
             raise ConfigError("; ".join(f"{name}/{point}: {why}" for point, why in planned.unreadable.items()))
         self._adopt(planned.blocks)
