@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, runtime_checkable
 from urllib.parse import quote, urlencode
 
 import click
@@ -27,11 +27,39 @@ if TYPE_CHECKING:
 
 Ask = Callable[["RawRequest"], Awaitable["RawAnswer"]]
 """One transaction. Raises what `edged.adapter.Prober.read_raw` does; refusals have a `code`."""
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 _BUSY, _NO_PATH, _NOBODY = 6, 10, 11
 """Exception codes: what may pass, and what a gateway says when the device itself kept silent."""
 _ATTEMPTS = 2
 _PLAIN = re.compile(r"[^\W\d][\w/.+-]*|/[\w/.+-]+|°\w")
 """Texts that need no quotes in YAML."""
+
+
+_OPTIONS = (
+    click.option("--unit", type=click.IntRange(0, 255), help="Unit on the bus; not needed for a device."),
+    click.option("--config", metavar="FILE", help="The configuration that has the device or the bus."),
+    click.option("--direct", is_flag=True, help="Open the bus here, even if a gateway is running."),
+    click.option("--socket", metavar="PATH", help="Control socket of the gateway."),
+    click.option("--state", metavar="DIR", help="Folder for caches, and for what is known of a search."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text."),
+)
+
+
+class Target(TypedDict):
+    """What the options below say, for `place_of`."""
+
+    unit: int | None
+    config: str | None
+    direct: bool
+    socket: str | None
+    state: str | None
+
+
+def target_options(command: _Command) -> _Command:
+    """DEVICE|BUS, and the options to find it and the way to it."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return click.argument("target", metavar="DEVICE|BUS")(command)
 
 
 class Explorer(Protocol):
@@ -197,7 +225,16 @@ def load_config(config: str | None, state: str | None) -> tuple[Config, Path]:
     return load_compiled(path, paths.state_dir(state) / "cache"), path.resolve().parent
 
 
-def find_place(config: Config, base: Path, target: str, unit: int | None) -> Place:
+def place_of(target: str, options: Target) -> Place:
+    """The unit that is meant. Raises ConfigError, UsageError."""
+    config, base = load_config(options["config"], options["state"])
+    place = _find_place(config, base, target, options["unit"])
+    if place.unit is None:
+        raise click.UsageError(f"{target} is a bus: say which unit on it, with --unit")
+    return place
+
+
+def _find_place(config: Config, base: Path, target: str, unit: int | None) -> Place:
     """The device or the bus of this name. Raises ConfigError."""
     device = config.devices.get(target)
     if device is not None:

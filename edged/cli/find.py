@@ -10,15 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import click
 
 from edged import paths
 from edged.cli import EXIT_INTERRUPTED, EXIT_PROBLEM
-
-if TYPE_CHECKING:
-    from edged.cli.explore import Place
+from edged.cli.explore import Place, Target, flow, place_of, progress, read_all, target_options, way_to
 
 _LISTED = 8
 _LOOKS = 16
@@ -64,7 +62,6 @@ class _Search:
 
 
 @click.command(short_help="Find the register that shows what the display of the device shows.")
-@click.argument("target", metavar="DEVICE|BUS")
 @click.option("--value", metavar="NUMBER", help="What the display shows now, all digits of it, such as 230.4.")
 @click.option(
     "--again", metavar="NUMBER", help="What it shows now, when it has changed since: narrows the last search."
@@ -72,14 +69,9 @@ class _Search:
 @click.option("--tolerance", default="1%", show_default=True, help="How far the register may be off.")
 @click.option("--range", "ranges", multiple=True, metavar="RANGE", help="Where to look, such as 'holding 0-199'.")
 @click.option("--everything", is_flag=True, help="Look at all 65,536 input and holding registers.")
-@click.option("--unit", type=click.IntRange(0, 255), help="Unit on the bus; not needed for a device.")
 @click.option("--name", default="value", show_default=True, help="What to call the point in the YAML.")
 @click.option("--in", "measured_in", metavar="UNIT", default="", help="The unit it is measured in, such as V.")
-@click.option("--config", metavar="FILE", help="The configuration that has the device or the bus.")
-@click.option("--direct", is_flag=True, help="Open the bus here, even if a gateway is running.")
-@click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
-@click.option("--state", metavar="DIR", help="Folder for caches and what is known of the search.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@target_options
 def find(  # one parameter an option
     target: str,
     value: str | None,
@@ -87,14 +79,10 @@ def find(  # one parameter an option
     tolerance: str,
     ranges: tuple[str, ...],
     everything: bool,
-    unit: int | None,
     name: str,
     measured_in: str,
-    config: str | None,
-    direct: bool,
-    socket: str | None,
-    state: str | None,
     as_json: bool,
+    **options: Unpack[Target],
 ) -> None:
     """Find the register of a DEVICE, or of a unit on a BUS, that shows what its display shows.
 
@@ -103,20 +91,15 @@ def find(  # one parameter an option
     that are left and narrows them. Reads only, through the running gateway if it has the bus. Exit code 1 if nothing
     fits.
     """
-    from edged.cli import explore  # `edged --help` must not pay for it
-
     if (value is None) == (again is None):
         raise click.UsageError("say what the display shows: --value for a new search, --again to narrow the last one")
-    loaded, base = explore.load_config(config, state)
-    place = explore.find_place(loaded, base, target, unit)
-    if place.unit is None:
-        raise click.UsageError(f"{target} is a bus: say which unit on it, with --unit")
-    file = paths.state_dir(state) / "find" / f"{place.bus}.{place.unit}.json"
+    place = place_of(target, options)
+    file = paths.state_dir(options["state"]) / "find" / f"{place.bus}.{place.unit}.json"
     search = _Search.load(file) if again is not None else _Search(file)
     if again is not None and not search.looks:
         raise click.UsageError(f"there is no search of unit {place.unit} on {place.bus} to narrow: begin with --value")
     wanted = list(ranges) or list(place.explorer.everything if everything else place.explorer.ranges)
-    finder = _Finder(place, search, paths.socket_path(socket), direct, _share(tolerance))
+    finder = _Finder(place, search, paths.socket_path(options["socket"]), options["direct"], _share(tolerance))
     interrupted = finder.look(value or again or "", wanted)
     while not as_json and not interrupted and len(finder.matches) > 1 and sys.stdin.isatty() and sys.stdout.isatty():
         click.echo("\n".join(finder.listing()))
@@ -170,8 +153,6 @@ class _Finder:
         return interrupted
 
     async def _read(self, sweep: Any) -> None:
-        from edged.cli.explore import progress, read_all, way_to
-
         place = self.place
         async with way_to(place, self.socket, direct=self.direct) as (ask, through):
             if through:
@@ -209,8 +190,6 @@ class _Finder:
 
 
 def _report(finder: _Finder, name: str, measured_in: str, *, as_json: bool) -> None:
-    from edged.cli.explore import flow
-
     records = finder.records()
     line = ""
     if records:

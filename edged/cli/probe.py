@@ -5,34 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import click
 
 from edged import paths
 from edged.cli import EXIT_PROBLEM
+from edged.cli.explore import Explorer, Place, Target, place_of, target_options, try_read, way_to
 from edged.errors import ConfigError
-
-if TYPE_CHECKING:
-    from edged.cli.explore import Explorer, Place
 
 _ROW = 8
 
 
 @click.command(short_help="Show raw registers of a device, and everything they could mean.")
-@click.argument("target", metavar="DEVICE|BUS")
 @click.option("--holding", type=int, metavar="ADDRESS", help="Read holding registers from here, counted from 0.")
 @click.option("--input", "input_", type=int, metavar="ADDRESS", help="Read input registers.")
 @click.option("--coil", type=int, metavar="ADDRESS", help="Read coils.")
 @click.option("--discrete", type=int, metavar="ADDRESS", help="Read discrete inputs.")
 @click.option("--count", default=2, show_default=True, help="How many.")
-@click.option("--unit", type=click.IntRange(0, 255), help="Unit on the bus; not needed for a device.")
 @click.option("--all", "everything", is_flag=True, help="Show implausible readings of every address, too.")
-@click.option("--config", metavar="FILE", help="The configuration that has the device or the bus.")
-@click.option("--direct", is_flag=True, help="Open the bus here, even if a gateway is running.")
-@click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
-@click.option("--state", metavar="DIR", help="Folder for caches.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@target_options
 def probe(  # one parameter an option
     target: str,
     holding: int | None,
@@ -40,13 +32,9 @@ def probe(  # one parameter an option
     coil: int | None,
     discrete: int | None,
     count: int,
-    unit: int | None,
     everything: bool,
-    config: str | None,
-    direct: bool,
-    socket: str | None,
-    state: str | None,
     as_json: bool,
+    **options: Unpack[Target],
 ) -> None:
     """Read raw registers of a DEVICE, or of a unit on a BUS, and show every plausible reading of them.
 
@@ -54,24 +42,19 @@ def probe(  # one parameter an option
     count from 1. What no measuring device would have there is dimmed. Reads only, through the running gateway if it
     has the bus. Exit code 1 if the device refuses or does not answer.
     """
-    from edged.cli import explore  # `edged --help` must not pay for it
-
     given = {"holding": holding, "input": input_, "coil": coil, "discrete": discrete}
     wanted = [(table, address) for table, address in given.items() if address is not None]
     if len(wanted) != 1:
         raise click.UsageError("say what to read: one of --holding, --input, --coil and --discrete")
     ((table, address),) = wanted
-    loaded, base = explore.load_config(config, state)
-    place = explore.find_place(loaded, base, target, unit)
-    if place.unit is None:
-        raise click.UsageError(f"{target} is a bus: say which unit on it, with --unit")
+    place = place_of(target, options)
     if table not in place.explorer.tables:
         raise ConfigError(f"{target} has no {table} addresses")
     try:
         pieces = place.explorer.pieces(table, address, count)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint=f"--{table}, --count") from None
-    result = asyncio.run(_read(place, pieces, paths.socket_path(socket), direct=direct))
+    result = asyncio.run(_read(place, pieces, paths.socket_path(options["socket"]), direct=options["direct"]))
     words: dict[int, int] = result["words"]
     if table in {"coil", "discrete"}:
         readings: list[dict[str, Any]] = []
@@ -92,8 +75,6 @@ def probe(  # one parameter an option
 
 async def _read(place: Place, pieces: Sequence[Any], socket: Any, *, direct: bool) -> dict[str, Any]:
     """What was asked for, and the neighbours if the device has them."""
-    from edged.cli.explore import try_read, way_to
-
     words: dict[int, int] = {}
     error = ""
     async with way_to(place, socket, direct=direct) as (ask, through):

@@ -21,27 +21,28 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Poll a device once and show raw registers and decoded values.")
-@click.argument("device")
+@click.argument("target", metavar="DEVICE[/POINT]")
 @click.option("--config", metavar="FILE", help="The configuration that describes it.")
 @click.option("--direct", is_flag=True, help="Open the bus here, even if a gateway is running.")
 @click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
 @click.option("--state", metavar="DIR", help="Folder for caches.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def read(  # one parameter an option
-    device: str,
+    target: str,
     config: str | None,
     direct: bool,
     socket: str | None,
     state: str | None,
     as_json: bool,
 ) -> None:
-    """Poll a device once and show raw registers and decoded values.
+    """Poll a device once and show raw registers and decoded values; of one point, if it is named.
 
     Asks the running gateway, which owns the bus; without one (or with --direct) it opens the bus itself, as CONFIG
     says. Exit code 1 if any value is bad.
     """
     from edged.config.compiled import load_compiled  # `edged --help` must not pay for it
 
+    device, _, point = target.partition("/")
     results: list[dict[str, Any]] | None = None
     if not direct:
         try:
@@ -57,11 +58,33 @@ def read(  # one parameter an option
     if results is None:
         base = paths.config_path(config).resolve().parent
         results = _read_direct(loaded, device, base) if loaded else []
+    results = _only(results, device, point)
     known = loaded.devices.get(device) if loaded else None
     units = {str(name): point.unit for name, point in known.points.items()} if known else {}
     click.echo(json.dumps(results, indent=2) if as_json else "\n".join(render_read(device, results, units)))
     if any("quality" in sample for result in results for sample in result["samples"]):
         raise SystemExit(EXIT_PROBLEM)
+
+
+def _only(results: list[dict[str, Any]], device: str, point: str) -> list[dict[str, Any]]:
+    """What is told of one point, and the words that were read for it; all of it where none is named."""
+    if not point:
+        return results
+    there = [name for result in results for sample in result["samples"] for name in sample["values"]]
+    if point not in there:
+        click.echo(f"edged: {device} has no point {point!r}; it has: {', '.join(there) or 'none'}", err=True)
+        raise SystemExit(EXIT_CONFIG)
+    return [
+        {**result, "samples": samples}
+        for result in results
+        if (samples := [_point_of(sample, point) for sample in result["samples"] if point in sample["values"]])
+    ]
+
+
+def _point_of(sample: Mapping[str, Any], point: str) -> dict[str, Any]:
+    kept = {**sample, "values": {point: sample["values"][point]}}
+    quality = kept.pop("quality", {})
+    return kept | ({"quality": {point: quality[point]}} if point in quality else {})
 
 
 def _read_direct(config: Config, device: str, base: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,242 @@
+"""scan, probe, find and init through the command line, against simulated devices, alone and beside a gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.support.gateway import Gateway, running
+
+EDGED = [sys.executable, "-m", "edged"]
+PAGE = Path(__file__).parents[2] / "docs/tutorial/unknown-devices.md"
+FIVE = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[0]
+FINISHED = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[-1]
+QUICK = ("--timeout", "0.1")
+
+
+class Bench:
+    """A folder with five simulated devices on a line, which only `five.yaml` describes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.line = folder / "edged-line"
+        (folder / "five.yaml").write_text(FIVE.replace("/tmp/edged-line", str(self.line)), "utf-8")  # noqa: S108  # as the page has it
+        self._environ = os.environ | {
+            "STATE_DIRECTORY": str(folder / "state"), "EDGED_SOCKET": str(folder / "edged.sock"),
+        }  # fmt: skip
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*EDGED, *arguments], cwd=self.folder, env=self._environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=50)
+        assert process.returncode == code, out + err
+        return out + err
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        process = self.start(*arguments, "--json")
+        out, err = process.communicate(timeout=50)
+        assert process.returncode == code, out + err
+        return json.loads(out)
+
+    def display(self, device: str, point: str, digits: int) -> str:
+        """What the device shows: a simulated one has no display, so we look behind the scenes."""
+        (result,) = self.json("read", device, "--config", "five.yaml", "--direct")
+        return f"{result['samples'][0]['values'][point]:.{digits}f}"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    bench = Bench(tmp_path_factory.mktemp("bench"))
+    simulation = bench.start("simulate", "five.yaml", "--unpaced")
+    with simulation:
+        try:
+            assert simulation.stdout
+            assert "heat-meter" in simulation.stdout.readline()
+            yield bench
+        finally:
+            simulation.terminate()
+
+
+def line_config(bench: Bench, devices: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    line = {"adapter": "modbus-rtu", "port": str(bench.line), "baudrate": 19200}
+    return {"gateway": {"id": "t"}, "buses": {"line-a": line}, "devices": devices or {}}
+
+
+@pytest.fixture
+def config(bench: Bench, tmp_path: Path) -> str:
+    file = tmp_path / "edged.yaml"
+    file.write_text(json.dumps(line_config(bench)))
+    return str(file)
+
+
+def test_the_tutorial_leads_from_five_unknown_devices_to_readings(bench: Bench) -> None:
+    out = bench.run(
+        "scan", "modbus", str(bench.line), "--baud", "19200", "--unit", "1-16", *QUICK, "--write", "edged.yaml"
+    )
+    assert [int(unit) for unit in re.findall(r"^unit (\d+) on ", out, re.MULTILINE)] == [1, 2, 3, 7, 9]
+    written = (bench.folder / "edged.yaml").read_text("utf-8")
+    assert "eastron-sdm120-1: {bus: line-a, unit: 1, profile: eastron-sdm120}" in written
+    bench.run("check", "edged.yaml")
+    found: dict[str, dict[str, Any]] = {}
+    for device, unit, point, digits, where in (
+        ("pump", 2, "power", 1, "holding 990-1009"), ("heat-meter", 3, "supply", 1, "holding 0-49"),
+        ("tank", 7, "level", 1, "input 90-109"), ("fan", 9, "speed", 0, "holding 0-19"),
+    ):  # fmt: skip
+        target = ("line-a", "--unit", str(unit), "--config", "edged.yaml", "--range", where, "--name", point)
+        answer = bench.json("find", *target, "--value", bench.display(device, point, digits))
+        if point == "supply":
+            answer = bench.json("find", *target, "--again", bench.display(device, point, digits))
+            assert len(answer["looks"]) == 2
+        found |= YAML(typ="safe").load(answer["yaml"])
+    finished = YAML(typ="safe").load(FINISHED.replace("/tmp/edged-line", str(bench.line)))  # noqa: S108  # likewise
+    pages = {name: point for device in finished["devices"].values() for name, point in device.get("points", {}).items()}
+    for name, proposed in found.items():
+        assert proposed.items() <= pages[name].items(), name
+    (bench.folder / "finished.yaml").write_text(json.dumps(finished))
+    bench.run("check", "finished.yaml")
+    bench.run("check", "finished.yaml", "--online")
+
+
+def test_a_scan_never_writes_over_a_file(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("precious")
+    assert "exists already" in bench.run("scan", "modbus", str(bench.line), "--write", str(file), code=2)
+    assert file.read_text() == "precious"
+
+
+def test_a_scan_that_is_interrupted_says_what_it_found(bench: Bench) -> None:
+    # the first sixteen are tried, then named; nobody answers for the rest
+    units = ",".join(map(str, [3, 1, 2, *range(101, 114)])) + ",114-240"
+    process = bench.start("scan", "modbus", str(bench.line), "--baud", "19200", "--unit", units, *QUICK)
+    assert process.stdout
+    lines = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "so far" in err
+    assert all("unit" in line for line in lines)
+    assert "profile: eastron-sdm120" in out
+
+
+def test_a_scan_of_a_line_where_nobody_answers_says_so(bench: Bench) -> None:
+    out = bench.run(
+        "scan", "modbus", str(bench.line), "--baud", "9600", "--parity", "even", "--unit", "20-22", *QUICK, code=1
+    )
+    assert "Nobody answered" in out
+
+
+def test_a_host_that_refuses_is_a_note_and_others_are_still_scanned(bench: Bench) -> None:
+    record = bench.json("scan", "modbus", "127.0.0.1:1", str(bench.line), "--unit", "1", "--baud", "19200")
+    assert [one["profile"] for one in record["found"]] == ["eastron-sdm120"]
+    assert any("127.0.0.1:1" in note for note in record["notes"])
+
+
+def test_probe_shows_the_words_and_every_reading_of_them(bench: Bench, config: str) -> None:
+    record = bench.json("probe", "line-a", "--unit", "7", "--input", "101", "--count", "1", "--config", config)
+    assert sorted(map(int, record["words"])) == [100, 101, 102]
+    readings = {(one["address"], one["type"], one["order"]): one for one in record["readings"]}
+    outside = readings[102, "int16", "AB"]
+    assert outside["plausible"]
+    assert -6.6 <= outside["scaled"]["0.1"] <= -6.1
+    text = bench.run("probe", "line-a", "--unit", "7", "--input", "101", "--count", "1", "--config", config)
+    assert "as asked" in text
+    assert "one lower" in text
+
+
+def test_probe_names_what_the_device_refuses_and_shows_the_neighbour_it_has(bench: Bench, config: str) -> None:
+    out = bench.run("probe", "line-a", "--unit", "7", "--input", "99", "--count", "1", "--config", config, code=1)
+    assert "refuses input 99 (exception 2)" in out
+    assert re.search(r"^ +100 ", out, re.MULTILINE)
+    assert "on" in bench.run("probe", "line-a", "--unit", "9", "--coil", "0", "--count", "1", "--config", config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("probe", "line-a", "--holding", "5"), "say which unit"),
+        (("probe", "line-a", "--unit", "1"), "say what to read"),
+        (("probe", "line-b", "--unit", "1", "--holding", "5"), "no device and no bus 'line-b'"),
+        (("probe", "line-a", "--unit", "1", "--holding", "70000"), "addresses go from 0"),
+        (("find", "line-a", "--unit", "1"), "--value for a new search"),
+        (("find", "line-a", "--unit", "1", "--value", "abc"), "not a number"),
+        (("find", "line-a", "--unit", "1", "--value", "5", "--range", "holding x"), "not a range"),
+        (("find", "line-a", "--unit", "1", "--value", "5", "--tolerance", "x"), "not a percentage"),
+        (("find", "line-a", "--unit", "200", "--again", "5"), "no search"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(
+    bench: Bench, config: str, arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in bench.run(*arguments, "--config", config, code=2)
+
+
+def test_a_value_that_is_nowhere_says_what_to_try(bench: Bench, config: str) -> None:
+    out = bench.run(
+        "find", "line-a", "--unit", "9", "--value", "987654", "--range", "holding 0-9", "--config", config, code=1
+    )
+    assert "--tolerance" in out
+
+
+async def test_beside_a_running_gateway_all_go_through_it_and_the_polls_go_on(bench: Bench, tmp_path: Path) -> None:
+    points = {"level": {"input": 100, "scale": 0.1}}
+    devices = {"tank": {"bus": "line-a", "unit": 7, "every": "200ms", "points": points}}
+    async with running(Gateway(tmp_path, line_config(bench, devices))) as gateway:
+        before = (await gateway.status())["buses"][0]
+        own = ("--config", str(gateway.config), "--socket", str(gateway.socket), "--state", str(tmp_path / "cli"))
+        record = bench.json("probe", "tank", "--input", "102", "--count", "1", *own)
+        assert record["through_gateway"]
+        assert "102" in record["words"]
+        found = bench.json("find", "tank", "--value", "-6.3", "--range", "input 95-105", *own)
+        assert found["matches"][0]["point"] == {"input": 102, "type": "int16", "scale": 0.1}
+        scanned = bench.json("scan", "modbus", str(bench.line), "--unit", "1-3", *QUICK, *own)
+        assert [one["unit"] for one in scanned["found"]] == [1, 2, 3]
+        assert any("in use by the running gateway" in note for note in scanned["notes"])
+        after = (await gateway.status())["buses"][0]
+        assert after["polls"] > before["polls"]
+        assert after["devices"][0]["health"] == "ok"
+        assert after["devices"][0]["failures"] == 0
+
+
+def test_init_writes_a_file_that_passes_the_check_and_never_writes_over_one(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "new.yaml"
+    options = ("--id", "plant-7", "--timezone", "Europe/Berlin", "--broker", "mqtts://broker.example.com")
+    lines = ("--line", str(bench.line), "--baud", "19200", "--host", "192.0.2.10", "--no-ble")
+    record = bench.json("init", str(file), *options, *lines)
+    assert record["id"] == "plant-7"
+    checked = bench.json("check", str(file))
+    assert not [one for one in checked["problems"] if one["severity"] == "error"]
+    written = YAML(typ="safe").load(file)
+    assert written["gateway"] == {"id": "plant-7", "site": {"timezone": "Europe/Berlin"}}
+    assert {bus["adapter"] for bus in written["buses"].values()} == {"modbus-rtu", "modbus-tcp"}
+    assert written["connections"]["cloud"]["url"] == "mqtts://broker.example.com"
+    before = file.read_bytes()
+    assert "exists already" in bench.run("init", str(file), code=2)
+    assert file.read_bytes() == before
+
+
+def test_init_says_what_is_wrong_with_an_answer_and_leaves_no_file(bench: Bench, tmp_path: Path) -> None:
+    assert "is not a time zone" in bench.run("init", str(tmp_path / "a.yaml"), "--timezone", "Europe/Berln", code=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_read_shows_one_point_of_a_device_and_names_those_it_has(bench: Bench) -> None:
+    own = ("--config", "five.yaml", "--direct")
+    (result,) = bench.json("read", "tank/level", *own)
+    assert list(result["samples"][0]["values"]) == ["level"]
+    assert result["raw"][0]["words"]
+    assert "has no point 'levle'; it has: level, pressure, outside" in bench.run("read", "tank/levle", *own, code=2)
