@@ -66,6 +66,8 @@ class Writer:
         self._rows: list[Row] = []
         self._totals = Totals()
         self._settles: list[Settle] = []
+        self._deferred = 0
+        """So many of them, the first ones, wait until a cursor has fewer islands."""
         self._damaged: list[Span] = []
         self._suspect = ""
         self._generation = 0
@@ -271,6 +273,7 @@ class Writer:
         self.commit_seconds = time.perf_counter() - started
         del self._rows[: len(group)]
         self._totals, self._damaged, self._settles = Totals(), [], deferred
+        self._deferred = len(deferred)
         done.merge(part)
         self.retention.relax()
         self._note()
@@ -335,29 +338,37 @@ class Writer:
         part.stored += row.readings
 
     def _apply_settles(self, part: Done) -> list[Settle]:
-        """Book the settles; returns those that would make a cursor too ragged to save."""
-        deferred: list[Settle] = []
-        for settle in self._settles:
-            account = self.ledger.accounts.get(settle.connection)
-            if account is None:
-                continue  # it came as the last word of a connection that is no longer configured
-            span = (settle.first, settle.last)
-            if settle.in_place and len(account.cursor) >= ISLANDS and account.cursor.would_grow(*span):
-                deferred.append(settle)
-                continue
-            new = account.take(settle)
-            if settle.outcome == "passed":
-                continue
-            readings = settle.readings
-            if new != [span] or settle.first <= self.ledger.thinned:  # some of it is settled or gone: count the rest
-                counted = self.store.count_readings(new)
-                # Where a row cannot be read, it is what all others together leave over.
-                readings = max(0, account.pending - self.store.unsettled(account)) if counted is None else counted
-            if settle.outcome == "dead" and new:
-                self._bury(settle, readings)
-            account.settle(settle, readings)
-            part.settled[settle.connection] += 1
-        return deferred
+        """Book the settles; returns those that would make a cursor too ragged to save.
+
+        Those do not count as unsaved, or they would keep the lane that fills the gaps from going on.
+        """
+        for settle in self._settles[self._deferred :]:
+            if settle.outcome != "passed":
+                part.settled[settle.connection] += 1
+        todo, before = self._settles, -1
+        while todo and len(todo) != before:  # what one of them fills may have been in the way of an earlier one
+            before, todo = len(todo), [settle for settle in todo if not self._apply_settle(settle)]
+        return todo
+
+    def _apply_settle(self, settle: Settle) -> bool:
+        """Book one, unless it would make the cursor too ragged."""
+        account, span = self.ledger.accounts.get(settle.connection), (settle.first, settle.last)
+        if account is None:
+            return True  # it came as the last word of a connection that is no longer configured
+        if settle.in_place and len(account.cursor) >= ISLANDS and account.cursor.would_grow(*span):
+            return False
+        new = account.take(settle)
+        if settle.outcome == "passed":
+            return True
+        readings = settle.readings
+        if new != [span] or settle.first <= self.ledger.thinned:  # some of it is settled or gone: count the rest
+            counted = self.store.count_readings(new)
+            # Where a row cannot be read, it is what all others together leave over.
+            readings = max(0, account.pending - self.store.unsettled(account)) if counted is None else counted
+        if settle.outcome == "dead" and new:
+            self._bury(settle, readings)
+        account.settle(settle, readings)
+        return True
 
     def _bury(self, settle: Settle, readings: int) -> None:
         samples = [

@@ -164,15 +164,14 @@ async def test_settles_that_are_too_scattered_wait_in_memory_and_are_not_lost(tm
         for n in range(2, 1001, 2):
             buffer.settle("cloud", n, n, 1, lane="live", outcome="delivered")
         await buffer.flush()
-        assert buffer.durable("cloud") == 500 - 256
+        assert buffer.durable("cloud") == 0  # or they would keep the lane that fills the gaps from going on
+        assert buffer.stats().connections["cloud"].delivered == 256
         assert len(buffer.cursor("cloud").islands) == 500
         await check(buffer)
         for n in range(1, 1001, 2):
             buffer.settle("cloud", n, n, 1, lane="live", outcome="delivered")
         await buffer.flush()
         assert buffer.cursor("cloud").low == 1000
-        for _ in range(3):
-            await buffer.flush()
         assert buffer.durable("cloud") == 0
         assert buffer.stats().connections["cloud"].delivered == 1000
         await check(buffer)
