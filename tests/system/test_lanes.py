@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from jsonschema import validate
+from jsonschema import validate  # type: ignore[import-untyped]  # it comes without types
 
 from edged.buffer.again import Choice, Progress, replay
 from edged.buffer.log import Buffer
