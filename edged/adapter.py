@@ -21,7 +21,8 @@ from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
 from edged.model import ALL_GOOD, GOOD, Quality, Reading, Reason, Sample, Value, bad
 
 if TYPE_CHECKING:
-    from edged.media import Frame, FrameNote, FrameRing
+    from edged.media.notes import FrameNote
+    from edged.media.ring import Frame, FrameRing
 
 __all__ = [
     "ALL_GOOD", "GOOD", "STRICT", "Adapter", "Annotates", "Bus", "BusConfig", "ConfigError", "DeviceConfig",

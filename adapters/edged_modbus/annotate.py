@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from edged.media import Defect, Frame, FrameNote, NoteKind, Part
+from edged.media.notes import Defect, FrameNote, NoteKind, Part
+from edged.media.ring import Frame
 
 from .ascii import ascii_frame, lrc
 from .frame import crc16

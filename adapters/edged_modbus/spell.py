@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edged.media import Part
+from edged.media.notes import Part
 
 from .pdu import EXCEPTIONS
 
@@ -18,6 +18,7 @@ FUNCTIONS = {
     43: "read device identification",
 }  # fmt: skip
 _SHORT = {1: "coil", 2: "discrete", 3: "holding", 4: "input", 5: "coil", 6: "holding", 15: "coil", 16: "holding"}
+_WRITE_COIL, _WRITE_REGISTER = 5, 6
 _NAMED = 8
 """So many values of an answer are shown."""
 
@@ -32,10 +33,12 @@ def spell_request(pdu: bytes) -> str:
     function = pdu[0]
     if function not in _SHORT or len(pdu) < 5:  # noqa: PLR2004  # function, address, count or value
         return function_name(function)
-    verb = "read" if function <= 4 else "write"  # noqa: PLR2004  # reads are 1 to 4
+    verb = "read" if function in {1, 2, 3, 4} else "write"
     start, second = int.from_bytes(pdu[1:3], "big"), int.from_bytes(pdu[3:5], "big")
-    if function in {5, 6}:
-        return f"{verb} {_SHORT[function]} {start} = {second if function == 6 else int(second != 0)}"  # noqa: PLR2004
+    if function == _WRITE_COIL:
+        return f"{verb} coil {start} = {int(second != 0)}"
+    if function == _WRITE_REGISTER:
+        return f"{verb} holding {start} = {second}"
     last = start + second - 1
     where = f"{start}" if second <= 1 else f"{start}-{last}"
     return f"{verb} {_SHORT[function]} {where}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 _CLEAN, _PASSWORD, _USERNAME = 0x02, 0x40, 0x80
+_FIVE = 5
 _OLD_CODES = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
 """The return codes of 3.1.1 as those of MQTT 5."""
 DISCONNECT = b"\xe0\x00"
@@ -16,7 +17,7 @@ DISCONNECT = b"\xe0\x00"
 def connect_packet(client_id: str, username: str | None, password: str | None, *, version: int = 5) -> bytes:
     """The first packet. `version`: 5, or 4 for 3.1.1."""
     flags = _CLEAN | (_USERNAME if username is not None else 0) | (_PASSWORD if password is not None else 0)
-    body = _text("MQTT") + struct.pack(">BBH", version, flags, 30) + (b"\0" if version == 5 else b"")  # noqa: PLR2004
+    body = _text("MQTT") + struct.pack(">BBH", version, flags, 30) + (b"\0" if version == _FIVE else b"")
     body += _text(client_id)
     for text in (username, password):
         body += _text(text) if text is not None else b""

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from edged.media import FrameNote, Parity
+from edged.media.notes import FrameNote
+from edged.media.settings import Parity
 from edged.media.uart import Format, heard
 
 _ENOUGH = 5
