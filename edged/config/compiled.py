@@ -27,7 +27,7 @@ from edged.config.types import Secret
 from edged.errors import ConfigError
 from edged.uplink.connectors import load_connector
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the layout of the compiled form changes."""
 CHECK_TIMEOUT = 300.0
 """Seconds. Thousands of lines take some seconds on the slowest board; longer than this is a hang."""
@@ -85,10 +85,25 @@ def compiled(config: Config, inputs: Inputs) -> bytes:
         "classes": {name: _name_of(cls) for name, cls in classes.items()},
         "inputs": inputs.plain(),
         "sources": sources,
-        "config": {field.name: dump(getattr(config, field.name)) for field in dataclasses.fields(Config)},
+        **_data(config),
     }
     body = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")
     return digest(body).encode() + b"\n" + body
+
+
+def _data(config: Config) -> dict[str, Any]:
+    """The configuration, and apart from it the points that devices have in common: each device has a number there."""
+    known: dict[int, Any] = {}
+    data = {field.name: dump(getattr(config, field.name), known) for field in dataclasses.fields(Config)}
+    points: dict[int, Any] = {}
+    numbers: dict[int, int] = {}
+    for device in data["devices"].values():
+        if "points" in device:
+            mapping = device["points"]
+            number = numbers.setdefault(id(mapping), len(points))
+            points[number] = mapping
+            device["points"] = number
+    return {"config": data, "points": list(points.values())}
 
 
 def restore(content: bytes) -> Config:
@@ -106,7 +121,7 @@ def _restored(content: bytes) -> Compiled:
             raise StaleError("it was made by another version of edged")
         if not Inputs(**record["inputs"]).unchanged(os.environ):
             raise StaleError("something it was made from has changed")
-        return Compiled(_config(record["config"], record["classes"]), record["sources"])
+        return Compiled(_config(_with_points(record["config"], record["points"]), record["classes"]), record["sources"])
     except (ValueError, TypeError, LookupError, ConfigError) as exc:
         raise StaleError(f"it does not fit the installed code: {exc}") from exc
 
@@ -168,6 +183,13 @@ def _compile(path: Path, said: Callable[[str], None] | None) -> bytes:
             raise ConfigError(f"{path} has errors: see above, or {again}" if code == 2 else f"checking {path} failed")  # noqa: PLR2004  # its exit code for errors
         result.seek(0)
         return result.read()
+
+
+def _with_points(data: dict[str, Any], points: list[Any]) -> dict[str, Any]:
+    for device in data["devices"].values():
+        if "points" in device:
+            device["points"] = points[device["points"]]
+    return data
 
 
 def _config(data: dict[str, Any], names: dict[str, str]) -> Config:

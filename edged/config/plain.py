@@ -19,8 +19,12 @@ _Make = Callable[[Any], Any]
 _SCALARS = (Duration, Size, Name, Path)
 
 
-def dump(value: Any) -> Any:
-    """`value` as JSON data. Fields that have their default are left out. Raises TypeError for a foreign type."""
+def dump(value: Any, known: dict[int, Any] | None = None) -> Any:
+    """`value` as JSON data. Fields that have their default are left out. Raises TypeError for a foreign type.
+
+    `known` collects the data of mappings by their id: a mapping that occurs in many places, as the points of a profile
+    do, is then one object in the data, too.
+    """
     match value:
         case Secret():
             return value.plain()
@@ -31,13 +35,18 @@ def dump(value: Any) -> Any:
         case Path():
             return str(value)
         case Mapping():
-            return {str(dump(key)): dump(one) for key, one in value.items()}
+            if known is not None and id(value) in known:
+                return known[id(value)]
+            data = {str(dump(key)): dump(one, known) for key, one in value.items()}
+            if known is not None:
+                known[id(value)] = data
+            return data
         case list() | tuple() | set() | frozenset():
-            return [dump(one) for one in value]
+            return [dump(one, known) for one in value]
     if not dataclasses.is_dataclass(value):
         raise TypeError(f"a configuration cannot hold a {type(value).__name__}")
     fields = [(one, getattr(value, one.name)) for one in dataclasses.fields(value) if one.init]
-    return {one.name: dump(held) for one, held in fields if not _is_default(one, held)}
+    return {one.name: dump(held, known) for one, held in fields if not _is_default(one, held)}
 
 
 def build(hint: Any, data: Any) -> Any:
