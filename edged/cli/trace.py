@@ -113,6 +113,9 @@ def _pieces(lines: Iterator[str], head: dict[str, Any], replay: Path | None) -> 
             if "missed" in record:
                 click.echo(f"({record['missed']} pieces not shown: this terminal is too slow)", err=True)
                 continue
+            if "ended" in record:
+                click.echo(f"({record['ended']}: start again to go on)", err=True)
+                return
             moment = int(record["time"]) + int(head["offset"])
             yield int(record["link"]), Frame(moment, record["direction"], bytes.fromhex(record["data"]))
         except (ValueError, KeyError, TypeError) as exc:

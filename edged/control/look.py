@@ -8,6 +8,7 @@ GET  /v1/top                     the status, what waits for each connection, and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -34,6 +35,10 @@ _QUEUED = 10_000
 """Most pieces that wait for a client who follows; the oldest go first, and it is told."""
 _SHOWN = 3
 """So many values of a device are on the screen."""
+_PATIENCE = 5.0
+"""Seconds to wait for a disk."""
+_ALIVE = 1.0
+"""How often it is asked whether a bus that is followed is still the same, seconds."""
 _WINDOWS = (10, 120, 1800)
 """So many seconds back is looked for what was stored of a point, the shortest first."""
 
@@ -60,7 +65,8 @@ class Look:
         if not isinstance(bus, Traced):
             what = "is not open" if bus is None else f"keeps no frames: the adapter {config.adapter!r} has none"
             raise ConfigError(f"{name} {what}")
-        return _frames(line_record(self.config(), name), list(bus.rings), follow=follow)
+        alive = (lambda: self.bus(name) is bus) if follow else None
+        return _frames(line_record(self.config(), name), list(bus.rings), alive)
 
     def labelled(self, device: str, labels: Mapping[str, str]) -> bool:
         """Whether a device has all these labels."""
@@ -98,7 +104,9 @@ class Look:
     async def _stored(self, device: str, point: str, settings: PointConfig) -> dict[str, Any] | None:
         """The last stored reading of a point, if it can be found within its heartbeat."""
         buffer, now = self.buffer(), wall_us()
-        await buffer.flush()
+        with contextlib.suppress(TimeoutError, TransientError):  # then what is in the file already must do
+            async with asyncio.timeout(_PATIENCE):
+                await buffer.flush()
         for seconds in (*_WINDOWS, settings.heartbeat + _WINDOWS[0]):
             last: tuple[int, Sample] | None = None
             async for batch in buffer.history(now - int(seconds * 1e6), 2**62):
@@ -239,7 +247,10 @@ def _groups(device: DeviceConfig) -> dict[float, list[str]]:
     return found
 
 
-async def _frames(head: Mapping[str, Any], rings: list[FrameRing], *, follow: bool) -> AsyncIterator[bytes]:
+async def _frames(
+    head: Mapping[str, Any], rings: list[FrameRing], alive: Callable[[], bool] | None
+) -> AsyncIterator[bytes]:
+    """What the rings hold; with `alive` also what comes, as long as it says so."""
     queue: deque[tuple[int, Frame]] = deque(maxlen=_QUEUED)
     news, missed = asyncio.Event(), 0
 
@@ -250,7 +261,7 @@ async def _frames(head: Mapping[str, Any], rings: list[FrameRing], *, follow: bo
         news.set()
 
     with ExitStack() as stack:
-        for link, ring in enumerate(rings) if follow else ():
+        for link, ring in enumerate(rings) if alive else ():
             stack.callback(ring.listen(partial(hear, link)))
         yield orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE)
         kept = ((link, piece) for link, ring in enumerate(rings) for piece in ring.pieces())
@@ -258,11 +269,16 @@ async def _frames(head: Mapping[str, Any], rings: list[FrameRing], *, follow: bo
         queue.clear()  # nothing else ran since the rings were copied: what is queued is in them
         for link, piece in already:
             yield orjson.dumps(piece_record(link, piece), option=orjson.OPT_APPEND_NEWLINE)
-        while follow:
-            await news.wait()
+        while alive is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ALIVE):
+                    await news.wait()
             news.clear()
             if missed:
                 yield orjson.dumps({"missed": missed}, option=orjson.OPT_APPEND_NEWLINE)
                 missed = 0
             while queue:
                 yield orjson.dumps(piece_record(*queue.popleft()), option=orjson.OPT_APPEND_NEWLINE)
+            if not alive():
+                yield orjson.dumps({"ended": "the bus was opened anew, or is gone"}, option=orjson.OPT_APPEND_NEWLINE)
+                return

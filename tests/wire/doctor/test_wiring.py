@@ -65,7 +65,7 @@ async def _on_line(adapter: Any, line: Any, fault: str, devices: dict[str, Any])
     bus = adapter.open(fault, config, devices)
     chatter = asyncio.create_task(_other_master(line)) if fault == "second-master" else None
     try:
-        await listen(bus, devices, seconds=8, rounds=8)
+        await listen(bus, devices, seconds=6, rounds=8)
     finally:
         if chatter:
             chatter.cancel()
