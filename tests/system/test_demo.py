@@ -50,8 +50,8 @@ async def test_with_a_running_broker_and_a_line_a_second(tmp_path: Path) -> None
     assert "link up" in out
     assert "cloud: connected" in out
     last = out.partition("Last received behind the broker:")[2]
-    assert re.search(r"^  cold-room +temperature [456]\.\d+  humidity [67]\d\.\d", last, re.MULTILINE), out
-    assert re.search(r"^  freezer +temperature -1[789]\.\d+  humidity 5\d\.\d+  battery 83", last, re.MULTILINE), out
+    assert re.search(r"^  cold-room +temperature [456][.\d]*  humidity [67]\d[.\d]*  ", last, re.MULTILINE), out
+    assert re.search(r"^  freezer +temperature -1[789][.\d]*  humidity 5\d[.\d]*  battery 83", last, re.MULTILINE), out
     assert re.search(r"^  office +", last, re.MULTILINE), out
     assert re.search(r"^  meter-1 +", last, re.MULTILINE), out
     assert out.rstrip().endswith("Nothing was lost.")
