@@ -197,8 +197,8 @@ def reads(bluetoothd: subprocess.Popen[bytes]) -> None:
     status = [*edged("status", "--socket", str(WORK / "edged.sock"))]
     text = run(*status)
     check("the status says that all is well", re.search(r"bus radio \(ble\): ok", text), _last(text, "bus radio"))
-    text = run(*edged("buffer", "stats", "--socket", str(WORK / "edged.sock")))
-    tell("    " + text.strip().replace("\n", "\n    "))
+    account = re.search(r"stored ([1-9]\d*) = delivered ([1-9]\d*) \+ pending", text)
+    check("what was stored is accounted for", account, _last(text, "= delivered").strip())
     _blocked(status)
     check("the gateway ends well", end(process) == 0)
 
