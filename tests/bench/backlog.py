@@ -83,6 +83,7 @@ async def gateway(path: Path, port: int, seconds: float) -> dict[str, Any]:
     context = ConnectionContext("cloud", GatewayConfig(id=Name("bench")), {}, lambda _: "")
     forwarder = Forwarder("cloud", CONNECTOR.encoder(config, context), CONNECTOR.link(config, context), buffer)
     task = asyncio.create_task(forwarder.run())
+    drained_at = 0
     rss, number, begun, drained = [memory(os.getpid())[0]], 0, monotonic(), 0.0
     while not drained or monotonic() - begun < seconds:
         await asyncio.sleep(_TICK)
@@ -94,7 +95,7 @@ async def gateway(path: Path, port: int, seconds: float) -> dict[str, Any]:
             buffer.put_first(Sample("alarm", wall_us(), mono_us(), ("alarm",), [number]), at_once=True)
             rss.append(memory(os.getpid())[0])
         if not drained and buffer.cursor("cloud").low >= backlog:
-            drained = monotonic() - begun
+            drained, drained_at = monotonic() - begun, wall_us()
     await buffer.flush()
     async with asyncio.timeout(60):
         await forwarder.drained()
@@ -105,6 +106,7 @@ async def gateway(path: Path, port: int, seconds: float) -> dict[str, Any]:
     return {
         "opened_in_s": round(opened, 4), "file_mib": round(file_bytes / 2**20, 1), "drained_in_s": round(drained, 2),
         "rss_mib": round(max(rss), 1), "stored": stored,
+        "drained_at": drained_at,
     }  # fmt: skip
 
 
@@ -135,22 +137,26 @@ async def measured(folder: Path, readings: int, rate: float | None, seconds: flo
             answer = await run("--forward", str(path), "--port", str(port), "--seconds", str(seconds))
         result: dict[str, Any] = json.loads(answer)
         await asyncio.sleep(0.5)
-        result |= judged(subscriber)
+        until = result.pop("drained_at") if readings else 2**62
+        result |= judged(subscriber, until)
     if readings:
         result["drained_per_s"] = round(readings / result["drained_in_s"])
     return result
 
 
-def judged(subscriber: Subscriber) -> dict[str, Any]:
-    """From the messages alone: what was lost, and the time from reading to receiver by lane."""
+def judged(subscriber: Subscriber, until: int) -> dict[str, Any]:
+    """From the messages alone: what was lost, and the time from reading to receiver of what was read up to `until`."""
     audit = Audit()
     late: dict[str, list[int]] = {"live": [], "priority": []}
     for message in subscriber.messages:
         payload = orjson.loads(message.payload)
         audit.take(payload)
         if payload["lane"] in late:
-            late[payload["lane"]] += [message.at - time for table in payload["tables"] for time in table["times"]]
-    record: dict[str, Any] = {"lost": len(audit.missing), "duplicates": audit.duplicates}
+            times = [time for table in payload["tables"] for time in table["times"]]
+            late[payload["lane"]] += [message.at - time for time in times if time <= until]
+    record: dict[str, Any] = {
+        "received": audit.readings, "lost": len(audit.missing), "duplicates": audit.duplicates,
+    }  # fmt: skip
     for lane, times in late.items():
         record[f"{lane}_ms_p50_p95"] = [percentile(times, share) for share in (0.5, 0.95)]
     return record
