@@ -2,8 +2,8 @@
 
 pymodbus opens the connection, keeps it and closes it. Requests and replies go past its transaction manager, straight
 through its connection: that compares neither function nor length of a reply with its request, ends up in asyncio's
-exception handler on a malformed one, lets a request whose connection is gone run into its time-out, and takes more of
-the CPU than everything else that happens to a reading (docs/explanation/performance.md).
+exception handler on a malformed one, lets a request whose connection is gone run into its time-out, and takes a fifth
+of the CPU of a small gateway (docs/explanation/performance.md).
 Whatever goes wrong costs the connection: a late reply then has no way to reach a later request.
 """
 
