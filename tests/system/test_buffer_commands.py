@@ -82,7 +82,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 async def test_looking_exporting_and_replaying_while_the_gateway_runs_and_after(bench: Bench) -> None:
     async with running(bench.gateway):
         await bench.delivered(60)
-        watching = asyncio.create_task(bench.edged("verify", "--subscribe", bench.url, "--for", "4s", "--json"))
+        watching = asyncio.create_task(bench.edged("verify", "--subscribe", bench.url, "--for", "15s", "--json"))
         await asyncio.sleep(1.5)
 
         ran = await bench.edged("verify")
