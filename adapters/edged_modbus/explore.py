@@ -79,12 +79,12 @@ class ModbusExplorer:
                 spans.append(Span(table, cell, 1))
         return list(map(str, spans))
 
-    def point(self, table: str, address: int, kind: Kind, scale: float = 1.0) -> dict[str, Any]:
-        """The point as the configuration has it."""
+    def point(self, table: str, address: int, kind: Kind, scale: float = 1.0, device: Any = None) -> dict[str, Any]:
+        """The point as the configuration has it. Where the `device` has an order of its own, the point's is written."""
         point: dict[str, Any] = {str(table): address}
         if kind.type != "uint16":
             point["type"] = kind.type
-        if not kind.usual_order:
+        if not kind.usual_order or (kind.registers > 1 and getattr(device, "order", None) is not None):
             point["order"] = kind.order
         if scale != 1:
             point["scale"] = int(scale) if scale > 1 else scale

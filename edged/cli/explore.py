@@ -110,8 +110,8 @@ class Explorer(Protocol):
         """The ranges to read again for these matches."""
         ...
 
-    def point(self, table: str, address: int, kind: Any, scale: float = 1.0) -> dict[str, Any]:
-        """The point as the configuration has it."""
+    def point(self, table: str, address: int, kind: Any, scale: float = 1.0, device: Any = None) -> dict[str, Any]:
+        """The point as the configuration of the `device` has it."""
         ...
 
     def fingerprint(self, profile: Mapping[str, Any]) -> Any:

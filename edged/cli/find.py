@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -47,6 +48,11 @@ class _Search:
             return cls(file, [_Look(one["value"], one["tolerance"], _by_number(one["words"])) for one in looks])
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return cls(file)
+
+    def forget(self) -> None:
+        """Whatever comes of the new search, nobody shall go on with the old one."""
+        with contextlib.suppress(OSError):
+            self.file.unlink(missing_ok=True)
 
     def save(self) -> None:
         """Leave it for the next command. A disk that refuses costs only that."""
@@ -96,7 +102,9 @@ def find(  # one parameter an option
     place = place_of(target, options)
     file = paths.state_dir(options["state"]) / "find" / f"{place.bus}.{place.unit}.json"
     search = _Search.load(file) if again is not None else _Search(file)
-    if again is not None and not search.looks:
+    if again is None:
+        search.forget()
+    elif not search.looks:
         raise click.UsageError(f"there is no search of unit {place.unit} on {place.bus} to narrow: begin with --value")
     wanted = list(ranges) or list(place.explorer.everything if everything else place.explorer.ranges)
     finder = _Finder(place, search, paths.socket_path(options["socket"]), options["direct"], _share(tolerance))
@@ -183,7 +191,7 @@ class _Finder:
             {
                 "table": str(one.table), "address": one.address, "type": one.kind.type, "twin": one.twin,
                 "order": one.kind.order, "scale": one.scale, "values": list(one.values), "likely": round(one.likely, 2),
-                "point": self.place.explorer.point(one.table, one.address, one.kind, one.scale),
+                "point": self.place.explorer.point(one.table, one.address, one.kind, one.scale, self.place.settings),
             }
             for one in self.matches
         ]  # fmt: skip

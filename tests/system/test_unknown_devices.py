@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -52,6 +53,23 @@ class Bench:
         out, err = process.communicate(timeout=50)
         assert process.returncode == code, out + err
         return json.loads(out)
+
+    def on_terminal(self, *arguments: str, answers: list[str]) -> str:
+        """Run it on a terminal of its own, with these answers to its questions; returns all that was shown."""
+        ours, theirs = os.openpty()
+        with subprocess.Popen(
+            [*EDGED, *arguments], cwd=self.folder, env=self._environ | {"TERM": "xterm", "COLUMNS": "100"},
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        ) as process:  # fmt: skip
+            os.close(theirs)
+            os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
+            shown = b""
+            with contextlib.suppress(OSError):  # the end of a terminal
+                while more := os.read(ours, 65536):
+                    shown += more
+            os.close(ours)
+            assert process.wait(30) == 0, shown.decode()
+        return shown.decode()
 
     def display(self, device: str, point: str, digits: int) -> str:
         """What the device shows: a simulated one has no display, so we look behind the scenes."""
@@ -232,6 +250,35 @@ def test_init_writes_a_file_that_passes_the_check_and_never_writes_over_one(benc
 def test_init_says_what_is_wrong_with_an_answer_and_leaves_no_file(bench: Bench, tmp_path: Path) -> None:
     assert "is not a time zone" in bench.run("init", str(tmp_path / "a.yaml"), "--timezone", "Europe/Berln", code=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_device_with_an_order_of_its_own_gets_the_order_of_the_point_written(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "edged.yaml"
+    points = {"hours": {"holding": 6}}
+    file.write_text(
+        json.dumps(line_config(bench, {"fan": {"bus": "line-a", "unit": 9, "order": "CDAB", "points": points}}))
+    )
+    shown = bench.display("fan", "speed", 0)
+    found = bench.json("find", "fan", "--value", shown, "--range", "holding 0-9", "--config", str(file))
+    assert found["matches"][0]["point"] == {"holding": 4, "type": "uint32", "order": "ABCD"}
+
+
+def test_on_a_terminal_init_asks_and_find_shows_how_long_it_takes(bench: Bench, tmp_path: Path, config: str) -> None:
+    # a port is named, so that it does not ask for those of this machine
+    asked = bench.on_terminal(
+        "init", str(tmp_path / "asked.yaml"), "--line", str(bench.line), "--no-ble",
+        answers=["attic", "Europe/Rome", "192.0.2.7", "n", ""],
+    )  # fmt: skip
+    assert "Name of this gateway" in asked
+    written = YAML(typ="safe").load(tmp_path / "asked.yaml")
+    assert written["gateway"] == {"id": "attic", "site": {"timezone": "Europe/Rome"}}
+    assert written["buses"]["tcp-192.0.2.7"] == {"adapter": "modbus-tcp", "host": "192.0.2.7"}
+    shown = bench.display("fan", "speed", 0)
+    found = bench.on_terminal(
+        "find", "line-a", "--unit", "9", "--value", shown, "--range", "holding 0-99", "--config", config, answers=[""]
+    )
+    assert "What does it show now?" in found
+    assert "%" in found
 
 
 def test_read_shows_one_point_of_a_device_and_names_those_it_has(bench: Bench) -> None:
