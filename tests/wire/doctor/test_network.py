@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +42,8 @@ def test_a_login_is_tried_and_its_answer_told_in_words(tmp_path: Path) -> None:
 def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
     assert checks(tmp_path, url="'mqtt://nowhere.invalid'")["dns"].state == "problem"
     assert "refused" in checks(tmp_path, url=f"'mqtt://127.0.0.1:{free_port()}'")["port"].evidence
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        mute.settimeout(5)
-        port = mute.getsockname()[1]
-        tls = checks(tmp_path, url=f"'mqtts://127.0.0.1:{port}'", connect_timeout="1s")["tls"]
-    assert tls.state == "problem"
+    with Mosquitto(tmp_path / "m") as broker:
+        assert checks(tmp_path, url=f"'mqtts://127.0.0.1:{broker.port}'")["tls"].state == "problem"  # speaks no TLS
 
 
 def test_a_missing_secret_is_the_first_thing_said(tmp_path: Path) -> None:
