@@ -14,7 +14,6 @@ from typing import Any
 
 import orjson
 
-from edged.testing.proxy import FaultProxy
 from tests.bench import measure
 from tests.support.checker import Report, check, rows
 from tests.support.gateway import Gateway, running
@@ -50,7 +49,7 @@ class Rig:
 
     gateway: Gateway
     subscriber: Subscriber
-    proxy: FaultProxy
+    broker: Mosquitto
     first: float
     """Seconds from the start of the process to the first message at the receiver."""
 
@@ -66,20 +65,19 @@ async def rig(units: int, *, ports: int = PORTS, registers: int = REGISTERS, flu
         # A real disk: /tmp may be memory.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))
         where = stack.enter_context(load_server(ports, *measure.pinned(measure.THE_REST)))
-        broker = stack.enter_context(Mosquitto(folder / "broker"))
+        broker = stack.enter_context(Mosquitto(folder / "broker", persistence=True))
         subscriber = stack.enter_context(subscribed(broker.port, "edged/bench/data"))
-        async with FaultProxy("127.0.0.1", broker.port) as proxy:
-            gateway = Gateway(
-                folder / "gateway",
-                config(where, units, flush=flush, broker=proxy.port),
-                prefix=measure.pinned(measure.UNDER_TEST),
-                profiles={"load": {"points": points_yaml(registers)}},
-            )
-            began = time.monotonic()
-            async with running(gateway):
-                while not subscriber.messages:
-                    await asyncio.sleep(0.005)
-                yield Rig(gateway, subscriber, proxy, time.monotonic() - began)
+        gateway = Gateway(
+            folder / "gateway",
+            config(where, units, flush=flush, broker=broker.port),
+            prefix=measure.pinned(measure.UNDER_TEST),
+            profiles={"load": {"points": points_yaml(registers)}},
+        )
+        began = time.monotonic()
+        async with running(gateway):
+            while not subscriber.messages:
+                await asyncio.sleep(0.005)
+            yield Rig(gateway, subscriber, broker, time.monotonic() - began)
 
 
 async def load(units: int, seconds: float, *, ports: int = PORTS, flush: str = "1s") -> dict[str, Any]:
@@ -142,19 +140,19 @@ async def idle(seconds: float) -> dict[str, Any]:
 
 
 async def drain(units: int, outage: float) -> dict[str, Any]:
-    """Cut the broker off for `outage` seconds under load: how fast the backlog then goes beside fresh readings."""
+    """Stop the broker for `outage` seconds under load: how fast the backlog then goes beside fresh readings."""
     async with rig(units) as one:
         await asyncio.sleep(_SETTLE)
-        await one.proxy.refuse()
+        await asyncio.to_thread(one.broker.stop)
         await asyncio.sleep(outage)
-        await one.proxy.restore()
         seen = len(one.subscriber.messages)
+        await asyncio.to_thread(one.broker.start)
         while len(one.subscriber.messages) == seen:
             await asyncio.sleep(0.005)
         since, at, before = time.time_ns() // 1000, time.monotonic(), measure.cost(one.gateway.pid)
         backlog = await _pending(one.gateway)
         while await _pending(one.gateway) > 3 * units * PORTS * REGISTERS:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
         elapsed, spent = time.monotonic() - at, measure.cost(one.gateway.pid) - before
         until = len(one.subscriber.messages)
     messages = one.subscriber.messages
