@@ -369,15 +369,16 @@ class Reloader:
         self._restart, self._sources = diff.touched.restart, fresh.sources
         if diff.touched.restart:
             log.warning("reload: only a restart applies %s", ", ".join(diff.touched.restart))
-        if old is not None:
-            old.run.tell("superseded", last=True)
-            self._trial = None
-        if not diff.changes and old is None:
+        if not diff.changes:
             same = self._entry is not None and self._entry.fingerprint == fingerprint(fresh.sources)
-            self._entry = self._entry if same else await self._keep(files, "good", ("only text without effect",))
+            if not same and old is None:
+                self._entry = await self._keep(files, "good", ("only text without effect",))
             run.tell("unchanged", last=True)
             log.info("reload: nothing to change")
             return
+        if old is not None:
+            old.run.tell("superseded", last=True)
+            self._trial = None
         watch = float(config.control.watch) if run.watch is None else run.watch
         self._entry = await self._keep(files, "trial", tuple(diff.lines()))
         self._trial = _Trial(run, self._entry, base, base_entry, worked, concerned, watch, time.monotonic())

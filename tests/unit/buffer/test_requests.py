@@ -265,3 +265,25 @@ def test_an_aged_sample_is_chosen_by_its_own_time() -> None:
     assert service.choice({"from": ["5"], "to": ["6"]}).takes(one)
     assert not service.choice({"from": ["0"], "to": ["5"]}).takes(one)
     assert not service.choice({}).takes(Sample("d", 5, 5, (), []))
+
+
+async def test_connections_come_and_go_while_it_runs(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    async with running(path, connections=BOTH) as buffer:
+        await fill(buffer, 4)
+        buffer.settle("cloud", 1, 2, 6, lane="live", outcome="delivered")
+        buffer.settle("local", 1, 4, 12, lane="live", outcome="delivered")
+        await buffer.serve(("cloud", "new"), {})
+        assert buffer.cursor("cloud").low == 2
+        assert buffer.cursor("new").low == 0
+        with pytest.raises(KeyError):
+            buffer.cursor("local")
+        buffer.settle("new", 1, 4, 12, lane="live", outcome="delivered")
+        await buffer.flush()
+        stats = buffer.stats().connections
+        assert {name: (one.stored_for, one.delivered, one.pending) for name, one in stats.items()} == {
+            "cloud": (12, 6, 6), "new": (12, 12, 0),
+        }  # fmt: skip
+        assert (await buffer.verify()).ok
+    async with running(path, connections=("cloud", "new")) as buffer:
+        assert (buffer.cursor("cloud").low, buffer.cursor("new").low) == (2, 4)
