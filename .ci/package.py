@@ -1,0 +1,287 @@
+"""Builds what edged is shipped as: `package.py deb | bundle` (make deb, make bundle).
+
+The .deb carries a virtual environment under /usr/lib/edged: the wheels that requirements.lock names, byte-compiled. It
+is put together by pip for the target, not run there, so that one machine builds for all architectures; nothing is
+compiled. It is tied to one minor version of Python, that of the interpreter which runs this: Debian 12 has 3.11,
+Debian 13 has 3.13.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import gzip
+import hashlib
+import os
+import py_compile
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+from licences import NEVER_LOADED, closure
+
+from edged import __version__
+
+ROOT = Path(__file__).parents[1]
+HOME = "usr/lib/edged"
+"""Where the environment lies on the target, below /."""
+EXTRAS = frozenset({"meters", "sunspec", "ble-decoders"})
+"""What a gateway in the field may need. Not `demo`: its broker is a toy."""
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}
+GLIBC = {"3.11": 36, "3.13": 41}
+"""Python minor → the glibc 2.x of the Debian that has it."""
+DEBIAN = {"3.11": "deb12", "3.13": "deb13"}
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+PLACES = {
+    "edged.service": "usr/lib/systemd/system/edged.service",
+    "edged.sysusers": "usr/lib/sysusers.d/edged.conf",
+    "edged.tmpfiles": "usr/lib/tmpfiles.d/edged.conf",
+    "edged.udev": "usr/lib/udev/rules.d/70-edged.rules",
+    "edged.dbus": "usr/share/dbus-1/system.d/edged.conf",
+    "edged.polkit": "usr/share/polkit-1/rules.d/edged.rules",
+}
+
+
+def run(*command: str | Path, **environment: str) -> None:
+    """Run a program; what it says is for whoever started us."""
+    subprocess.run(command, check=True, env={**os.environ, **environment})
+
+
+def epoch() -> int:
+    """The time that everything in a package bears: that of the last commit, so that two builds yield the same bytes."""
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(given)
+    result = subprocess.run(
+        ["git", "log", "-1", "--format=%ct"], cwd=ROOT, check=False, capture_output=True, text=True
+    )  # a source archive has no history
+    return int(result.stdout or (ROOT / "requirements.lock").stat().st_mtime)
+
+
+def requirements(extras: frozenset[str] = EXTRAS) -> list[str]:
+    """Everything that edged needs at run time, at the versions of the lock."""
+    lock = (ROOT / "requirements.lock").read_text("utf-8")
+    pinned = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;]+)", lock, re.MULTILINE))
+    needed: dict[str, object] = {}
+    closure("edged", extras, needed)  # type: ignore[arg-type]  # only its keys matter here
+    return [f"{name}=={pinned[name]}" for name in sorted(needed) if name not in NEVER_LOADED]
+
+
+def platforms(arch: str, python: str = PYTHON) -> list[str]:
+    """The tags of wheels that run there, for pip."""
+    machine = MACHINES[arch]
+    newest = GLIBC.get(python, max(GLIBC.values()))
+    return [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(newest, 16, -1)] + [
+        f"--platform=manylinux2014_{machine}", f"--platform=linux_{machine}"
+    ]  # fmt: skip
+
+
+def own_wheel(folder: Path) -> Path:
+    """Build edged itself."""
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, SOURCE_DATE_EPOCH=str(epoch()))
+    return next(folder.glob("edged-*.whl"))
+
+
+def fetch(arch: str, folder: Path, wheels: Path | None) -> None:
+    """All wheels for the target, ours too. Where a package has no wheel for it, its pure Python is built."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own_wheel(folder)
+    source = ["--no-index", f"--find-links={wheels}"] if wheels else []
+    target = [*platforms(arch), f"--python-version={PYTHON}", "--implementation=cp", "--only-binary=:all:"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    command = [*pip, "download", "--no-deps", *source, "-d", str(folder), *target]
+    if subprocess.run([*command, *requirements()], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+        return
+    for requirement in requirements():
+        if subprocess.run([*command, requirement], check=False, stderr=subprocess.DEVNULL).returncode:
+            build_pure(requirement, folder, source)
+
+
+def build_pure(requirement: str, folder: Path, source: list[str]) -> None:
+    """A wheel without compiled parts, where the package offers that (SKIP_CYTHON and its like are their own words)."""
+    switches = {"SKIP_CYTHON": "1", "AIOHTTP_NO_EXTENSIONS": "1", "MULTIDICT_NO_EXTENSIONS": "1", "CC": "false"}
+    with tempfile.TemporaryDirectory() as name:
+        run(
+            sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "wheel", "--no-deps", "--no-cache-dir",
+            *source, f"--no-binary={requirement.partition('==')[0]}", "-w", name, requirement, **switches,
+        )  # fmt: skip
+        (built,) = Path(name).glob("*.whl")
+        if not built.name.endswith("-none-any.whl"):
+            # Some build tools name the machine although nothing in the wheel is for one.
+            run(sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--target", f"{name}/look", built)
+            if [*Path(name, "look").rglob("*.so")]:
+                raise SystemExit(f"{requirement} has no wheel for the target, and compiles for this machine only")
+            run(sys.executable, "-m", "wheel", "tags", "--remove", "--python-tag=py3", "--abi-tag=none",
+                "--platform-tag=any", built)  # fmt: skip
+            (built,) = Path(name).glob("*.whl")
+        shutil.copy(built, folder)
+
+
+# -- the .deb ----------------------------------------------------------------------------------------------------------
+
+
+def environment(stage: Path, arch: str, wheels: Path) -> None:
+    """Lay out the virtual environment as it will lie on the target."""
+    home = stage / HOME
+    site = home / f"lib/python{PYTHON}/site-packages"
+    site.mkdir(parents=True)
+    run(
+        sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "install", "--no-index", "--no-deps",
+        "--no-compile", "--no-warn-script-location", f"--target={site}", *platforms(arch),
+        f"--python-version={PYTHON}", "--implementation=cp", "--only-binary=:all:", *sorted(wheels.glob("*.whl")),
+    )  # fmt: skip
+    shutil.rmtree(site / "bin", ignore_errors=True)
+    for data in ("share", "lib", "include", "etc"):  # what wheels want outside of site-packages
+        if data == "share" and (site / data / "edged").is_dir():
+            shutil.copytree(site / data / "edged", home / "share/edged")
+        if not (site / data / "__init__.py").exists():
+            shutil.rmtree(site / data, ignore_errors=True)
+    shutil.rmtree(home / "share/edged/systemd", ignore_errors=True)  # they are in their own places
+    for useless in [*site.rglob("tests"), *site.rglob("*.c"), *site.rglob("*.pyx"), *site.rglob("*.h")]:
+        shutil.rmtree(useless) if useless.is_dir() else useless.unlink(missing_ok=True)
+    (home / "bin").mkdir()
+    (home / "bin/python3").symlink_to(f"/usr/bin/python{PYTHON}")
+    (home / "pyvenv.cfg").write_text(
+        f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {PYTHON}\n", "ascii"
+    )
+    script = home / "bin/edged"
+    # -I: neither the caller's folder nor his PYTHONPATH may change what runs as a service, or as root.
+    script.write_text(f"#!/{HOME}/bin/python3 -I\nimport sys\n\nfrom edged.cli import main\n\nsys.exit(main())\n", "ascii")
+    script.chmod(0o755)
+    (stage / "usr/bin").mkdir()
+    (stage / "usr/bin/edged").symlink_to("../lib/edged/bin/edged")
+    compileall.compile_dir(
+        site, quiet=2, workers=0, stripdir=str(stage), prependdir="/",
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )  # fmt: skip
+
+
+def system_files(stage: Path, version: str) -> None:
+    """Units, rules, configuration, documentation."""
+    for name, place in PLACES.items():
+        (stage / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "systemd" / name, stage / place)
+    (stage / "etc/edged/conf.d").mkdir(parents=True)
+    shutil.copy(ROOT / "config/edged.yaml", stage / "etc/edged/edged.yaml")
+    doc = stage / "usr/share/doc/edged"
+    doc.mkdir(parents=True)
+    (doc / "copyright").write_text(
+        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: edged\n\n"
+        "Files: *\nCopyright: The edged authors\nLicense: Apache-2.0\n\nLicense: Apache-2.0\n"
+        " On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.\n"
+        "Comment:\n The Python libraries below /usr/lib/edged have licences of their own, which stand in their\n"
+        " .dist-info folders; sbom.cdx.json names them.\n",
+        "utf-8",
+    )
+    shutil.copy(ROOT / "CHANGELOG.md", doc / "NEWS.md")
+    entry = (
+        f"edged ({version}) stable; urgency=medium\n\n  * See NEWS.md.\n\n"
+        f" -- The edged authors <edged@example.org>  {formatdate(epoch())}\n"
+    )
+    for name, text in (("changelog", entry.encode()), ("NEWS.md", (doc / "NEWS.md").read_bytes())):
+        (doc / name).unlink(missing_ok=True)
+        (doc / f"{name}.gz").write_bytes(gzip.compress(text, 9, mtime=0))
+    overrides = stage / "usr/share/lintian/overrides"
+    overrides.mkdir(parents=True)
+    shutil.copy(ROOT / ".ci/debian/lintian-overrides", overrides / "edged")
+
+
+def control_files(stage: Path, arch: str, version: str) -> None:
+    """What dpkg reads."""
+    folder = stage / "DEBIAN"
+    folder.mkdir()
+    files = sorted(path for path in stage.rglob("*") if path.is_file() and not path.is_symlink())
+    size = sum((path.stat().st_size + 1023) // 1024 for path in files)
+    template = (ROOT / ".ci/debian/control").read_text("utf-8")
+    (folder / "control").write_text(
+        template.format(version=version, arch=arch, size=size, python=PYTHON, glibc=f"2.{GLIBC.get(PYTHON, 36)}"), "utf-8"
+    )
+    (folder / "conffiles").write_text("/etc/edged/edged.yaml\n", "ascii")
+    lines = [f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(stage)}" for path in files]  # noqa: S324  # dpkg's format
+    (folder / "md5sums").write_text("\n".join(lines) + "\n", "utf-8")
+    for script in ("postinst", "prerm", "postrm"):
+        shutil.copy(ROOT / ".ci/debian" / script, folder / script)
+
+
+def settle(stage: Path) -> None:
+    """The same modes and times whoever builds."""
+    for path in [stage, *stage.rglob("*")]:
+        if path.is_symlink():
+            continue
+        runs = path.is_dir() or path.parent.name in ("bin", "DEBIAN") and path.read_bytes()[:2] == b"#!"
+        path.chmod(0o755 if runs else 0o644)
+    for path in [*stage.rglob("*"), stage]:
+        os.utime(path, (epoch(), epoch()), follow_symlinks=False)
+
+
+def deb(arch: str, out: Path, wheels: Path | None) -> Path:
+    """Build one .deb."""
+    version = f"{__version__}+{DEBIAN.get(PYTHON, 'py' + PYTHON.replace('.', ''))}"
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        stage = Path(name) / "stage"
+        stage.mkdir()
+        fetch(arch, Path(name) / "wheels", wheels)
+        environment(stage, arch, Path(name) / "wheels")
+        system_files(stage, version)
+        control_files(stage, arch, version)
+        settle(stage)
+        package = out / f"edged_{version}_{arch}.deb"
+        run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", stage, package, SOURCE_DATE_EPOCH=str(epoch()))
+    return package
+
+
+# -- the folder of wheels ----------------------------------------------------------------------------------------------
+
+
+def members(folder: Path) -> Iterator[tuple[Path, str]]:
+    """What goes into the archive, in an order that does not change."""
+    for path in sorted(folder.rglob("*")):
+        yield path, f"{folder.name}/{path.relative_to(folder)}"
+
+
+def bundle(arch: str, out: Path, wheels: Path | None) -> Path:
+    """Build an archive of wheels with a script that installs them, for sites without the internet."""
+    name = f"edged-{__version__}-py{PYTHON.replace('.', '')}-{MACHINES[arch]}"
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / name
+        fetch(arch, folder / "wheels", wheels)
+        script = folder / "install"
+        script.write_text((ROOT / ".ci/bundle-install").read_text("utf-8").replace("@PYTHON@", PYTHON), "utf-8")
+        script.chmod(0o755)
+        sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  wheels/{path.name}" for path in sorted((folder / "wheels").iterdir())]
+        (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n", "ascii")
+        archive = out / f"{name}.tar.gz"
+
+        def plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+            info.mtime, info.uid, info.gid, info.uname, info.gname = epoch(), 0, 0, "root", "root"
+            return info
+
+        with archive.open("wb") as file, gzip.GzipFile("", "wb", mtime=epoch(), fileobj=file) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+            for path, member in members(folder):
+                tar.add(path, member, recursive=False, filter=plain)
+    return archive
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=("deb", "bundle"))
+    parser.add_argument("--arch", choices=MACHINES, default=None, help="[default: this machine's]")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist")
+    parser.add_argument("--wheels", type=Path, help="take everything from this folder; use no network")
+    given = parser.parse_args()
+    arch = given.arch or next(arch for arch, machine in MACHINES.items() if machine == os.uname().machine)
+    build = deb if given.kind == "deb" else bundle
+    result = build(arch, given.out, given.wheels)
+    print(f"{result} ({result.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    main()
