@@ -94,6 +94,8 @@ class Line:
         """Changes every answer while it is set."""
         self.echo = False
         """Whoever sends hears himself."""
+        self.before_echo = b""
+        """What he hears before himself, as when an RS-485 line turns round."""
         self.requests = self.answers = 0
         """Requests of whoever opened the port, and answers to anybody."""
         self.early = 0
@@ -182,6 +184,8 @@ class Line:
         except OSError:
             return
         self._check_gap(now)
+        if self.echo and self.before_echo:
+            os.write(self._master, self.before_echo)
         self._talk(data, now, ours=True, asks=True)
         self._tick()
 

@@ -198,6 +198,26 @@ async def test_echo_is_not_taken_for_the_confirmation_of_a_write() -> None:
             await line.bus.write("u1", "p3", 7)
 
 
+@pytest.mark.parametrize("kind", ["rtu", "ascii"])
+async def test_echo_out_of_place_confirms_no_write_and_leaves_older_answers_owed(kind: Kind) -> None:
+    """Were the echo taken for the answer, the read before it would seem settled, and its late answer the next one's."""
+    async with rig(kind, count=1, timeout=0.1, echo=True) as line:
+        line.line.echo = True
+        await line.polls_well(1)
+        line.line.fault = late(0.4)
+        assert await line.poll(1) is None
+        line.line.fault = dead()
+        line.line.before_echo = b"\xfe"
+        with pytest.raises(TransientError):
+            await line.bus.write("u1", "p0", 7)
+        line.line.fault = None
+        line.line.before_echo = b""
+        began = time.monotonic()
+        while await line.poll(1) is None:
+            assert time.monotonic() - began < 20
+        await line.polls_well(1)
+
+
 async def test_broadcast_reaches_all_and_waits_for_no_answer() -> None:
     async with rig(units=(0, 1, 2)) as line:
         await line.bus.write("u0", "p3", 7)
