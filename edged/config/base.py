@@ -179,3 +179,11 @@ class ConnectionConfig(Settings):
 
     follows_devices: ClassVar[bool] = False
     """Whether its link's `announce` tells of devices that changed, so that a reload need not connect anew for that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandingConfig(ConnectionConfig):
+    """An upstream that can send commands: what their settings have in common."""
+
+    commands: bool = False
+    """Whether commands may come this way. They can write only points with `writable: true`."""

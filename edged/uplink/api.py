@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from edged.buffer.batch import Batch
 from edged.config.base import ConnectionConfig, DeviceConfig
 from edged.config.model import GatewayConfig
+from edged.downlink.api import Commands, Twin
 from edged.model import Sample
 
 
@@ -126,6 +127,8 @@ class Message:
     retain: bool = False
     properties: Mapping[str, str] = field(default_factory=dict)
     """User properties (MQTT 5) or headers (HTTP)."""
+    correlation: bytes = b""
+    """MQTT 5's correlation data, in an answer to a request."""
 
 
 class Encoder(Protocol):
@@ -208,6 +211,10 @@ class ConnectionContext:
     """Whether the gateway's wall clock can be believed now."""
     counters: Callable[[], Mapping[str, int]] = dict
     """What became of the readings: those of the gateway, and those of this connection."""
+    commands: Commands | None = None
+    """The way down; None unless the connection says `commands: true` (see `edged.config.base.CommandingConfig`)."""
+    twin: Twin | None = None
+    """The last reported and the desired value of every point."""
 
 
 @runtime_checkable
