@@ -36,6 +36,12 @@ def rows(payload: Mapping[str, Any]) -> Iterator[tuple[str, int, dict[str, Any]]
             yield device, time, dict(zip(table["points"], values, strict=True))
 
 
+def newest(payload: Mapping[str, Any]) -> int:
+    """When the device answered what was read last in a message, by the load server's clock; 0 if that is not in it."""
+    stamped = [values for _, _, values in rows(payload) if all(values.get(f"r{i}") is not None for i in range(4))]
+    return max(map(stamp, stamped), default=0)
+
+
 def check(payloads: Iterable[Mapping[str, Any]]) -> Report:
     """Judge decoded `columns` payloads in the order of their arrival."""
     report = Report()

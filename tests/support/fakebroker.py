@@ -84,7 +84,7 @@ class FakeBroker:
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number, version = len(self.connects), 5
         while True:
-            kind, flags, body = await _packet(reader)
+            kind, flags, body = await read_packet(reader)
             answer: bytes | None = None
             if kind == CONNECT:
                 version = body[6]
@@ -93,13 +93,13 @@ class FakeBroker:
                 if answer == b"":
                     return
             elif kind == PUBLISH:
-                message = _publish(flags, body, version, number)
+                message = parse_publish(flags, body, version, number)
                 self.published.append(message)
                 code = self.puback(message)
                 if code == -1:
                     return
                 if code is not None:
-                    answer = _puback(message.mid, code, version)
+                    answer = make_puback(message.mid, code, version)
             elif kind == PINGREQ:
                 self.pings += 1
                 answer = b"\xd0\x00"
@@ -110,12 +110,14 @@ class FakeBroker:
                 await writer.drain()
 
 
-def _puback(mid: int, code: int, version: int) -> bytes:
+def make_puback(mid: int, code: int, version: int) -> bytes:
+    """A PUBACK."""
     body = mid.to_bytes(2, "big") + (bytes([code, 0]) if version == 5 else b"")
     return bytes([PUBACK << 4, len(body)]) + body
 
 
-def _publish(flags: int, body: bytes, version: int, session: int) -> Published:
+def parse_publish(flags: int, body: bytes, version: int, session: int) -> Published:
+    """What a PUBLISH says."""
     length = int.from_bytes(body[:2], "big")
     topic, rest = body[2 : 2 + length].decode(), body[2 + length :]
     mid, rest = int.from_bytes(rest[:2], "big"), rest[2:]
@@ -131,7 +133,8 @@ def _publish(flags: int, body: bytes, version: int, session: int) -> Published:
     return Published(topic, bytes(rest), mid, bool(flags & 1), session)
 
 
-async def _packet(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
+async def read_packet(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
+    """(kind, flags, all behind the length) of the next packet. Raises IncompleteReadError at the end."""
     first = (await reader.readexactly(1))[0]
     size = shift = 0
     while True:

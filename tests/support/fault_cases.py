@@ -7,16 +7,23 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+import time
 from functools import partial
-from pathlib import Path
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edged.cli import client
+from edged.uplink.api import Verdict
+from edged.uplink.links.reasons import PUBACK
+from tests.support.fakeclock import LIBRARY, MISSING
+from tests.support.fault_damages import DAMAGES
 from tests.support.faultbench import SOAK, Bench, Case, seconds
 
 _CUT_PATIENCE = 20.0
+_ENDS = ("dport", "sport")
+NFT = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or ""
 _FULL = 0.5
 """Seconds after which another write onto a full disk is tried."""
 
@@ -83,6 +90,71 @@ async def _slow(delay: float, bench: Bench) -> None:
     bench.over()
 
 
+async def _lossy(bench: Bench) -> None:
+    """One packet in a hundred is dropped, each way, also while a backlog drains."""
+    port = bench.proxy.port
+    rules = "".join(f"add rule inet f i tcp {end} {port} numgen random mod 100 < 1 counter drop\n" for end in _ENDS)
+    chain = "add table inet f\nadd chain inet f i { type filter hook input priority 0 ; }\n"
+    await asyncio.to_thread(_nft, "-f", "-", text=chain + rules)
+    for _ in range(int(seconds(5, 1))):
+        bench.broker.stop()
+        await asyncio.sleep(seconds(10, 2))
+        bench.broker.start()
+        bench.over()
+        await bench.arrives()
+        await bench.delivered()
+        await asyncio.sleep(seconds(10, 2))
+    listing = await asyncio.to_thread(_nft, "list", "chain", "inet", "f", "i")
+    dropped = [int(words.split()[0]) for words in listing.split("counter packets ")[1:]]
+    await asyncio.to_thread(_nft, "flush", "ruleset")
+    assert min(dropped) > 0, "no packet was lost"
+
+
+def _nft(*arguments: str, text: str = "") -> str:
+    done = subprocess.run([NFT, *arguments], input=text, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+async def _refused(codes: list[int], bench: Bench) -> None:
+    """The broker refuses a few messages with each code. Dead letters are sent again afterwards, as a person would."""
+    for code in codes:
+        bench.refuser.codes = [code] * int(seconds(5, 1))
+        async with asyncio.timeout(_CUT_PATIENCE * seconds(5, 1)):
+            while bench.refuser.codes:
+                await asyncio.sleep(0.02)
+        bench.over()
+    await bench.arrives()
+    retry = "/v1/buffer/retry?connection=cloud"
+    await asyncio.to_thread(client.call, bench.gateway.socket, retry, method="POST")
+    await bench.delivered()
+
+
+async def _limits(bench: Bench) -> None:
+    """What the broker allows is little; there is a backlog, too."""
+    bench.broker.stop()
+    await asyncio.sleep(seconds(20, 3))
+    bench.broker.start()
+    bench.over()
+    await bench.arrives()
+    await bench.delivered()
+    state = (await bench.gateway.status())["connections"]["cloud"]
+    assert state["window"] == 2, state  # as the case tells the broker
+
+
+async def _clock_steps(steps: tuple[float, ...], bench: Bench) -> None:
+    """The wall clock is set, by so many seconds off the real time each; the broker is away when it is."""
+    for seconds_off in steps:
+        await asyncio.sleep(seconds(10, 2))
+        await bench.proxy.refuse()
+        await asyncio.sleep(seconds(5, 1))
+        bench.clock.shift(seconds_off)
+        await asyncio.sleep(seconds(5, 1))
+        await bench.proxy.restore()
+        bench.over()
+        await bench.arrives()
+        await bench.delivered()
+
+
 async def _stopped_process(bench: Bench) -> None:
     os.kill(bench.gateway.pid, signal.SIGSTOP)
     await asyncio.sleep(seconds(30, 5))
@@ -147,63 +219,6 @@ async def _read_only(error: str, bench: Bench) -> None:
     bench.over()
 
 
-def _cut(share: float, path: Path) -> None:
-    os.truncate(path, int(path.stat().st_size * share))
-
-
-def _scribble(at: float, size: int, path: Path) -> None:
-    with path.open("r+b") as file:
-        file.seek(int(path.stat().st_size * at))
-        file.write(random.Random(size).randbytes(size))
-
-
-def _journal(damage: Callable[[Path], None], path: Path) -> None:
-    journal = path.with_name(path.name + "-wal")
-    if journal.exists() and journal.stat().st_size:
-        damage(journal)
-
-
-def _zero(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def _zero_page(page: int, path: Path) -> None:
-    with path.open("r+b") as file:
-        file.seek(page * 1024)
-        file.write(bytes(1024))
-
-
-def _delete_all(path: Path) -> None:
-    """Then only the receiver can see, by the new epoch, that something is gone."""
-    for one in path.parent.glob("buffer.db*"):
-        one.unlink()
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "cut to half": partial(_cut, 0.5),
-    "journal emptied": partial(_journal, partial(_cut, 0)),
-    "torn page": partial(_scribble, 0.6, 500),
-    "cut to nothing": partial(_cut, 0),
-    "cut to a tenth": partial(_cut, 0.1),
-    "one byte short": lambda path: os.truncate(path, path.stat().st_size - 1),
-    "deleted": Path.unlink,
-    "deleted with all beside it": _delete_all,
-    "zeroed": _zero,
-    "text": lambda path: path.write_bytes(b"nothing of the kind\n" * 100),
-    "magic overwritten": partial(_scribble, 0, 16),
-    "first page zeroed": partial(_zero_page, 0),
-    "second page zeroed": partial(_zero_page, 1),
-    "third page zeroed": partial(_zero_page, 2),
-    "one byte of noise in the middle": partial(_scribble, 0.5, 1),
-    "its last pages overwritten": partial(_scribble, 0.9, 2000),
-    "twenty pages overwritten": partial(_scribble, 0.3, 20_000),
-    "journal zeroed": partial(_journal, _zero),
-    "journal cut to half": partial(_journal, partial(_cut, 0.5)),
-    "journal torn": partial(_journal, partial(_scribble, 0.5, 500)),
-}
-"""What can become of a buffer's file while the gateway is down."""
-
-
 async def _damaged(names: list[str], bench: Bench) -> None:
     path = bench.folder / "disk" / "buffer.db"
     for name in names:
@@ -234,6 +249,8 @@ _CONNECT = _up(1, 2, 20, 100, 200, 250, 300) + _down(1, 2, 4, 8)
 _PUBLISH = _up(400, 500, 1_000, 3_000, 6_000, 10_000, 20_000, 33_333, 50_000)
 _ACK = _down(12, 13, 14, 16, 17, 19, 22, 25, 30)
 _MORE = random.Random(7)
+_FAILING = [code for code, (verdict, *_) in PUBACK.items() if verdict is not Verdict.DELIVERED]
+_LITTLE = ("max_inflight_messages 2", "max_packet_size 4000")
 
 CASES = [
     Case(f"broker stopped for {seconds(60, 4):.0f} s", _broker_stopped, persistent=True),
@@ -255,6 +272,12 @@ CASES = [
     Case("broker drops the session", _session_dropped),
     Case("50 ms each way", partial(_slow, 0.05)),
     Case("800 ms each way", partial(_slow, 0.8)),
+    *([Case("1 % of the packets lost", _lossy, alone=True)] if SOAK else []),
+    Case("refused with each code of a PUBACK, sent again", partial(_refused, _FAILING), _QUICK, refuses=True),
+    Case("broker takes two messages at a time, of 4 kB", _limits, broker=_LITTLE),
+    Case("clock set forward by an hour, and back", partial(_clock_steps, (3600, 0)), shift=0),
+    Case("clock set back by an hour, and forward", partial(_clock_steps, (-3600, 0)), shift=0),
+    Case("clock begins in 1970, and is set", partial(_clock_steps, (0,)), shift=60 - time.time()),
     Case(f"process stopped (SIGSTOP) for {seconds(30, 5):.0f} s", _stopped_process, _IMPATIENT),
     Case("stop and start (SIGTERM)", _restarted),
     *(
@@ -284,6 +307,10 @@ CASES = [
 
 def impossible(case: Case) -> str:
     """Why the case cannot be run here; empty if it can."""
+    if case.shift is not None and not LIBRARY:
+        return MISSING
+    if case.alone and (os.geteuid() != 0 or not NFT):
+        return "needs root, and nft: sudo apt install nftables"
     if case.disk and os.geteuid() != 0:
         return "needs root to mount a small disk"
     if isinstance(case.act, partial) and case.act.func is _read_only and not shutil.which("strace"):

@@ -12,8 +12,9 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +22,15 @@ from typing import Any
 
 import orjson
 
+from edged.config.compiled import load_compiled
 from edged.testing.audit import Audit
 from edged.testing.proxy import FaultProxy
-from tests.support.checker import check, rows
+from tests.support.checker import check, newest
+from tests.support.fakeclock import FakeClock
 from tests.support.gateway import Gateway
 from tests.support.load_server import REGISTERS, load_server, points_yaml
 from tests.support.mosquitto import Mosquitto
+from tests.support.refuser import Refuser
 from tests.support.subscriber import Subscriber, subscribed
 
 SOAK = bool(os.environ.get("EDGED_SOAK"))
@@ -64,6 +68,14 @@ class Case:
     """The disk destroys stored readings: they may be gone, but not without a word."""
     traceless: bool = False
     """Nothing is left from which the daemon could know that there was something."""
+    broker: Sequence[str] = ()
+    """Lines for the broker's configuration."""
+    refuses: bool = False
+    """The broker refuses messages. They come later, under other numbers."""
+    shift: float | None = None
+    """The daemon's wall clock is the test's, and so many seconds off at first."""
+    alone: bool = False
+    """Runs in a network of its own, because the network itself is disturbed."""
 
 
 @dataclass(slots=True)
@@ -115,8 +127,10 @@ class Bench:
         self.folder = folder
         self.broker = broker
         self.subscriber = sub
+        self.refuser = Refuser(broker.port)
         self.proxy = FaultProxy("127.0.0.1", broker.port)
         self.gateway: Gateway
+        self.clock: FakeClock
         self._ports = ports
         self._healed: list[int] = []
         self.kills = self.stops = 0
@@ -126,14 +140,24 @@ class Bench:
         ports = self._ports
         url = f"mqtt://127.0.0.1:{self.proxy.port}"
         buses = {f"b{i}": {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": port} for i, port in enumerate(ports)}
-        devices = {f"d{i}": {"bus": f"b{i}", "unit": 1, "every": "1s", "points": points_yaml()} for i in range(DEVICES)}
+        points = points_yaml()
+        devices = {f"d{i}": {"bus": f"b{i}", "unit": 1, "every": "1s", "points": points} for i in range(DEVICES)}
+        alarms = {name: {**point, "priority": "high"} for name, point in points.items()}
+        devices[f"d{DEVICES - 1}"]["points"] = alarms
         connection = {"connector": "mqtt", "url": url, "retry_max": "1s", **self.case.connection}
         buffer = {"path": str(self.folder / "disk" / "buffer.db"), "min_free": "1MiB", **self.case.buffer}
         config = {
             "gateway": {"id": "plant-7"}, "buses": buses, "devices": devices,
             "connections": {"cloud": connection}, "buffer": buffer,
         }  # fmt: skip
-        self.gateway = Gateway(self.folder / "gateway", config)
+        if self.case.shift is None:
+            self.gateway = Gateway(self.folder / "gateway", config)
+            return
+        self.clock = FakeClock(self.folder)
+        self.clock.shift(self.case.shift)
+        self.gateway = Gateway(self.folder / "gateway", config, prefix=self.clock.prefix)
+        # Compiled already: libfaketime breaks time.sleep, by which that would be waited for.
+        load_compiled(self.gateway.config, self.gateway.folder / "state" / "cache")
 
     def over(self) -> None:
         """The fault is over now."""
@@ -191,9 +215,12 @@ class Bench:
         row.adds_up = adds_up(buffer) and (self.case.damage or audit.readings >= cloud["delivered"])
         epochs = {(lane.gateway, lane.epoch) for lane in audit.lanes}
         uncovered = sum(last - first + 1 for epoch in epochs for first, last in audit.gaps(*epoch))
+        absent = len(audit.missing)
+        if self.case.refuses:  # it has come under other numbers; what was on its way by then still names it
+            uncovered, absent = cloud["dead"], max(0, absent - self.refuser.refused)
         # What is pending may have arrived, without the gateway having heard so.
         kept_back = 0 if self.case.damage else buffer["stored"] - cloud["pending"] - audit.readings
-        unseen = max(len(audit.missing) * REGISTERS, uncovered * REGISTERS, kept_back)
+        unseen = max(absent * REGISTERS, uncovered * REGISTERS, kept_back)
         row.duplicates, row.out_of_order = audit.duplicates, audit.out_of_order + report.disordered
         row.wrong = report.wrong
         row.allowed = self.kills * 2 * A_POLL + self.stops * _CUT_OFF * REGISTERS
@@ -205,7 +232,7 @@ class Bench:
             row.unflushed, row.lost = gone, unseen
         else:
             row.lost = max(gone, unseen)
-        times = [(max(at for _, at, _ in rows(payload)), at) for payload, at in arrived]
+        times = [(newest(payload), at) for payload, at in arrived]
         for healed in self._healed:
             row.live_again = max(row.live_again, min((at for read, at in times if read > healed), default=0) - healed)
             row.caught_up = max(row.caught_up, max((at for read, at in times if read <= healed), default=0) - healed)
@@ -232,16 +259,40 @@ async def _bench(case: Case, folder: Path) -> AsyncIterator[Bench]:
             await asyncio.to_thread(lambda: subprocess.run(mount, check=True))
             stack.callback(lambda: subprocess.run(["umount", "-l", disk], check=True))
         ports = stack.enter_context(load_server(DEVICES))
-        broker = stack.enter_context(Mosquitto(folder / "broker", persistence=case.persistent))
+        broker = Mosquitto(folder / "broker", persistence=case.persistent, options=case.broker)
+        stack.enter_context(broker)
         sub = stack.enter_context(subscribed(broker.port, "edged/+/data"))
         bench = Bench(case, folder, ports, broker, sub)
+        if case.refuses:
+            await stack.enter_async_context(bench.refuser)
+            bench.proxy.upstream = ("127.0.0.1", bench.refuser.port)
         await stack.enter_async_context(bench.proxy)
-        bench.configure()
+        await asyncio.to_thread(bench.configure)
         yield bench
 
 
 async def run(case: Case, folder: Path) -> Row:
     """Run one case and judge it."""
+    return await _run_alone(case, folder) if case.alone else await run_here(case, folder)
+
+
+async def _run_alone(case: Case, folder: Path) -> Row:
+    """In a process of its own that has no network but its own loopback; with that it ends, rules and all."""
+    command = ["unshare", "-n", sys.executable, "-m", "tests.support.fault_alone", case.name, str(folder)]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 0, errors.decode()
+    return Row(**orjson.loads(output.splitlines()[-1]))
+
+
+async def run_here(case: Case, folder: Path) -> Row:
+    """Run one case in this process and judge it."""
     async with _bench(case, folder) as bench:
         await bench.gateway.start()
         try:

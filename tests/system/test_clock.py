@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,36 +15,17 @@ from edged.clock import mono_us, wall_us
 from edged.config.compiled import load_compiled
 from edged.testing.audit import Audit
 from edged.timesync import Evidence
+from tests.support.fakeclock import LIBRARY, MISSING, FakeClock
 from tests.support.gateway import Gateway, running
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber, subscribed
 
 pytestmark = pytest.mark.mosquitto
 
-_PLACES = (os.environ.get("EDGED_TEST_FAKETIME", ""), *map(str, Path("/usr/lib").glob("*/faketime/libfaketime.so.1")))
-LIBRARY = next((place for place in _PLACES if place and Path(place).exists()), "")
-needs_faketime = pytest.mark.skipif(not LIBRARY, reason="libfaketime is not installed: sudo apt install faketime")
+needs_faketime = pytest.mark.skipif(not LIBRARY, reason=MISSING)
 needs_a_clock = pytest.mark.skipif(
     not Evidence().source(wall_us(), mono_us()), reason="nothing vouches for this machine's clock"
 )
-
-
-class FakeClock:
-    """The wall clock that the daemon sees; its monotonic clock stays the real one."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "faketime.rc"
-        self.prefix = (
-            "env", f"LD_PRELOAD={LIBRARY}", f"FAKETIME_TIMESTAMP_FILE={self._file}", "FAKETIME_NO_CACHE=1",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1",
-        )  # fmt: skip
-        self.shift(0)
-
-    def shift(self, seconds: float) -> None:
-        """Show the real time plus this."""
-        new = self._file.with_suffix(".new")
-        new.write_text(f"{seconds:+.0f}\n")
-        new.replace(self._file)
 
 
 def config(port: int, **clock: str) -> dict[str, Any]:
