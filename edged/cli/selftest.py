@@ -173,7 +173,7 @@ class _SelfTest:
         """All outages, one after the other. Raises ConfigError, ClickException."""
         from edged.testing.audit import Audit  # `edged --help` must not pay for what a command needs
         from edged.testing.proxy import FaultProxy
-        from edged.uplink.connectors.mqtt import Endpoint
+        from edged.uplink.brokers import Endpoint
 
         async with AsyncExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edged-selftest-")))
@@ -230,7 +230,7 @@ class _SelfTest:
         import orjson
 
         from edged.config.secrets import resolve
-        from edged.uplink.connectors.mqtt import Endpoint
+        from edged.uplink.brokers import Endpoint
         from edged.uplink.links.tls import Tls, make_context
 
         endpoint, password = Endpoint.parse(connection.url), connection.password
@@ -404,7 +404,7 @@ def _scratch(config: Config, name: str, connection: MqttConnection, topic: str, 
     """The configuration to run: nothing in common with the real gateway but the way to the broker."""
     from edged.adapter import load_adapter  # as above
     from edged.config.plain import build
-    from edged.uplink.connectors.mqtt import Endpoint
+    from edged.uplink.brokers import Endpoint
 
     endpoint = Endpoint.parse(connection.url)
     path = endpoint.path if endpoint.scheme.startswith("ws") else ""

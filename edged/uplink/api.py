@@ -74,10 +74,16 @@ class Pacing:
     """The largest share of the window that the historical lane may use; the live lane has the rest."""
     retry_max: float = 30.0
     """The longest pause before the next attempt to connect, seconds."""
+    retry_steps: tuple[tuple[float, float], ...] = ()
+    """(pause, until): seconds between attempts while the outage is younger than `until`. Empty: up to `retry_max`."""
     strict: bool = False
     """Everything on one lane, in the order in which it was read."""
     report_every: float = 60.0
     """Seconds between two reports."""
+
+    def step(self, outage: float) -> float | None:
+        """The pause that `retry_steps` want when the outage has lasted so many seconds."""
+        return next((pause for pause, until in self.retry_steps if outage < until), None)
 
 
 @dataclass(frozen=True, slots=True)

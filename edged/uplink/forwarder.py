@@ -56,9 +56,12 @@ class Forwarder:
         self._clock = clock
         self._retry_max = link.pacing.retry_max
         self._backoff = wait_random_exponential(multiplier=1, max=self._retry_max)
-        self._story = Story(name, self._pending, self._retry_max)
+        steps = link.pacing.retry_steps
+        self._story = Story(name, self._pending, steps[-1][0] if steps else self._retry_max)
         self._delivery = Delivery(name, encoder, link, buffer, clock, self._story)
         self._session: Session | None = None
+        self._dialling = 0.0
+        """When an attempt to connect or to hang up began that is under way, monotonic seconds; else 0."""
 
     # -- what people see -------------------------------------------------------------------------------------------
 
@@ -86,7 +89,14 @@ class Forwarder:
                 for lane, route in routes.items()
                 if not route.target or self._delivery.chains[lane].last
             },
+            state=story.state,
+            next_try=iso(story.next_try) if story.next_try else "",
+            last_error=story.last_error,
         )
+
+    def dialling_since(self) -> float | None:
+        """When the attempt to connect or to hang up began that is under way: monotonic seconds."""
+        return self._dialling or None
 
     def _pending(self) -> int:
         stats = self._buffer.stats().connections.get(self._name)
@@ -110,6 +120,14 @@ class Forwarder:
 
     def _pause(self, state: RetryCallState) -> float:
         """Full jitter, so that a thousand gateways do not come back at once. Slow where only a person can help."""
+        seconds = self._seconds_to_next_try(state)
+        self._story.wait(seconds)
+        return seconds
+
+    def _seconds_to_next_try(self, state: RetryCallState) -> float:
+        pause = self._link.pacing.step(self._story.outage)
+        if pause is not None and state.attempt_number > 1:
+            return pause * random.uniform(0.9, 1.1)  # noqa: S311  # spreads load, keeps no secret
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, ConfigError | PermanentError):
             return random.uniform(self._retry_max / 2, self._retry_max)  # noqa: S311  # spreads load, keeps no secret
@@ -117,7 +135,7 @@ class Forwarder:
 
     async def _one_session(self, attempt: RetryCallState) -> None:
         """Connect, forward until the session ends, and raise EdgedError with the reason why."""
-        self._story.attempts += 1
+        self._story.opening()
         try:
             line = await self._link.connect(self._buffer.epoch)
             try:
@@ -125,9 +143,10 @@ class Forwarder:
             finally:
                 await self._link.close()
         except EdgedError as exc:
-            self._story.off(str(exc))
+            self._story.off(exc)
             raise
         finally:
+            self._dialling = 0.0
             self._story.connected = False
             self._session = None
 

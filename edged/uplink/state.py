@@ -5,14 +5,48 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from edged.clock import mono_us, wall_us
+from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
 
 log = logging.getLogger("edged.uplink")
 
 _REMIND = 3_600_000_000
 """Microseconds after which something that still holds is said again."""
 _TOLD = 100
+
+
+class State(StrEnum):
+    """How far a connection has come."""
+
+    OPENING = "opening"
+    """An attempt to connect is under way."""
+    OPENED = "opened"
+    """There is a session."""
+    CLOSED = "closed"
+    """The receiver, or the way to it, ended the session or refused one for now; the next attempt is waited for."""
+    UNREACHABLE = "unreachable"
+    """Nothing answers at its address; the next attempt is waited for."""
+    AUTHENTICATION_FAILED = "authentication_failed"
+    """It refused us, or we it: user name, password, certificate. A person must act; it is tried again all the same."""
+    MISCONFIGURED = "misconfigured"
+    """It cannot work as configured. A person must act; it is tried again all the same."""
+
+
+_UNREACHABLE = {"timeout", "refused", "unreachable", "dns"}
+"""The reasons of a TransientError that say so."""
+_REFUSED = {"refused", "tls"}
+"""The reasons of a PermanentError that say that somebody did not believe somebody."""
+
+
+def _state_after(error: EdgedError, *, connected: bool) -> State:
+    if isinstance(error, PermanentError):
+        return State.AUTHENTICATION_FAILED if error.reason in _REFUSED else State.MISCONFIGURED
+    if isinstance(error, ConfigError):
+        return State.MISCONFIGURED
+    unreachable = isinstance(error, TransientError) and error.reason in _UNREACHABLE and not connected
+    return State.UNREACHABLE if unreachable else State.CLOSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +85,11 @@ class ForwarderState:
     """Delivered ones of which the receiver said that nobody subscribes."""
     last_rejection: str
     lanes: Mapping[str, LaneState]
+    state: State
+    next_try: str
+    """When the next attempt to connect begins: ISO 8601, UTC; empty unless one is being waited for."""
+    last_error: str
+    """Why the last session ended, or could not begin. Kept while all is well, for whoever asks what happened."""
 
 
 @dataclass(slots=True)
@@ -81,13 +120,32 @@ class Story:
         self.since = wall_us()
         self.detail = "not tried yet"
         self.attempts = 0
+        self.state = State.CLOSED
+        self.next_try = 0
+        """Microseconds since the Unix epoch; 0 unless it is waited for."""
+        self.last_error = ""
         self._outage_began = mono_us()
         self._told: dict[str, int] = {}
         self._outage_told: set[str] = set()
         self._flapping = False
 
+    @property
+    def outage(self) -> float:
+        """Seconds since the last session ended that lasted, or since the start."""
+        return (mono_us() - self._outage_began) / 1e6
+
+    def opening(self) -> None:
+        """An attempt to connect begins."""
+        self.attempts += 1
+        self.state, self.next_try = State.OPENING, 0
+
+    def wait(self, seconds: float) -> None:
+        """The next attempt comes after so many seconds."""
+        self.next_try = wall_us() + round(seconds * 1e6)
+
     def on(self, line: str) -> None:
         """A session is open."""
+        self.state = State.OPENED
         self.connected, self.since, self.detail = True, wall_us(), line
         if "" in self._outage_told:
             self._flapping = True
@@ -96,9 +154,8 @@ class Story:
             self._say_connected()
 
     def _say_connected(self) -> None:
-        seconds = (mono_us() - self._outage_began) / 1e6
         waiting = f"{self._pending():,}"
-        log.info("%s: connected after %.0f s, %s readings waiting (%s)", self._name, seconds, waiting, self.detail)
+        log.info("%s: connected after %.0f s, %s readings waiting (%s)", self._name, self.outage, waiting, self.detail)
 
     def stable(self) -> None:
         """The session has lasted: whatever comes is news again."""
@@ -108,8 +165,10 @@ class Story:
         self._flapping = False
         self._outage_told.clear()
 
-    def off(self, why: str) -> None:
+    def off(self, error: EdgedError) -> None:
         """There is no session, or none any more."""
+        why = self.last_error = str(error)
+        self.state = _state_after(error, connected=self.connected)
         if self.connected:
             self.connected, self.since = False, wall_us()
             if not self._outage_told:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from tests.support.subscriber import Subscriber
 
 POINTS = tuple(f"p{i}" for i in range(50))
 WINDOW = 20
+
+
+def context_of(**settings: Any) -> ConnectionContext:
+    """What a connector is told, with whatever a test wants otherwise."""
+    return replace(ConnectionContext("cloud", GatewayConfig(id=Name("plant-7")), {}, lambda _: ""), **settings)
 
 
 class Gateway:
@@ -73,9 +79,7 @@ async def gateway(
     settings = {"retry_max": Duration(0.3), "connect_timeout": Duration(2), **settings}
     config = MqttConnection(connector="mqtt", url=f"mqtt://127.0.0.1:{port}", **settings)
     buffer = Buffer(path, BufferConfig(flush=Duration(flush), retention=Duration(retention)), ["cloud"], boot=boot_id())
-    context = ConnectionContext(
-        "cloud", GatewayConfig(id=Name("plant-7")), {}, lambda _: "", counters=lambda: buffer.stats().told("cloud")
-    )
+    context = replace(context_of(), counters=lambda: buffer.stats().told("cloud"))
     await buffer.start()
     forwarder = Forwarder("cloud", CONNECTOR.encoder(config, context), CONNECTOR.link(config, context), buffer)
     task = asyncio.create_task(forwarder.run()) if running else None

@@ -6,12 +6,10 @@ The messages are described in docs/reference/mqtt.md.
 from __future__ import annotations
 
 import gzip
-import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -19,108 +17,23 @@ from edged import __version__
 from edged.buffer.batch import Batch
 from edged.config.base import STRICT, ConnectionConfig, DeviceConfig
 from edged.config.model import GatewayConfig
-from edged.config.types import Duration, Secret, Size
 from edged.errors import ConfigError, PermanentError
-from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Lane, Link, Message, Pacing
+from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Lane, Link, Message
+from edged.uplink.brokers import NAMES, BrokerConnection, broker, pacing, topic_names
 from edged.uplink.encoders import encode_columns, encode_sample
 from edged.uplink.payload import VERSION
 from edged.uplink.topics import check_template, fill
 
-log = logging.getLogger("edged.uplink")
-
-PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
-"""The schemes of a broker's URL, and the port each means when none is given."""
-_SYNONYMS = {"tcp": "mqtt", "ssl": "mqtts", "tls": "mqtts", "mqtt+ssl": "mqtts", "http": "ws", "https": "wss"}
-_NAMES = ("gateway", "tenant", "building", "location", "connection")
-_MAX_KEEPALIVE, _MAX_WINDOW = 65_535, 65_535
 _MAX_CHUNK = 5000
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a broker is."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-
-    @classmethod
-    def parse(cls, url: str) -> Endpoint:
-        """The parts of a broker's URL. Raises ValueError with what is wrong."""
-        scheme, separator, _ = url.partition("://")
-        if not separator:
-            raise ValueError(f"`url: {url}` lacks the way to connect: write mqtt://{url}, or mqtts://{url} for TLS")
-        if scheme not in PORTS:
-            other = _SYNONYMS.get(scheme.lower(), scheme.lower())
-            hint = f"write {other}://" if other in PORTS else "use mqtt://, mqtts://, ws:// or wss://"
-            raise ValueError(f"`url` cannot begin with {scheme}://; {hint}")
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as exc:
-            raise ValueError(f"`url: {url}` is no URL: {exc}") from None
-        if parts.username is not None or parts.password is not None:
-            raise ValueError(
-                "`url` holds a user name or password; put them into `username` and `password: !secret NAME`"
-            )
-        if not parts.hostname or any(char.isspace() for char in url):
-            raise ValueError(f"`url: {url}` names no host; write for instance {scheme}://broker.example.com")
-        if port == 0 or parts.query or parts.fragment or (parts.path not in ("", "/") and not scheme.startswith("ws")):
-            raise ValueError(f"`url: {url}` has more than scheme, host and port" if port != 0 else "port 0 is no port")
-        return cls(
-            scheme, parts.hostname, port or PORTS[scheme], parts.path if parts.path not in ("", "/") else "/mqtt"
-        )
-
-    @property
-    def tls(self) -> bool:
-        """Whether the broker is reached through TLS."""
-        return self.scheme in {"mqtts", "wss"}
-
-
 @dataclass(frozen=True, kw_only=True)
-class MqttConnection(ConnectionConfig):
+class MqttConnection(BrokerConnection):
     """An MQTT broker that receives the readings as JSON."""
 
     __pydantic_config__: ClassVar = STRICT
     follows_devices: ClassVar[bool] = True
 
-    url: str
-    """The broker: `mqtt://host`, `mqtts://host` (TLS), `ws://host/path` or `wss://host/path`, with `:port` if it is not
-    the usual one. Without a path: `/mqtt`."""
-    username: str | None = None
-    """The user name, if the broker wants one."""
-    password: Secret | None = None
-    """The password: `!secret NAME`."""
-    client_id: str = ""
-    """How the broker knows this client; no two may be the same. Without it: `edged-` gateway id `-` connection name."""
-    protocol: Literal["auto", "5", "3.1.1"] = "auto"
-    """The version of MQTT. `auto` uses 5, and 3.1.1 when the broker refuses that. With 3.1.1 a broker cannot say that
-    it refused a message: it then counts as delivered."""
-    qos: int = 1
-    """Always 1: the broker confirms each message. 0 would lose readings, 2 only costs time."""
-    ca: str = ""
-    """File with the certificates of the authorities to trust, PEM. Without it: those that the system trusts."""
-    certificate: str = ""
-    """File with this client's certificate, PEM, where the broker wants one."""
-    key: str = ""
-    """File with the private key of `certificate`, without a passphrase. Without it: it is in the certificate's file."""
-    alpn: list[str] = field(default_factory=list)
-    """Protocol names to offer in the TLS handshake, e.g. `[x-amzn-mqtt-ca]` for AWS on port 443."""
-    server_name: str = ""
-    """The name that the broker's certificate must have, when it is not the host of the `url`."""
-    insecure: bool = False
-    """`true` accepts any certificate: anybody on the way can read and change everything. Only for a test bench."""
-    keepalive: Duration = Duration(30)
-    """A silent connection is probed after this time, and given up after twice as long."""
-    session_expiry: Duration = Duration(86_400)
-    """How long the broker keeps this client's session after the connection broke."""
-    connect_timeout: Duration = Duration(10)
-    """How long one attempt to connect may take."""
-    ack_timeout: Duration = Duration(20)
-    """When messages wait for the broker's word and none comes for so long, the connection is given up and made anew."""
-    retry_max: Duration = Duration(30)
-    """The longest pause between two attempts to connect. Pauses are random, and grow up to this."""
     topic: str = "edged/{gateway}/data"
     """Where the readings go. `{gateway}`, `{tenant}`, `{building}`, `{location}`, `{connection}` and `{lane}` are
     filled in, and `{device}` with `layout: samples`."""
@@ -135,84 +48,32 @@ class MqttConnection(ConnectionConfig):
     """`columns`: many samples in one message. `samples`: one message for each sample of a device."""
     max_readings: int = 500
     """With `layout: columns`: up to how many readings go into one message."""
-    max_message: Size = Size(128 * 1024)
-    """The largest payload the broker takes; bigger ones are divided. What an MQTT 5 broker announces counts as well."""
     compression: Literal["none", "zlib", "gzip"] = "none"
     """Compresses the payload of readings; status and metadata stay as they are."""
-    window: int = 20
-    """How many messages may wait for the broker's word at once. After a crash at most so many are sent twice."""
-    historical_share: float = 0.5
-    """The largest share of the window for what an outage left behind; fresh readings have the rest."""
-    lanes: Literal["live-first", "strict"] = "live-first"
-    """`live-first`: after an outage fresh readings go at once, and the backlog beside them; those with `priority: high`
-    go ahead of all. `strict`: everything in the order in which it was read, fresh readings last, whatever its
-    priority."""
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """See the base class."""
         if self.layout == "samples":
             yield "max_readings", "with `layout: samples` each sample is a message"
-        if self.insecure:
-            for key in ("ca", "server_name"):
-                yield key, "`insecure: true` accepts any certificate"
+        yield from super().idle()
 
     def __post_init__(self) -> None:
-        endpoint = Endpoint.parse(self.url)
-        self._check_tls(endpoint)
-        if self.password is not None and self.username is None:
-            raise ValueError("`password` needs a `username`")
-        if self.qos != 1:
-            raise ValueError(
-                "`qos` can only be 1: 0 loses readings without a word, 2 takes longer and guarantees no more"
-            )
-        if not 1 <= self.keepalive <= _MAX_KEEPALIVE:
-            raise ValueError("`keepalive` must lie between 1s and 18h")
-        if min(self.connect_timeout, self.ack_timeout, self.retry_max) < 0.1 or self.session_expiry < 0:  # noqa: PLR2004  # as the message says
-            raise ValueError("`connect_timeout`, `ack_timeout` and `retry_max` must be at least 100ms")
+        super().__post_init__()
         if not 100 <= self.max_readings <= _MAX_CHUNK:  # noqa: PLR2004  # as the message says
             raise ValueError(f"`max_readings` must lie between 100 and {_MAX_CHUNK}")
-        if not 1 <= self.window <= _MAX_WINDOW:
-            raise ValueError(f"`window` must lie between 1 and {_MAX_WINDOW}")
-        if not 0 < self.historical_share < 1:
-            raise ValueError("`historical_share` is a share of the window, between 0 and 1")
-        if not 1024 <= self.max_message < 2**28:  # noqa: PLR2004  # MQTT's own limit
-            raise ValueError("`max_message` must lie between 1KiB and 256MiB")
         self._check_topics()
 
-    def _check_tls(self, endpoint: Endpoint) -> None:
-        given = [
-            name for name in ("ca", "certificate", "key", "alpn", "server_name", "insecure") if getattr(self, name)
-        ]
-        if given and not endpoint.tls:
-            secure = "wss" if endpoint.scheme == "ws" else "mqtts"
-            raise ValueError(f"`{given[0]}` has a meaning only with TLS: write `url: {secure}://…`")
-        if self.key and not self.certificate:
-            raise ValueError("`key` needs the `certificate` that it belongs to")
-        if any(not 1 <= len(one.encode()) <= 255 for one in self.alpn):  # noqa: PLR2004  # RFC 7301, 3.1
-            raise ValueError("a name in `alpn` has 1 to 255 bytes")
-
     def _check_topics(self) -> None:
-        names = (*_NAMES, "lane")
+        names = (*NAMES, "lane")
         if "device" in check_template(self.topic, (*names, "device")) and self.layout != "samples":
             raise ValueError(
                 "`topic` can use {device} only with `layout: samples`: a message of columns has many devices"
             )
-        check_template(self.status_topic, _NAMES)
-        check_template(self.health_topic, _NAMES)
-        check_template(self.metadata_topic, (*_NAMES, "device"))
+        check_template(self.status_topic, NAMES)
+        check_template(self.health_topic, NAMES)
+        check_template(self.metadata_topic, (*NAMES, "device"))
         if len({self.topic, self.status_topic, self.health_topic, self.metadata_topic}) < 4:  # noqa: PLR2004  # the four
             raise ValueError("`topic`, `status_topic`, `health_topic` and `metadata_topic` must differ")
-
-
-def _names(context: ConnectionContext) -> dict[str, str]:
-    site = context.gateway.site
-    return {
-        "gateway": context.gateway.id,
-        "tenant": site.tenant,
-        "building": site.building,
-        "location": site.location,
-        "connection": context.name,
-    }
 
 
 class JsonEncoder:
@@ -221,7 +82,7 @@ class JsonEncoder:
     def __init__(self, config: MqttConnection, context: ConnectionContext) -> None:
         """Raises ConfigError if a topic cannot be made."""
         self._gateway = str(context.gateway.id)
-        self._names = _names(context)
+        self._names = topic_names(context)
         self._template = config.topic
         self._max_readings = config.max_readings
         self._by_sample = config.layout == "samples"
@@ -286,7 +147,7 @@ class Announcements:
         self._clock_trusted = context.clock_trusted
         self._counters = context.counters
         self._template = config.metadata_topic
-        self._names = _names(context)
+        self._names = topic_names(context)
         self._told: set[str] = set()
         """Topics of metadata so far: where a device is gone, its retained message is to go too."""
         try:
@@ -391,38 +252,9 @@ class MqttConnector:
 
     def link(self, config: MqttConnection, context: ConnectionContext) -> Link:
         """The link of this connection. Raises ConfigError if its topics cannot be made."""
-        from edged.uplink.links.mqtt import Broker, MqttLink  # noqa: PLC0415  # only a forwarding daemon pays for aiomqtt
-        from edged.uplink.links.tls import Tls  # noqa: PLC0415  # likewise
+        from edged.uplink.links.mqtt import MqttLink  # noqa: PLC0415  # only a forwarding daemon pays for aiomqtt
 
-        endpoint = Endpoint.parse(config.url)
-        if config.insecure:
-            log.warning("%s: `insecure` is set: the broker's certificate is not checked", context.name)
-        tls = Tls(
-            ca=config.ca, certificate=config.certificate, key=config.key, alpn=tuple(config.alpn),
-            server_name=config.server_name, insecure=config.insecure,
-        ) if endpoint.tls else None  # fmt: skip
-        password = config.password
-        broker = Broker(
-            url=config.url,
-            host=endpoint.host,
-            port=endpoint.port,
-            websocket_path=endpoint.path if endpoint.scheme.startswith("ws") else "",
-            tls=tls,
-            client_id=config.client_id or f"edged-{context.gateway.id}-{context.name}",
-            username=config.username,
-            password=(lambda: context.secret(password)) if password is not None else None,
-            protocol=config.protocol,
-            keepalive=max(1, round(config.keepalive)),
-            session_expiry=min(round(config.session_expiry), 2**32 - 1),
-            connect_timeout=config.connect_timeout,
-            ack_timeout=config.ack_timeout,
-            window=config.window,
-            max_message=config.max_message,
-        )
-        pacing = Pacing(
-            historical_share=config.historical_share, retry_max=config.retry_max, strict=config.lanes == "strict"
-        )
-        return MqttLink(context.name, broker, Announcements(config, context), pacing)
+        return MqttLink(context.name, broker(config, context), Announcements(config, context), pacing(config))
 
 
 CONNECTOR = MqttConnector()

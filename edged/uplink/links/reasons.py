@@ -74,7 +74,7 @@ def connack(code: int, where: str, *, client_id: str = "", reference: str = "", 
     meaning = act or _WAIT.get(code, f"refused the session with reason code 0x{code:02x}")
     meaning = meaning.format(client_id=client_id, reference=f" ({clean(reference)})" if reference else "")
     line = f"{where} {meaning}" + (f" ({clean(text)})" if text else "")
-    return PermanentError(line, reason="refused") if act else TransientError(line, reason="refused")
+    return PermanentError(line, reason="refused") if act else TransientError(line, reason="busy")
 
 
 def disconnect(code: int, name: str, *, client_id: str, text: str = "") -> str:

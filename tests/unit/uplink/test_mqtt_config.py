@@ -19,7 +19,8 @@ from edged.config.types import Name
 from edged.errors import ConfigError, PermanentError
 from edged.model import Sample
 from edged.uplink.api import ConnectionContext, Envelope, Lane
-from edged.uplink.connectors.mqtt import CONNECTOR, Announcements, Endpoint, JsonEncoder, MqttConnection
+from edged.uplink.brokers import Endpoint
+from edged.uplink.connectors.mqtt import CONNECTOR, Announcements, JsonEncoder, MqttConnection
 from edged.uplink.payload import schema
 
 
