@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from edged.config.base import STRICT, BusConfig, DeviceConfig, LinearMap, PointConfig
-from edged.config.types import Duration, Name, Secret, Size
+from edged.config.types import Duration, FileName, Name, Secret, Size
 from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
 from edged.model import ALL_GOOD, GOOD, Quality, Reading, Reason, Sample, Value, bad
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_GOOD", "GOOD", "STRICT", "Adapter", "Annotates", "Bus", "BusConfig", "ConfigError", "DeviceConfig",
-    "Duration", "EdgedError", "Explains", "Job", "LinearMap", "Name", "PermanentError", "Plan", "PlanRequest",
-    "PointConfig", "PollResult", "Prober", "Quality", "RawAnswer", "RawRead", "RawRequest", "Reading", "Reason",
-    "Sample", "Secret", "Simulator", "Size", "Step", "Traced", "TransientError", "Value", "adapter_names", "bad",
+    "Duration", "EdgedError", "Explains", "FileName", "Job", "LinearMap", "Name", "Payloads",
+    "PermanentError", "Plan", "PlanRequest", "PointConfig", "PollResult", "Prober", "Quality", "RawAnswer", "RawRead",
+    "RawRequest", "Reading", "Reason", "Sample", "Secret", "Simulator", "Size", "Step", "Traced", "TransientError", "Value", "adapter_names", "bad",
     "load_adapter",
 ]  # fmt: skip
 
@@ -247,6 +247,27 @@ class Prober(Protocol):
         Raises ConfigError (no such kind or address), PermanentError (the device refuses; `code` is the protocol's, if
         it has one), TransientError (no answer, no connection, an answer that is none).
         """
+        ...
+
+
+@runtime_checkable
+class Payloads(Protocol):
+    """What a bus may have besides: it knows what a value is on the wire, and can write just that.
+
+    `encode` and `decode` do no I/O. All raise PermanentError: `range` and the like, `raw` for bytes that are no payload
+    of the point.
+    """
+
+    def encode(self, device: str, point: str, value: Value) -> bytes:
+        """The bytes that `write` would send for an engineering value."""
+        ...
+
+    def decode(self, device: str, point: str, data: bytes) -> Value:
+        """What the point would read as, before scaling; None if the bytes mean no value."""
+        ...
+
+    async def write_raw(self, device: str, point: str, data: bytes) -> None:
+        """Write these bytes. Raises what `Bus.write` does."""
         ...
 
 

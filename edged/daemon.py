@@ -144,7 +144,7 @@ class Daemon:
 
     async def _run_connection(self, name: str) -> None:
         """Build and run one forwarder. Raises ConfigError, for instance when a certificate or secret is missing."""
-        connection = self._config.connections[name]
+        connection = filled(self._config.connections[name], base=self._places.config_dir)
         connector = load_connector(connection.connector)
         context = ConnectionContext(
             name, self._config.gateway, self._devices, self._secret, lambda: self._clock.trusted,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from edged.adapter import STRICT, BusConfig, DeviceConfig, Duration, Name, Secret
+from edged.adapter import STRICT, BusConfig, DeviceConfig, Duration, FileName, Name, Secret
 
 from .codecs.advert import Kind, uuid_of
 from .codecs.gatt import FORMATS
@@ -64,8 +64,8 @@ class Replay:
 
     __pydantic_config__: ClassVar = STRICT
 
-    file: str
-    """The recording (`edged scan ble --record FILE`) with its whole path, or `socket://127.0.0.1:15022` where
+    file: FileName
+    """The recording (`edged scan ble --record FILE`), or `socket://127.0.0.1:15022` where
     `edged simulate` serves sensors."""
     speed: float = 1.0
     """How fast: 2 takes half of the time that the recording took."""

@@ -53,10 +53,7 @@ class Replayer:
         self.count = 0
         """Advertisements, ever."""
         if not config.endpoint and not Path(config.file).is_file():
-            raise ConfigError(
-                f"{name}: there is no recording {config.file}: `edged scan ble --record FILE` makes one; write its "
-                f"whole path"
-            )
+            raise ConfigError(f"{name}: there is no recording {config.file}: `edged scan ble --record FILE` makes one")
 
     async def wait(self, seconds: float) -> None:
         """Wait until it plays. Raises TransientError if it cannot."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from edged.adapter import STRICT, BusConfig, DeviceConfig, Duration, Name
+from edged.adapter import STRICT, BusConfig, DeviceConfig, Duration, FileName, Name
 
 from .planner import ADDRESSES, MAX_BITS, MAX_REGISTERS, Limits, Span, Table
 from .point import ModbusPoint
@@ -148,11 +148,11 @@ class ModbusTlsBus(ModbusTcpBus):
 
     port: int = 802
     """Its TCP port."""
-    ca: str = ""
+    ca: FileName = FileName()
     """File with the certificates (PEM) of the authorities to trust. Without it: the system's."""
-    certificate: str = ""
+    certificate: FileName = FileName()
     """File with our own certificate (PEM), when the device wants one."""
-    key: str = ""
+    key: FileName = FileName()
     """File with the key of our certificate (PEM)."""
     server_name: str = ""
     """The name in the device's certificate, when it is not `host`."""

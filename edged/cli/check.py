@@ -49,7 +49,7 @@ def check(  # one parameter an option
     from edged.config.load import load
 
     loaded = load(path, find_secrets=True)
-    found = _predicted(loaded)
+    found = _predicted(loaded, path)
     failed = any(problem.severity == "error" for problem in found.problems)
     answers: list[Answer] | None = None
     how = ""
@@ -113,17 +113,18 @@ class Findings:
     uplinks: Sequence[UplinkCost] = ()
 
 
-def _predicted(loaded: Loaded) -> Findings:
+def _predicted(loaded: Loaded, path: Path) -> Findings:
     from edged.config import cost, machine  # only where a configuration is whole
     from edged.config.budget import predict
     from edged.config.load import in_order
     from edged.config.problems import Report
+    from edged.config.source import home
 
     if loaded.config is None:
         return Findings(loaded.problems, [])
     report = Report()
     loads = predict(loaded.config, loaded.nodes, report)
-    machine.check_machine(loaded.config, loaded.nodes, report)
+    machine.check_machine(loaded.config, loaded.nodes, report, home(path))
     flash = cost.flash(loaded.config, loads, loaded.nodes, report)
     uplinks = cost.uplink(loaded.config, loaded.nodes, report)
     return Findings(in_order([*loaded.problems, *report.problems], loaded.files), loads, flash, uplinks)

@@ -155,7 +155,6 @@ class _Demo:
         os.environ["EDGED_DEMO_MQTT_PORT"] = str(mqtt)
         for name in ("PLC", "METERS"):
             os.environ[f"EDGED_DEMO_{name}_PORT"] = str(free_port())
-        os.environ["EDGED_DEMO_RECORDING"] = str(self._config.absolute().with_name("demo-ble.jsonl"))
 
     async def _start_devices(self, stack: AsyncExitStack, folder: Path) -> None:
         from edged.cli.simulate import start_simulators  # as above

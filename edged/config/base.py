@@ -132,7 +132,7 @@ class DeviceConfig(Settings):
     """Its values by name."""
 
     brings_points: ClassVar[bool | str] = False
-    """Whether a device can say itself which points it has, so that none need be listed; or the setting that makes it."""
+    """Whether a device can say itself which points it has, so that none need be listed; or what setting makes it."""
 
     def __post_init__(self) -> None:
         if self.every <= 0:

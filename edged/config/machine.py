@@ -18,18 +18,19 @@ from edged.config.lint import Nodes
 from edged.config.model import Config
 from edged.config.nodes import locate
 from edged.config.problems import Report
+from edged.config.types import FileName
 from edged.media.ports import NoPortError, find_port
 
 SERVICE = "edged"
 _FILES = ("ca", "certificate", "key")
 
 
-def check_machine(config: Config, nodes: Nodes, report: Report) -> None:
-    """Ports, certificates and the buffer's folder, as far as they are here."""
+def check_machine(config: Config, nodes: Nodes, report: Report, base: Path) -> None:
+    """Ports, certificates and the buffer's folder, as far as they are here. `base` is the configuration's folder."""
     for section in ("buses", "connections"):
         for name, settings in getattr(config, section).items():
             node, path = nodes[section, name].value, f"{section}.{name}"
-            for key, message in (*_port(settings), *_files(settings)):
+            for key, message in (*_port(settings), *_files(settings, base)):
                 report.warning(locate(node, (key,)), f"{path}.{key}", message)
     entry, place = nodes.get(("buffer", "")), config.buffer.path
     if entry is not None and place:
@@ -57,14 +58,14 @@ def _port(settings: Any) -> Iterator[tuple[str, str]]:
         yield "port", f"{device} may not be opened by {who()}: sudo usermod -aG {group} {who(plain=True)}, then restart"
 
 
-def _files(settings: Any) -> Iterator[tuple[str, str]]:
+def _files(settings: Any, base: Path) -> Iterator[tuple[str, str]]:
     for key in _FILES:
-        text = getattr(settings, key, "")
-        if not isinstance(text, str) or not text:
+        name = getattr(settings, key, None)
+        if not isinstance(name, FileName) or not name:
             continue
-        path = Path(text)
+        path = Path(name.at(base))
         if not path.exists():
-            if path.is_absolute() and path.parent.is_dir() and path.parent != Path("/"):
+            if path.parent.is_dir() and path.parent != Path("/"):
                 yield key, f"there is no {path}, though its folder is here"
         elif not may(path, stat.S_IRUSR):
             yield key, f"{path} may not be read by {who()}: change its owner or mode"

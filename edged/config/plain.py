@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from edged.config.types import Duration, Name, Secret, Size
+from edged.config.types import Duration, FileName, Name, Secret, Size
 
 _Make = Callable[[Any], Any]
-_SCALARS = (Duration, Size, Name, Path)
+_SCALARS = (Duration, Size, Name, FileName, Path)
 
 
 def dump(value: Any, known: dict[int, Any] | None = None) -> Any:

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from edged.config.types import Secret
+from edged.config.types import FileName, Secret
 from edged.errors import ConfigError
 
 SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -45,19 +45,25 @@ def resolve(secret: Secret, *, base: Path) -> str:
 
 
 def filled(value: Any, *, base: Path) -> Any:
-    """`value`, a configuration dataclass, with the text of every secret in it filled in. Raises ConfigError."""
+    """`value`, a configuration dataclass, with the text of every secret and the whole path of every file in it.
+
+    Raises ConfigError.
+    """
     if isinstance(value, Secret):
         return dataclasses.replace(value, text=resolve(value, base=base))
+    if isinstance(value, FileName):
+        return value.at(base)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
     held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-    changed = {name: new for name, old in held.items() if (new := _filled_if_secret(old, base)) is not old}
+    changed = {name: new for name, old in held.items() if (new := _filled_if_it_can(old, base)) is not old}
     return dataclasses.replace(value, **changed) if changed else value
 
 
-def _filled_if_secret(value: Any, base: Path) -> Any:
+def _filled_if_it_can(value: Any, base: Path) -> Any:
     """Looks only where a secret can be, so that a thousand points need not be copied for a key."""
-    return filled(value, base=base) if isinstance(value, Secret) or dataclasses.is_dataclass(value) else value
+    fillable = isinstance(value, Secret | FileName) or dataclasses.is_dataclass(value)
+    return filled(value, base=base) if fillable else value
 
 
 def places(name: str, base: Path) -> list[str]:

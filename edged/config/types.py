@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
@@ -127,6 +128,31 @@ class Name(str):
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "string", "pattern": cls.PATTERN}
+
+
+class FileName(str):
+    """The path of a file. A relative one begins at the folder of the configuration, wherever the daemon was started."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """`text` itself. Raises ValueError if it cannot be a path."""
+        if not isinstance(text, str) or "\0" in text:
+            raise ValueError("must be the path of a file")
+        return cls(text)
+
+    def at(self, base: Path) -> Self:
+        """With `base` before it, unless it is whole, empty, or no file at all (`socket://…`)."""
+        return type(self)(base / self) if self and "://" not in self and not Path(self).is_absolute() else self
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return _parsed(cls.parse, str)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "description": "A file; without a leading `/`: beside the configuration."}
 
 
 @dataclass(frozen=True, slots=True)

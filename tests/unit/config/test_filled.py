@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from edged.config.plain import build, dump
 from edged.config.secrets import filled
-from edged.config.types import Secret
+from edged.config.types import FileName, Secret
 from edged.errors import ConfigError
 
 
@@ -22,6 +23,7 @@ class Device:
     key: Secret | None = None
     login: Login | None = None
     points: dict[str, int] = field(default_factory=dict)
+    ca: FileName = FileName()
 
 
 def test_every_secret_gets_its_text_and_nothing_else_is_touched(tmp_path: Path) -> None:
@@ -44,3 +46,13 @@ def test_without_secrets_it_is_the_same_object(tmp_path: Path) -> None:
 def test_a_missing_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no secret `one`"):
         filled(Device(Secret(name="one")), base=tmp_path)
+
+
+def test_a_file_is_looked_for_beside_the_configuration_unless_its_path_is_whole(tmp_path: Path) -> None:
+    def place(text: str) -> str:
+        return filled(build(Device, dump(Device(ca=FileName(text)))), base=tmp_path).ca
+
+    assert place("certs/ca.pem") == str(tmp_path / "certs/ca.pem")
+    assert place("/etc/ssl/ca.pem") == "/etc/ssl/ca.pem"
+    assert place("socket://127.0.0.1:15022") == "socket://127.0.0.1:15022"
+    assert place("") == ""
