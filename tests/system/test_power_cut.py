@@ -7,11 +7,9 @@ when the disk is mounted again. (A disk that lies about its own cache is not sim
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import shutil
-import struct
 import subprocess
 import sys
 import time
@@ -23,11 +21,9 @@ import pytest
 
 from edged.buffer.log import Buffer
 from tests.support.faultbench import SOAK
+from tests.support.powercut import cut_power
 from tests.support.powercut_writer import BOOT, CONFIG, POINTS, values
 
-_SHUTDOWN = 0x8004587D
-"""EXT4_IOC_SHUTDOWN."""
-_NO_LOG_FLUSH = 2
 _ROOT = Path(__file__).parents[2]
 CUTS = 40 if SOAK else 3
 
@@ -49,15 +45,6 @@ def mounted(image: Path, folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
-
-
-def cut_power(folder: Path) -> None:
-    """Nothing reaches the disk from now on."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.ioctl(handle, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
-    finally:
-        os.close(handle)
 
 
 def write_until_cut(folder: Path, hold: float) -> int:
