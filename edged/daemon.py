@@ -33,7 +33,7 @@ from edged.control import ControlApi, ControlServer, Look
 from edged.errors import ConfigError, EdgedError, TransientError
 from edged.hub import Hub
 from edged.model import Sample
-from edged.notify import notify
+from edged.notify import extend, notify, patience
 from edged.pipeline import Pipeline
 from edged.polling import Assignment, BusPoller
 from edged.priority import Priorities
@@ -42,6 +42,7 @@ from edged.uplink.api import ConnectionContext
 from edged.uplink.connectors import load_connector
 from edged.uplink.forwarder import Forwarder
 from edged.wallclock import Clock
+from edged.watchdog import LIMIT, REQUEST_LIMIT, Watchdog, Work, limit_for
 
 log = logging.getLogger("edged")
 
@@ -99,6 +100,8 @@ class Daemon:
         self._parts: dict[str, asyncio.Task[None]] = {}
         """By name, such as `bus line-a`: what is supervised."""
         self._buses: dict[str, Bus] = {}
+        self._limits: dict[str, float] = {}
+        """By bus: how long one poll may take."""
         self._pollers = dict(self._make_pollers())
         self._forwarders: dict[str, Forwarder] = {}
         self._reloader: Reloader | None = None
@@ -108,6 +111,7 @@ class Daemon:
         api = ControlApi(self.status, self._read, self._hub, lambda: self._buffer, self._reloader, self._probe, look)
         self._control = ControlServer(places.socket, api)
         self._faults: dict[str, Fault] = {}
+        self._watchdog = Watchdog(self._work)
 
     # -- construction --------------------------------------------------------------------------------------------
 
@@ -129,6 +133,7 @@ class Daemon:
                     assignments.append(Assignment(str(device), points, every, index * _GOLDEN % 1.0))
                     index += 1
             if only is None or name in only:
+                self._limits[name] = limit_for(_waits(bus_config), *map(_waits, devices.values()))
                 yield name, BusPoller(name, partial(self._open_bus, name), bus_config, assignments, self._take)
 
     def _open_bus(self, name: str) -> Bus:
@@ -198,6 +203,7 @@ class Daemon:
                 clock = group.create_task(self._clock.run(), name="clock")
                 guard = group.create_task(self._buffer.failed(), name="buffer guard")
                 control = group.create_task(self._control.run(), name="control")
+                watchdog = group.create_task(self._watchdog.run(), name="watchdog")
                 self._start_connections(self._config.connections)
                 self._start_buses(self._pollers)
                 self._announce()
@@ -211,7 +217,7 @@ class Daemon:
                 await self._buffer.flush()
                 await self._last_delivery()
                 await self._end_parts(list(self._parts))
-                await _end([control, guard, clock])
+                await _end([control, guard, clock, watchdog])
                 await self._clock.stop()
         finally:
             await self._buffer.stop()
@@ -222,12 +228,13 @@ class Daemon:
         told = ""
         while not self._stop.is_set():
             try:
-                await self._buffer.start()
+                async with patience():
+                    await self._buffer.start()
             except TransientError as exc:
                 if str(exc) != told:
                     told = str(exc)
                     log.error("%s; trying again every %.0f s", exc, _DISK_RETRY)  # noqa: TRY400  # one line for people
-                    notify(f"STATUS={exc}")
+                notify(f"STATUS={exc}", extend(_DISK_RETRY))
             else:
                 return True
             self._buffer = self._new_buffer()
@@ -302,6 +309,18 @@ class Daemon:
             self._faults[name] = Fault(iso(wall_us()), detail, fault.restarts + 1 if fault else 1)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RESTART_MAX)
+
+    def _work(self) -> Iterator[Work]:
+        """What is being done now: by the rules of `edged.watchdog`, all of it must come to an end."""
+        for name, poller in self._pollers.items():
+            if (since := poller.polling_since()) is not None:
+                yield Work(f"bus {name}: a poll", since, self._limits[name])
+        for name, forwarder in self._forwarders.items():
+            if (since := forwarder.dialling_since()) is not None:
+                limit = limit_for(_waits(self._config.connections.get(name)))
+                yield Work(f"connection {name}: connecting", since, limit)
+        for doing, since in self._buffer.at_work().items():
+            yield Work(f"buffer: a {doing}", since, REQUEST_LIMIT if doing == "request" else LIMIT)
 
     # -- reloading: satisfies edged.reload.Gateway ---------------------------------------------------------------
 
@@ -396,6 +415,7 @@ class Daemon:
             "buses": [asdict(poller.state()) for poller in self._pollers.values()],
             "connections": {name: asdict(forwarder.state()) for name, forwarder in self._forwarders.items()},
             "faults": {name: asdict(fault) for name, fault in self._faults.items()},
+            "stalled": self._watchdog.stalled(),
         }
 
     async def _probe(self, bus: str, request: RawRequest) -> RawAnswer:
@@ -411,6 +431,11 @@ class Daemon:
         if poller is None or not config.enabled:
             raise KeyError(device)
         return await poller.read_now(device)
+
+
+def _waits(config: object) -> float:
+    """All time-outs of a bus, device or connection together, whatever its protocol calls them, seconds."""
+    return sum(float(getattr(config, name, 0)) for name in ("timeout", "connect_timeout", "ack_timeout", "listen"))
 
 
 def _max_ages(config: Config) -> dict[str, float]:

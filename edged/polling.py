@@ -14,10 +14,11 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from edged.adapter import Bus, BusConfig, Job, PollResult, Prober, RawAnswer, RawRequest
+from edged.adapter import Bus, BusConfig, Job, PollResult, Prober, RawAnswer, RawRequest, Traced
 from edged.clock import mono_us, wall_us
 from edged.errors import ConfigError, TransientError
 from edged.model import Reason, Sample, bad
@@ -153,6 +154,8 @@ class BusPoller:
         self._overran_at = -_CALM
         self._probe_after = 0.0
         """No probe before this moment, so that silent devices keep to their share."""
+        self._turns: dict[int, float] = {}
+        """Worker → when the turn began that it is at."""
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -165,10 +168,12 @@ class BusPoller:
         self._gate = asyncio.Semaphore(self._bus.concurrency)
         try:
             await self._schedule_all()
+            self._running = True
             async with asyncio.TaskGroup() as group:
                 for i in range(self._bus.concurrency):
-                    group.create_task(self._work(), name=f"bus {self._name} worker {i}")
+                    group.create_task(self._work(i), name=f"bus {self._name} worker {i}")
         finally:
+            self._turns.clear()
             await self._bus.close()
 
     async def read_now(self, device: str) -> list[PollResult]:
@@ -217,7 +222,7 @@ class BusPoller:
         self._earlier.set()
         return ticket
 
-    async def _work(self) -> None:
+    async def _work(self, worker: int) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         # A cancellation that came in the moment of a reply may have been swallowed: asyncio.wait_for of Python 3.11,
         # which libraries use, does that.
@@ -233,11 +238,13 @@ class BusPoller:
                 await asyncio.sleep(0)
                 rested = now
             _, ticket, entry = heapq.heappop(self._queue)
+            self._turns[worker] = now
             async with self._gate:
                 if isinstance(entry, _Job):
                     await self._turn(entry)
                 elif ticket == entry.probe:
                     await self._probe(entry)
+            del self._turns[worker]
 
     async def _sleep(self, seconds: float | None) -> None:
         """Wait for the next deadline, or until another worker queued an earlier one."""
@@ -382,6 +389,15 @@ class BusPoller:
             )
 
     # -- what people see -----------------------------------------------------------------------------------------
+
+    def polling_since(self) -> float | None:
+        """When the oldest turn began that is under way, or when it last sent something: monotonic seconds."""
+        if not self._turns:
+            return None
+        began = min(self._turns.values())
+        if self._bus.concurrency > 1 or not isinstance(self._bus, Traced):
+            return began  # which of several turns has sent something is not known
+        return max(began, *(ring.last_tx / 1e6 for ring in self._bus.rings))
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -27,13 +27,15 @@ from edged.buffer.reader import Reader
 from edged.buffer.store import DamagedError, Letter, is_corrupt
 from edged.buffer.tail import Tail
 from edged.buffer.writer import Writer
-from edged.clock import wall_us
+from edged.clock import mono_us, wall_us
 from edged.config.model import BufferConfig
 from edged.errors import TransientError
 from edged.model import Sample
 
 log = logging.getLogger("edged.buffer")
 T = TypeVar("T")
+Doing = Literal["commit", "read", "request"]
+"""What a thread may be at; a request is what a person asked for, which may take long."""
 
 STOP_SECONDS = 10.0
 _NEVER = 2**62
@@ -64,6 +66,7 @@ class Buffer:
         self._reader = Reader(path)
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="buffer-write")
         self._read_thread: ThreadPoolExecutor | None = None
+        self._doing: dict[Doing, float] = {}
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._wake = asyncio.Event()
@@ -499,14 +502,26 @@ class Buffer:
 
     # threads
 
+    def at_work(self) -> Mapping[Doing, float]:
+        """What the threads are doing now, and since when: monotonic seconds."""
+        return self._doing.copy()
+
+    def _timed(self, doing: Doing, function: Callable[..., T], *args: object) -> T:
+        self._doing[doing] = mono_us() / 1e6
+        try:
+            return function(*args)
+        finally:
+            del self._doing[doing]
+
     async def _write(self, function: Callable[..., T], *args: object) -> T:
-        return await self._loop.run_in_executor(self._write_thread, function, *args)
+        doing: Doing = "commit" if function == self._writer.commit else "request"
+        return await self._loop.run_in_executor(self._write_thread, self._timed, doing, function, *args)
 
     async def _read(self, function: Callable[..., T], *args: object) -> T:
         if self._read_thread is None:
             self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="buffer-read")
         try:
-            return await self._loop.run_in_executor(self._read_thread, function, *args)
+            return await self._loop.run_in_executor(self._read_thread, self._timed, "read", function, *args)
         except (sqlite3.DatabaseError, DamagedError) as exc:
             if is_corrupt(exc):
                 self._suspect = str(exc)

@@ -28,11 +28,15 @@ class FrameRing:
         self._chunks: deque[Frame] = deque(maxlen=frames)
         self._room = size
         self._listeners: list[Callable[[Frame], None]] = []
+        self.last_tx = 0
+        """When something was sent last: microseconds on the monotonic clock."""
 
     def add(self, time: int, direction: Direction, data: bytes) -> None:
         """Keep some bytes."""
         chunks = self._chunks
         frame = Frame(time, direction, data)
+        if direction == "tx":
+            self.last_tx = time
         if len(chunks) == chunks.maxlen:
             self._room += len(chunks[0].data)
         chunks.append(frame)
