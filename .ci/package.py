@@ -20,19 +20,25 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from email.utils import formatdate
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 from licences import NEVER_LOADED, closure
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from edged import __version__
 
 ROOT = Path(__file__).parents[1]
 HOME = "usr/lib/edged"
 """Where the environment lies on the target, below /."""
-EXTRAS = frozenset({"meters", "sunspec", "ble-decoders"})
+EXTRAS = ("meters", "sunspec", "ble-decoders")
 """What a gateway in the field may need. Not `demo`: its broker is a toy."""
+LEFT_OUT = NEVER_LOADED | {"pip"}
+"""`pip` is there for a command of sqlite-utils that installs plug-ins."""
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}
 GLIBC = {"3.11": 36, "3.13": 41}
 """Python minor → the glibc 2.x of the Debian that has it."""
@@ -63,13 +69,24 @@ def epoch() -> int:
     return int(result.stdout or (ROOT / "requirements.lock").stat().st_mtime)
 
 
-def requirements(extras: frozenset[str] = EXTRAS) -> list[str]:
+def requirements() -> list[str]:
     """Everything that edged needs at run time, at the versions of the lock."""
     lock = (ROOT / "requirements.lock").read_text("utf-8")
     pinned = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;]+)", lock, re.MULTILINE))
-    needed: dict[str, object] = {}
-    closure("edged", extras, needed)  # type: ignore[arg-type]  # only its keys matter here
-    return [f"{name}=={pinned[name]}" for name in sorted(needed) if name not in NEVER_LOADED]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    optional = project["optional-dependencies"]
+    needed: dict[str, Distribution] = {}
+    for text in [*project["dependencies"], *(text for extra in EXTRAS for text in optional[extra])]:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate():
+            name = canonicalize_name(requirement.name)
+            needed[name] = distribution(name)
+            closure(name, frozenset(requirement.extras), needed)
+    for name in sorted(needed.keys() - pinned.keys()):
+        print(f"{name} is not in requirements.lock: taking the version that is installed here", file=sys.stderr)
+    return [
+        f"{name}=={pinned.get(name, dist.version)}" for name, dist in sorted(needed.items()) if name not in LEFT_OUT
+    ]
 
 
 def platforms(arch: str, python: str = PYTHON) -> list[str]:
@@ -232,7 +249,7 @@ def deb(arch: str, out: Path, wheels: Path | None) -> Path:
         control_files(stage, arch, version)
         settle(stage)
         package = out / f"edged_{version}_{arch}.deb"
-        run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", stage, package, SOURCE_DATE_EPOCH=str(epoch()))
+        run("dpkg-deb", "--root-owner-group", "-Zxz", "-z4", "--build", stage, package, SOURCE_DATE_EPOCH=str(epoch()))
     return package
 
 

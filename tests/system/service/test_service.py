@@ -1,0 +1,349 @@
+"""The Debian package on a booted Debian, from its installation to its purge: `make system-test`, which prints the table.
+
+One story in the order in which it happens on a gateway, because each step needs what the one before has left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edged.testing.audit import Audit
+from edged.testing.receiver import decode
+from tests.support.checker import rows
+from tests.system.service import machine
+from tests.system.service.machine import Machine
+
+ROOT = Path(__file__).parents[3]
+DEMO = ROOT / "config/demo.yaml"
+PASSWORD = "it arrives as a credential"
+FLUSH = 0.5
+"""Seconds, in the demo's configuration: what a power cut may take."""
+WATCHDOG = 6
+DROP_IN = f"""
+[Service]
+Environment=EDGED_DEMO_RECORDING=/usr/lib/edged/share/edged/demo-ble.jsonl
+LoadCredential=mqtt:/etc/edged/secrets/mqtt
+WatchdogSec={WATCHDOG}s
+TimeoutAbortSec=1s
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif("EDGED_SYSTEM_TEST" not in os.environ, reason="boots a machine: `make system-test` does it"),
+]
+
+
+class Table:
+    """What was found out, for people; a check that failed is told with all others at the end."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, str]] = []
+
+    def add(self, what: str, good: object, figure: object = "") -> None:
+        """One line."""
+        self.rows.append((what, "ok" if good else "FAILED", str(figure)))
+        print(f"{self.rows[-1][1]:7} {what}: {figure}", flush=True)
+
+    def show(self) -> str:
+        """All lines."""
+        width = max(len(what) for what, _, _ in self.rows)
+        return "\n".join(f"| {what:{width}} | {good:6} | {figure}" for what, good, figure in self.rows)
+
+
+class Site:
+    """What stands around a gateway: a broker that wants a password, devices, and a receiver behind the broker."""
+
+    def __init__(self, folder: Path, network: int) -> None:
+        self._folder, self._network = folder, network
+        self._received = folder / "received"
+        self._running = ExitStack()
+        passwords = folder / "passwords"
+        machine.run("mosquitto_passwd", "-b", "-c", passwords, "demo", PASSWORD)
+        passwords.chmod(0o644)
+        (folder / "broker.conf").write_text(
+            f"listener 1883 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n"
+            "max_queued_messages 0\n"
+        )
+
+    @contextmanager
+    def open(self) -> Iterator[Site]:
+        """Run it all."""
+        with self._running:
+            self._start("broker", "mosquitto", "-c", str(self._folder / "broker.conf"))
+            time.sleep(0.5)
+            self._start(
+                "received", "mosquitto_sub", "-h", "127.0.0.1", "-u", "demo", "-P", PASSWORD, "-q", "1", "-t",
+                "edged/demo/data", "-F", "%U %x",
+            )  # fmt: skip
+            self._start(
+                "devices", os.fspath(ROOT / ".venv/bin/edged") if (ROOT / ".venv").exists() else "edged", "simulate",
+                str(DEMO), "--state", str(self._folder / "cache"),
+            )  # fmt: skip
+            yield self
+
+    def _start(self, name: str, *command: str) -> None:
+        with (self._folder / name).open("wb") as out:
+            process = subprocess.Popen(
+                ["nsenter", "-t", str(self._network), "-n", "--", *command], stdout=out, stderr=subprocess.DEVNULL,
+                env={**os.environ, "EDGED_DEMO_RECORDING": str(ROOT / "config/demo-ble.jsonl")},
+            )  # fmt: skip
+        self._running.callback(process.wait, 20)
+        self._running.callback(process.send_signal, signal.SIGINT)
+
+    def messages(self) -> list[tuple[float, dict[str, Any]]]:
+        """What has arrived so far: when, and what."""
+        found = []
+        for line in self._received.read_text("ascii").splitlines():
+            when, _, payload = line.partition(" ")
+            with_numbers = decode(bytes.fromhex(payload)) if re.fullmatch(r"([0-9a-f]{2})+", payload) else None
+            if with_numbers is not None:
+                found.append((float(when), with_numbers))
+        return found
+
+    def arrival_after(self, moment: float, seconds: float = 30) -> float:
+        """When the first message after `moment` arrived."""
+        until = time.monotonic() + seconds
+        while True:
+            later = [when for when, _ in self.messages() if when > moment]
+            if later:
+                return later[0]
+            assert time.monotonic() < until, "nothing arrives"
+            time.sleep(0.05)
+
+
+def lost(site: Site) -> tuple[int, int]:
+    """How many samples never arrived, by the numbers in the messages alone; and how many messages came twice."""
+    audit = Audit(from_the_beginning=True)
+    for _, message in site.messages():
+        audit.take(message)
+    known = {(lane.gateway, lane.epoch) for lane in audit.lanes}
+    gaps = [gap for gateway, epoch in known for gap in audit.gaps(gateway, epoch)]
+    return sum(last - first + 1 for first, last in gaps) + len(audit.missing), audit.duplicates
+
+
+def newest_sample(site: Site, before: float) -> float:
+    """When the last sample was taken that was read before this moment, seconds since the epoch."""
+    times = [moment for _, message in site.messages() for moment in sample_times(message) if moment < before]
+    return max(times)
+
+
+def sample_times(message: dict[str, Any]) -> Iterator[float]:
+    """When the samples of a message were taken."""
+    return (moment / 1e6 for _, moment, _ in rows(message))
+
+
+SHOW = "systemctl show edged -P"
+STATE = f"{SHOW} ActiveState"
+
+
+def back(guest: Machine, pid: str, seconds: float) -> float:
+    """Wait until another process has said READY; returns how long that took."""
+    script = f'[ "$({SHOW} MainPID)" != {pid} ] && [ "$({SHOW} MainPID)" != 0 ] && {STATE}'
+    return guest.wait_for(script, "active", seconds)
+
+
+def install(guest: Machine, site: Site, table: Table, package: Path) -> None:
+    (guest.share / package.name).write_bytes(package.read_bytes())
+    said = guest.shell(f"time dpkg --force-unsafe-io -i /mnt/host/{package.name}", 300)
+    table.add("package installs", "Setting up edged" in said and "rror" not in said, said.split("real")[-1].split()[0])
+    table.add("user, groups", "dialout" in guest.shell("id -nG edged"), guest.shell("id edged").strip())
+    enabled, active = guest.shell("systemctl is-enabled edged").strip(), guest.shell(STATE).strip()
+    table.add("service enabled and started by the installation", (enabled, active) == ("enabled", "active"), active)
+    table.add("the shipped configuration runs", "running what" in guest.shell("edged status") or active == "active")
+    demo = DEMO.read_text("utf-8").replace("    retry_max:", "    username: demo\n    password: !secret mqtt\n    retry_max:")
+    etc = guest.root / "etc"
+    (etc / "edged/edged.yaml").write_text(demo)
+    (etc / "edged/secrets").mkdir(mode=0o700)
+    (etc / "edged/secrets/mqtt").write_text(PASSWORD)
+    (etc / "edged/secrets/mqtt").chmod(0o600)
+    drop_in = etc / "systemd/system/edged.service.d/test.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text(DROP_IN)
+
+
+def boots(guest: Machine, site: Site, table: Table) -> None:
+    guest.switch_off()
+    began = time.time()
+    guest.switch_on()
+    first = site.arrival_after(began)
+    active = guest.shell(STATE).strip()
+    table.add("starts at boot", active == "active", f"{guest.boot_seconds:.1f} s until systemd has booted")
+    table.add("boot to the first message at the receiver", first - began < 30, f"{first - began:.1f} s")
+    table.add("credential arrives (the broker asks for it)", first)
+    exposure = guest.shell("systemd-analyze security edged --no-pager | tail -1").strip()
+    level = re.search(r"([0-9.]+) [A-Z]+", exposure)
+    table.add("systemd-analyze security", level and float(level[1]) <= 2.0, level and level[1])
+    status = guest.shell(f"{SHOW} StatusText").strip()
+    table.add("says in a line how it is", status, status)
+
+
+def ready_comes_late(guest: Machine, table: Table) -> None:
+    """A buffer that cannot be opened: not READY, not killed either, and told."""
+    guest.shell("systemctl stop edged; mkdir /tmp/b; mv /var/lib/edged/buffer.db* /tmp/b/; mkdir /var/lib/edged/buffer.db")
+    guest.shell("systemctl start --no-block edged; sleep 4")
+    state, status = guest.shell(STATE).strip(), guest.shell(f"{SHOW} StatusText").strip()
+    table.add("READY only after the first successful start-up", state != "active", f"{state}: {status[:60]}")
+    guest.shell("systemctl stop edged; rmdir /var/lib/edged/buffer.db; mv /tmp/b/* /var/lib/edged/; systemctl start edged")
+
+
+def killed(guest: Machine, site: Site, table: Table) -> None:
+    for _ in range(3):
+        pid = guest.shell(f"{SHOW} MainPID").strip()
+        guest.shell(f"kill -9 {pid}")
+        seconds = back(guest, pid, 20)
+        resumed = site.arrival_after(time.time())
+        table.add("kill -9: ready again", seconds < 2, f"{seconds:.2f} s")
+        assert resumed
+        time.sleep(2)
+    pid = guest.shell(f"{SHOW} MainPID").strip()
+    guest.shell(f"kill -STOP {pid}")
+    seconds = back(guest, pid, 60)
+    table.add(f"SIGSTOP: the watchdog ({WATCHDOG} s here) restarts it", seconds < WATCHDOG + 10, f"{seconds:.1f} s")
+    result = guest.shell("journalctl -u edged --no-pager -o cat | grep -c 'Watchdog timeout'").strip()
+    table.add("the journal says that it was the watchdog", result not in ("", "0"), f"{result} line")
+
+
+def reload(guest: Machine, site: Site, table: Table) -> None:
+    path = guest.root / "etc/edged/edged.yaml"
+    good = path.read_text("utf-8")
+    pid = guest.shell(f"{SHOW} MainPID").strip()
+    path.write_text(good.replace("every: 500ms", "every: 500 parsecs"))
+    said = guest.shell("systemctl reload edged; echo code $?")
+    reason = guest.shell("journalctl -u edged -n 40 --no-pager -o cat | grep -m1 -o 'edged.yaml:[0-9]*:[0-9]*'").strip()
+    after = site.arrival_after(time.time())
+    table.add(
+        "reload of a broken file fails, the old configuration goes on",
+        "code 1" in said and after and guest.shell(f"{SHOW} MainPID").strip() == pid, reason,
+    )  # fmt: skip
+    path.write_text(good.replace("every: 500ms", "every: 300ms"))
+    said = guest.shell("systemctl reload edged; echo code $?")
+    table.add("reload of a mended file", "code 0" in said and guest.shell(STATE).strip() == "active")
+
+
+PROBE = """
+import errno, os, socket, time
+def attempt(name, function):
+    try:
+        function()
+    except OSError as exc:
+        print(name, errno.errorcode.get(exc.errno, exc.errno))
+    else:
+        print(name, 'allowed')
+def write(path):
+    with open(path, 'w') as file:
+        file.write('x')
+for path in ('/etc/x', '/etc/edged/x', '/usr/x', '/var/x', '/home/x', '/var/lib/edged/x', '/run/edged/x'):
+    attempt('write ' + path, lambda: write(path))
+attempt('read /home', lambda: open('/home/technician/private').read())
+attempt('list /root', lambda: os.listdir('/root'))
+attempt('open /dev/fuse', lambda: os.open('/dev/fuse', os.O_RDWR))
+attempt('open /dev/loop0', lambda: os.open('/dev/loop0', os.O_RDONLY))
+attempt('open /dev/ttyUSB0', lambda: os.open('/dev/ttyUSB0', os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+attempt('set the clock', lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()))
+attempt('raw packets', lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+attempt('chroot', lambda: os.chroot('/var/lib/edged'))
+attempt('D-Bus', lambda: socket.socket(socket.AF_UNIX).connect('/run/dbus/system_bus_socket'))
+"""
+ALLOWED = {"write /var/lib/edged/x", "write /run/edged/x", "D-Bus"}
+
+
+def sandbox(guest: Machine, table: Table) -> None:
+    """Ask in the place of the daemon: the same unit, another program."""
+    (guest.root / "usr/local/bin/probe.py").write_text(PROBE)
+    unit = (guest.root / "usr/lib/systemd/system/edged.service").read_text("utf-8")
+    lines = [line for line in unit.splitlines() if not line.startswith(("ExecReload", "Watchdog", "Restart=", "Type="))]
+    text = "\n".join(lines).replace("/usr/bin/edged run", "/usr/lib/edged/bin/python3 /usr/local/bin/probe.py")
+    (guest.root / "etc/systemd/system/probe.service").write_text(text.replace("StandardOutput=journal", "StandardOutput=truncate:/probe.txt").replace("RuntimeDirectory=edged", "RuntimeDirectoryPreserve=yes\nRuntimeDirectory=edged").replace("[Service]", "[Service]\nType=oneshot"))
+    said = guest.shell("mknod /dev/loop0 b 7 0 2>/dev/null; systemctl daemon-reload; systemctl start probe; cat /probe.txt; rm -f /var/lib/edged/x /run/edged/x /etc/systemd/system/probe.service /usr/local/bin/probe.py; systemctl daemon-reload")
+    results = dict(line.rsplit(" ", 1) for line in said.splitlines() if " " in line)
+    wrong = {name: result for name, result in results.items() if (result == "allowed") != (name in ALLOWED)}
+    table.add("sandbox: writes only to its own folders, sees no home", results and not wrong, wrong or f"{len(results)} attempts")
+
+
+def power_cut(guest: Machine, site: Site, table: Table) -> None:
+    time.sleep(5)
+    before = time.time()
+    guest.cut_power()
+    guest.unmount()
+    guest.mount()
+    guest.switch_on()
+    site.arrival_after(guest.disk_cut + 0.5)
+    time.sleep(4)
+    newest = newest_sample(site, guest.disk_cut)
+    window = guest.disk_cut - newest
+    missing, twice = lost(site)
+    table.add("power cut: boots again", guest.shell(STATE).strip() == "active", f"{guest.boot_seconds:.1f} s")
+    table.add("power cut: nothing lost beyond the flush window", window < FLUSH + 0.5 and before, f"{1000 * window:.0f} ms of readings")
+    table.add("power cut: what was stored has arrived", missing == 0, f"{missing} samples missing, {twice} messages twice")
+
+
+def accounts(guest: Machine, table: Table, when: str) -> None:
+    said = guest.shell("edged verify --json")
+    problems = json.loads(said).get("problems") if said.startswith("{") else said
+    table.add(f"edged verify {when}", problems == [], problems)
+
+
+def upgrade(guest: Machine, site: Site, table: Table, newer: Path) -> None:
+    guest.shell("echo '# mine' >>/etc/edged/edged.yaml")
+    epoch = {message["epoch"] for _, message in site.messages()}
+    (guest.share / newer.name).write_bytes(newer.read_bytes())
+    began = time.time()
+    said = guest.shell(f"dpkg --force-unsafe-io -i /mnt/host/{newer.name} </dev/null", 300)
+    site.arrival_after(time.time())
+    time.sleep(2)
+    kept = "# mine" in (guest.root / "etc/edged/edged.yaml").read_text("utf-8")
+    same = {message["epoch"] for _, message in site.messages()} == epoch
+    table.add("upgrade keeps configuration and buffer", "Setting up edged" in said and kept and same, f"{time.time() - began:.0f} s")
+
+
+def purge(guest: Machine, table: Table) -> None:
+    guest.shell("dpkg -r edged", 120)
+    table.add("removal keeps configuration and buffer", (guest.root / "var/lib/edged/buffer.db").exists())
+    said = guest.shell("dpkg -P edged", 120)
+    left = guest.shell(
+        "find / -xdev \\( -path /proc -o -path /sys -o -path /work -o -path /tmp -o -path /mnt -o -path /root -o -path /var/log "
+        "-o -path /home \\) -prune -o -iname '*edged*' -print; getent passwd edged; getent group edged; "
+        "systemctl list-unit-files --no-legend 'edged*'"
+    ).strip()  # fmt: skip
+    table.add("purge leaves nothing", not left and "rror" not in said, left[:300] or "")
+
+
+def test_the_package_on_a_booted_debian(tmp_path: Path) -> None:
+    reason = machine.missing()
+    if reason:
+        pytest.skip(reason)
+    package, newer = (Path(os.environ[name]) for name in ("EDGED_DEB", "EDGED_DEB_NEWER"))
+    table = Table()
+    site_folder = tmp_path / "site"
+    site_folder.mkdir()
+    with machine.network() as network, Site(site_folder, network).open() as site, machine.guest(tmp_path, network) as guest:
+        guest.furnish()
+        guest.switch_on()
+        install(guest, site, table, package)
+        boots(guest, site, table)
+        ready_comes_late(guest, table)
+        killed(guest, site, table)
+        reload(guest, site, table)
+        sandbox(guest, table)
+        time.sleep(3)
+        missing, twice = lost(site)
+        table.add("nothing lost so far, by the receiver's account", missing == 0, f"{missing} missing, {twice} twice")
+        accounts(guest, table, "before the power cut")
+        power_cut(guest, site, table)
+        upgrade(guest, site, table, newer)
+        accounts(guest, table, "after the upgrade")
+        purge(guest, table)
+    print("\n" + table.show())
+    assert not [what for what, good, _ in table.rows if good != "ok"]
