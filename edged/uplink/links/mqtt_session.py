@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -21,7 +21,8 @@ from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTT_LOG_ERR, Websocke
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edged.errors import PermanentError
+from edged.downlink.api import Incoming, Reply
+from edged.errors import PermanentError, TransientError
 from edged.uplink.api import CLOSED, OFFLINE, SILENT, Message, Outcome, Verdict
 from edged.uplink.links import reasons
 from edged.uplink.links.tls import Tls, TlsContext, make_context
@@ -66,6 +67,8 @@ class Broker:
     ack_timeout: float = 20.0
     window: int = 20
     max_message: int = 128 * 1024
+    clean: bool = False
+    """Whether each session begins anew and ends with its connection: the broker keeps nothing for us."""
 
 
 class Accepted(NamedTuple):
@@ -96,18 +99,20 @@ class Session(aiomqtt.Client):
         properties = None
         if self._v5:
             properties = _make_properties(PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = broker.session_expiry
+            properties.SessionExpiryInterval = 0 if broker.clean else broker.session_expiry
             properties.MaximumPacketSize = _INCOMING
         super().__init__(
             broker.host, broker.port, username=broker.username, logger=_wire, identifier=broker.client_id,
             password=broker.password() if broker.password else None, protocol=protocol,
-            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=retain),
-            clean_session=None if self._v5 else False, properties=properties,
-            clean_start=False if self._v5 else MQTT_CLEAN_START_FIRST_ONLY,  # 3.1.1 has no other
+            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=retain and will.retain),
+            clean_session=None if self._v5 else broker.clean, properties=properties,
+            clean_start=broker.clean if self._v5 else MQTT_CLEAN_START_FIRST_ONLY,  # 3.1.1 has no other
             keepalive=broker.keepalive, max_inflight_messages=0,
             transport="websockets" if broker.websocket_path else "tcp", websocket_path=broker.websocket_path or None,
         )  # fmt: skip
         self.retain = retain
+        self.take: Callable[[Incoming], None] | None = None
+        """Gets what comes for us. It must neither wait nor raise."""
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self.receive_maximum = _ANY
         self.max_packet = 0
@@ -232,7 +237,11 @@ class Session(aiomqtt.Client):
         return self._packed[key]
 
     async def deliver(self, message: Message) -> Outcome:
-        """Publish and wait for the PUBACK or the end of the session.
+        """Publish and wait for the PUBACK or the end of the session."""
+        return await self.confirmed(self.publish_now(message))
+
+    def publish_now(self, message: Message) -> Outcome | int:
+        """Begin to publish; the number to wait for, or the outcome where nothing was sent.
 
         The base class's `publish` throws the reason code away, sits out its time-out when the connection breaks, and
         logs a warning for each message beyond the tenth that waits.
@@ -247,14 +256,21 @@ class Session(aiomqtt.Client):
         if info.rc != 0:
             return Outcome(Verdict.RETRY, OFFLINE, error_string(info.rc))
         now = self._loop.time()
-        waiting = self._waiting[info.mid] = _Waiting(self._loop.create_future(), now)
+        self._waiting[info.mid] = _Waiting(self._loop.create_future(), now)
         if self._timer is None:
             self._timer = self._loop.call_at(now + self._broker.ack_timeout, self._check_acks)
+        return info.mid
+
+    async def confirmed(self, begun: Outcome | int) -> Outcome:
+        """The broker's word on what `publish_now` began. To be called at once: an answer cannot come before."""
+        if isinstance(begun, Outcome):
+            return begun
+        waiting = self._waiting[begun]
         try:
             return await waiting.outcome
         finally:
-            if self._waiting.get(info.mid) is waiting:
-                del self._waiting[info.mid]
+            if self._waiting.get(begun) is waiting:
+                del self._waiting[begun]
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:  # noqa: ARG002  # paho's signature
         self._heard = self._loop.time()
@@ -355,5 +371,45 @@ class Session(aiomqtt.Client):
             if not written:
                 self._break(_BROKEN, CLOSED)
 
-    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
-        """Nothing is subscribed to yet: what an old session brings is not for us, and must not pile up in a queue."""
+    async def listen(self, topics: Sequence[tuple[str, int]]) -> str:
+        """Subscribe to (filter, QoS) and wait for the broker's word; returns what it refused, for people.
+
+        Raises TransientError when the session ends meanwhile, or the broker does not answer.
+        """
+        waiting = asyncio.ensure_future(self.subscribe(list(topics), timeout=self._broker.ack_timeout))
+        try:
+            both: list[asyncio.Future[Any]] = [waiting, self.ended]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise TransientError(f"{self._broker.url}: {self.ended.result()}", reason="closed")
+            codes = waiting.result()
+        except aiomqtt.MqttError as exc:
+            raise TransientError(f"{self._broker.url} did not confirm a subscription: {exc}", reason="closed") from exc
+        finally:
+            waiting.cancel()
+        refused = [topic for (topic, _), code in zip(topics, codes, strict=True) if _is_failure(code)]
+        return f"not allowed to subscribe to {', '.join(refused)}" if refused else ""
+
+    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:  # noqa: ARG002  # paho's signature
+        """Without a taker: what an old session brings is not for us, and must not pile up in a queue."""
+        if self.take is not None:
+            self.take(_incoming(message))
+
+
+def _is_failure(code: Any) -> bool:
+    """Of a SUBACK: a number from a 3.1.1 broker, paho's object from another."""
+    return (code if isinstance(code, int) else code.value) >= 0x80  # noqa: PLR2004  # MQTT: from 0x80 on it is an error
+
+
+def _incoming(message: Any) -> Incoming:
+    known = message.properties
+    return Incoming(
+        topic=str(message.topic),
+        payload=bytes(message.payload),
+        qos=message.qos,
+        retained=message.retain,
+        duplicate=message.dup,
+        expiry=getattr(known, "MessageExpiryInterval", None),
+        reply=Reply(getattr(known, "ResponseTopic", ""), getattr(known, "CorrelationData", b"")),
+        properties=dict(getattr(known, "UserProperty", [])),
+    )
