@@ -156,6 +156,9 @@ class BusPoller:
         """No probe before this moment, so that silent devices keep to their share."""
         self._turns: dict[int, float] = {}
         """Worker → when the turn began that it is at."""
+        self._running = False
+        self._command = asyncio.Lock()
+        """So that of all commands only one stands in the way of a poll."""
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -169,13 +172,48 @@ class BusPoller:
         try:
             await self._schedule_all()
             self._running = True
+            self._running = True
             async with asyncio.TaskGroup() as group:
                 for i in range(self._bus.concurrency):
                     group.create_task(self._work(i), name=f"bus {self._name} worker {i}")
         finally:
+            self._running = False
             self._turns.clear()
             await self._bus.close()
 
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def answers(self, device: str) -> bool:
+        """Whether the device answered last time, so that a command has somewhere to go."""
+        known = self._devices.get(device)
+        return self._running and known is not None and known.health == "ok"
+
+    @property
+    def bus(self) -> Bus | None:
+        """The bus while it is open, for what needs no I/O."""
+        return self._bus if self._running else None
+
+    def emit(self, sample: Sample) -> None:
+        """Hand a sample on as if it had been polled."""
+        self._emit(sample)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Bus]:
+        """The bus between two polls, for one exchange of a command. Raises TransientError if it is not open.
+
+        Whoever waits goes ahead of the polls that are due, but only one at a time: between two commands comes a poll.
+        """
+        async with self._command:
+            if not self._running:
+                raise TransientError(f"{self._name} is not open", reason=Reason.UNREACHABLE)
+            async with self._gate:
+                began = self._now()
+                try:
+                    yield self._bus
+                finally:
+                    self._spend(began, self._now())
+
+    # -- out of turn -----------------------------------------------------------------------------------------------
     async def read_now(self, device: str) -> list[PollResult]:
         """Read all points of a device out of turn. Raises KeyError, TransientError."""
         results = []
