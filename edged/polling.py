@@ -172,7 +172,6 @@ class BusPoller:
         try:
             await self._schedule_all()
             self._running = True
-            self._running = True
             async with asyncio.TaskGroup() as group:
                 for i in range(self._bus.concurrency):
                     group.create_task(self._work(i), name=f"bus {self._name} worker {i}")
@@ -214,6 +213,7 @@ class BusPoller:
                     self._spend(began, self._now())
 
     # -- out of turn -----------------------------------------------------------------------------------------------
+
     async def read_now(self, device: str) -> list[PollResult]:
         """Read all points of a device out of turn. Raises KeyError, TransientError."""
         results = []
