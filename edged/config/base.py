@@ -74,6 +74,9 @@ class PointConfig(Settings):
     """`high`, for alarms: its readings go ahead of all others, and changes do not wait for the buffer's next flush."""
     writable: bool = False
     """Whether commands may write it."""
+    monitor: bool = False
+    """Whether its changes are also sent one by one, as they come, where a connection has a topic for that. They are for
+    watching: what happens while the connection is away is not sent later."""
 
     def __post_init__(self) -> None:
         if self.map is not None and (self.scale != 1.0 or self.offset != 0.0):
