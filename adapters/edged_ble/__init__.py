@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edged.adapter import Simulator
+from edged.adapter import Sample, Simulator
 
 from .config import BleBus, BleDevice
 
@@ -57,6 +57,24 @@ class _Adapter:
         from .simulator import simulation  # noqa: PLC0415  # `edged run` must not pay for it
 
         return simulation(buses, host, seed)
+
+    def profile_needs(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `edged.config.library.Beginner`."""
+        from .profile import needs  # noqa: PLC0415  # `edged run` must not pay for it
+
+        return needs(document)
+
+    def example_profile(self, name: str) -> str:
+        """Likewise."""
+        from .profile import example  # noqa: PLC0415  # likewise
+
+        return example(name)
+
+    def decoded(self, device: BleDevice, vector: Mapping[str, Any]) -> Sequence[Sample]:
+        """See `edged.config.vectors.Decodes`."""
+        from .profile import decoded  # noqa: PLC0415  # likewise
+
+        return decoded(device, vector)
 
     def survey(
         self, radio: str, scan: Scan, tell: Callable[[Advertisement], None] | None = None

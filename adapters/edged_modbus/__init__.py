@@ -63,6 +63,10 @@ class _Adapter:
 
         return problems(document, device)
 
+    def profile_needs(self, _document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `edged.config.library.Beginner`."""
+        return {}
+
     def example_profile(self, name: str) -> str:
         """Likewise."""
         from .profile import example  # noqa: PLC0415  # likewise
@@ -106,10 +110,10 @@ def _udp_links(config: ModbusUdpBus, _devices: object) -> Sequence[Link]:
     return udp_links(config)
 
 
-def _rtu_over_tcp_links(config: ModbusRtuOverTcpBus, _devices: object) -> Sequence[Link]:
-    from .rtu import rtu_over_tcp_links  # noqa: PLC0415  # the same
+def _rtu_over_tcp_links(config: ModbusRtuOverTcpBus, devices: Mapping[str, ModbusDevice]) -> Sequence[Link]:
+    from .rtu import rtu_over_tcp_links  # noqa: PLC0415  # who has no serial line needs no master for one
 
-    return rtu_over_tcp_links(config)
+    return rtu_over_tcp_links(config, devices)
 
 
 def _serial_links(config: ModbusRtuBus | ModbusAsciiBus, devices: Mapping[str, ModbusDevice]) -> Sequence[Link]:

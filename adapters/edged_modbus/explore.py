@@ -1,6 +1,6 @@
 """What Modbus knows of devices that nobody has described: the pure half of `edged probe`, `find` and `scan modbus`.
 
-The commands know no protocol; they do the I/O and the talking, and ask this for the rest (see `edged.cli.explore`).
+The commands know no protocol; they do the I/O and the talking, and ask this for the rest (see `edged.explorer`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LINE_PARITIES = ("none", "even", "odd")
 
 
 class ModbusExplorer:
-    """See `edged.cli.explore.Explorer`."""
+    """See `edged.explorer.Explorer`."""
 
     tables = tuple(map(str, Table))
     ranges = _USUAL_RANGES

@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, get_args
 
 from edged.adapter import Value
@@ -118,11 +119,12 @@ def _clause(number: int, written: object, order: str | None) -> Clause:
 
 def _from_mapping(written: Mapping[str, Any], order: str | None) -> Clause:
     tests = [key for key in _TESTS if key in written]
-    if len(tests) != 1:
-        raise ValueError("say what must be there: exactly one of `equals`, `range` and `regex`")
     place = {key: value for key, value in written.items() if key not in _TESTS}
     if unknown := sorted(set(place) - _PLACE_KEYS):
-        raise ValueError(f"unknown key `{unknown[0]}`")
+        hint = get_close_matches(unknown[0], [*_TESTS, *_PLACE_KEYS], 1)
+        raise ValueError(f"unknown key `{unknown[0]}`" + (f"; did you mean `{hint[0]}`?" if hint else ""))
+    if len(tests) != 1:
+        raise ValueError("say what must be there: exactly one of `equals`, `range` and `regex`")
     for key in _WORDS.keys() & place.keys():
         if place[key] not in get_args(_WORDS[key]):
             raise ValueError(f"`{key}: {place[key]}`: it is one of {', '.join(get_args(_WORDS[key]))}")

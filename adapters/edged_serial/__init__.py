@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edged.adapter import Simulator
+from edged.adapter import Sample, Simulator
 from edged.media import LineSettings
 
 from .bus import Bus, check_bus
@@ -42,6 +42,24 @@ class _Adapter:
         """See `edged.adapter.Adapter`."""
         check_bus(name, config, devices)
         return Bus(name, config, devices)
+
+    def profile_needs(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `edged.config.library.Beginner`."""
+        from .profile import needs  # noqa: PLC0415  # `edged run` must not pay for it
+
+        return needs(document)
+
+    def example_profile(self, name: str) -> str:
+        """Likewise."""
+        from .profile import example  # noqa: PLC0415  # likewise
+
+        return example(name)
+
+    def decoded(self, device: SerialDevice, vector: Mapping[str, Any]) -> Sequence[Sample]:
+        """See `edged.config.vectors.Decodes`."""
+        from .profile import decoded  # noqa: PLC0415  # likewise
+
+        return decoded(device, vector)
 
     def learn(self, captures: Sequence[Capture]) -> Learned:
         """What an unknown device says, for `edged serial learn` (see `edged.cli.serial.Learner`)."""

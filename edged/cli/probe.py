@@ -11,8 +11,9 @@ import click
 
 from edged import paths
 from edged.cli import EXIT_PROBLEM
-from edged.cli.explore import Explorer, Place, Target, place_of, target_options, try_read, way_to
+from edged.cli.explore import Place, Target, place_of, target_options, try_read, way_to
 from edged.errors import ConfigError
+from edged.explorer import Explorer
 
 _ROW = 8
 

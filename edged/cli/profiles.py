@@ -102,8 +102,8 @@ def show(profile: str, as_json: bool, config: str | None) -> None:
 def test(profile: tuple[str, ...], strict: bool, as_json: bool, config: str | None) -> None:
     """Check each PROFILE, a name or a file; without one, all.
 
-    Runs its test vectors (Modbus; those of other adapters are only read), and looks for registers that overlap, points
-    that no vector tests, ranges that are impossible, units that nobody else uses, and a missing source.
+    Runs its test vectors, and looks for units that nobody else uses and a missing source; in Modbus profiles also for
+    registers that overlap, points that no vector tests and ranges that are impossible.
 
     Exit codes: 0 all is well; 1 something is wrong.
     """
@@ -134,23 +134,27 @@ def test(profile: tuple[str, ...], strict: bool, as_json: bool, config: str | No
 
 @profiles.command()
 @click.argument("name")
+@click.option(
+    "--adapter", default="modbus", show_default=True, help="The protocol of such devices: modbus, serial or ble."
+)
 @click.option("--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write there instead; `-` prints it.")
 @config_option
-def new(name: str, output: str | None, config: str | None) -> None:
-    """Write a Modbus profile called NAME to begin with, its format explained in comments.
+def new(name: str, adapter: str, output: str | None, config: str | None) -> None:
+    """Write a profile called NAME to begin with, its format explained in comments.
 
     It goes to the folder `profiles` beside the configuration, where a device with `profile: NAME` finds it.
     """
-    from edged.config.library import ProfileChecker, families
+    from edged.config.library import Beginner, families
     from edged.config.secrets import SECRET_NAME
-    from edged.errors import ConfigError
 
     if not SECRET_NAME.fullmatch(name):
         raise click.BadParameter(f"{name!r} is not a profile's name: letters, digits, `-`, `_` and `.`")
-    adapters = [one.adapter for one in families() if isinstance(one.adapter, ProfileChecker)]
-    if not adapters:
-        raise ConfigError("no installed adapter can begin a profile")
-    text = adapters[0].example_profile(name)
+    kinds = {one.name: one.adapter for one in families()}
+    beginner = kinds.get(adapter)
+    if not isinstance(beginner, Beginner):
+        known = ", ".join(kind for kind, one in kinds.items() if isinstance(one, Beginner)) or "none"
+        raise click.BadParameter(f"{adapter!r} is none; there are: {known}", param_hint="--adapter")
+    text = beginner.example_profile(name)
     if output == "-":
         click.echo(text, nl=False)
         return

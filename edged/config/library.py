@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from edged.adapter import Adapter, adapter_names, load_adapter
+from edged.config import vectors
 from edged.config.load import validate
 from edged.config.nodes import Entry, Mapping, Node, Scalar, locate, plain
 from edged.config.problems import Mark
@@ -37,7 +38,7 @@ _SMALL = re.compile(r"^(points|device|tests|fingerprint|messages|data):", re.MUL
 
 @runtime_checkable
 class ProfileChecker(Protocol):
-    """What an adapter may have besides: it can check a profile and begin one."""
+    """What an adapter may have besides: it checks its profiles in a way of its own (see also `vectors.Decodes`)."""
 
     def check_profile(
         self, document: MappingABC[str, Any], device: Any
@@ -45,8 +46,17 @@ class ProfileChecker(Protocol):
         """What is wrong with its vectors and points: `error` or `warning`, the keys that lead there, the words."""
         ...
 
+
+@runtime_checkable
+class Beginner(Protocol):
+    """What an adapter may have besides: it can begin a profile."""
+
     def example_profile(self, name: str) -> str:
         """The text of a profile to begin with."""
+        ...
+
+    def profile_needs(self, document: MappingABC[str, Any]) -> MappingABC[str, Any]:
+        """What a device with this profile must say itself, with a value to test the profile with."""
         ...
 
 
@@ -125,11 +135,12 @@ def check(found: Found) -> Reader:
         if unit not in UNITS:
             report.warning(mark, where, f"{unit!r} is no unit that other profiles use")
     family = found.family or _guess(tree)
-    if family is None or not isinstance(family.adapter, ProfileChecker):
+    if family is None:
         return reader
-    node = Mapping(
-        tree.mark, {"bus": _entry(tree.mark, "bus", "bus"), "profile": _entry(tree.mark, "profile", found.name)}
-    )
+    written = plain(tree)
+    needed = family.adapter.profile_needs(written) if isinstance(family.adapter, Beginner) else {}
+    settings = {"bus": "bus", "profile": found.name, **needed}
+    node = Mapping(tree.mark, {key: _entry(tree.mark, key, value) for key, value in settings.items()})
     merged = Profiles(reader, found.file.parent).apply(node, "profile", None)
     if merged is None:
         return reader
@@ -138,34 +149,43 @@ def check(found: Found) -> Reader:
     )
     if device is None:
         return reader
-    for severity, keys, text in family.adapter.check_profile(plain(tree), device):
+    for severity, keys, text in _tested(family.adapter, written, device):
         add = report.error if severity == "error" else report.warning
         add(locate(tree, keys), ".".join(map(str, keys)), text)
     return reader
+
+
+def _tested(adapter: Adapter, document: dict[str, Any], device: Any) -> Iterable[vectors.Problem]:
+    if isinstance(adapter, ProfileChecker):
+        return adapter.check_profile(document, device)
+    return vectors.problems(adapter, document, device) if isinstance(adapter, vectors.Decodes) else ()
 
 
 _WHY = {"source": ": the document its registers are from, for whoever doubts a value"}
 
 
 def _guess(tree: Mapping) -> Family | None:
-    """The adapters a local profile is for: the first whose points have all the keys of its points."""
-    points = tree.get("points")
-    used = {
+    """The adapters a local profile is for: those that know most of the keys of its points and of its `device`."""
+    points, settings = tree.get("points"), tree.get("device")
+    used = [
         key
         for _, entry in (points if isinstance(points, Mapping) else ())
         if isinstance(entry.value, Mapping)
         for key in entry.value.entries
-    }
-    for family in families():
-        keys = _point_keys(family.adapter)
-        if used and used <= keys:
-            return family
-    return next((family for family in families() if isinstance(family.adapter, ProfileChecker)), None)
+    ]
+    own = list(settings.entries) if isinstance(settings, Mapping) else []
+
+    def strange(family: Family) -> tuple[int, bool]:
+        device = family.adapter.device_config
+        point = typing.get_args(typing.get_type_hints(device)["points"])[1]
+        unknown = len(set(used) - _names(point)) + len(set(own) - _names(device))
+        return unknown, not isinstance(family.adapter, ProfileChecker)
+
+    return min(families(), key=strange, default=None)
 
 
-def _point_keys(adapter: Adapter) -> set[str]:
-    hint = typing.get_type_hints(adapter.device_config)["points"]
-    return {one.name for one in dataclasses.fields(typing.get_args(hint)[1])}
+def _names(settings: Any) -> set[str]:
+    return {one.name for one in dataclasses.fields(settings)}
 
 
 def _units(tree: Mapping) -> Iterator[tuple[str, Mark, str]]:
@@ -176,8 +196,8 @@ def _units(tree: Mapping) -> Iterator[tuple[str, Mark, str]]:
             yield f"points.{name}", unit.mark, unit.text
 
 
-def _entry(mark: Mark, key: str, value: str) -> Entry:
-    return Entry(Scalar(mark, key, key), Scalar(mark, value, value))
+def _entry(mark: Mark, key: str, value: Any) -> Entry:
+    return Entry(Scalar(mark, key, key), Scalar(mark, value, str(value)))
 
 
 def _text(tree: Mapping, key: str) -> str:

@@ -30,6 +30,7 @@ from edged.config.profiles import Profiles
 from edged.config.source import Reader, home, read_all
 from edged.config.words import explain
 from edged.errors import ConfigError
+from edged.explorer import Explores
 from edged.uplink.connectors import connector_names, load_connector
 
 SINGLE = {"gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig, "clock": ClockConfig}
@@ -216,7 +217,8 @@ class _Sections:
         adapter = self._adapters.get(bus) if bus is not None else self._only_adapter()
         if adapter is None or not isinstance(node, Mapping):
             return None
-        merged = profiles.apply(node, path, adapter.profiles())
+        recognise = adapter.explorer().fingerprint if isinstance(adapter, Explores) else None
+        merged = profiles.apply(node, path, adapter.profiles(), recognise)
         if merged is None:
             return None
         self.nodes["devices", name] = Entry(entry.key, merged)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edged.config.nodes import Entry, Mapping, Node, Scalar, is_empty, plain
 from edged.config.problems import Mark, SourceFile, did_you_mean, quoted, suggest
@@ -17,6 +18,10 @@ _PARTS = ("profile", "device", "points", "tests", "title", "description", "finge
 """The keys of a profile whose misspelling would lose something."""
 _BY_KEY = ("labels",)
 """Device settings that are merged key by key, as points are; others are replaced as a whole."""
+_TELLING = ("fingerprint", "device")
+"""The keys of a profile that say how its devices are known."""
+Recognise = Callable[[dict[str, Any]], object]
+"""Understands a profile's `fingerprint`. Raises ValueError."""
 
 
 @dataclass(slots=True)
@@ -26,9 +31,15 @@ class Profiles:
     reader: Reader
     local: Path
     _read: dict[Path, Mapping | None] = field(default_factory=dict)
+    _recognised: set[str] = field(default_factory=set)
 
-    def apply(self, device: Mapping, path: str, shipped: Path | None) -> Mapping | None:
-        """The device with its profile's settings and points below its own; None where the profile cannot be used."""
+    def apply(
+        self, device: Mapping, path: str, shipped: Path | None, recognise: Recognise | None = None
+    ) -> Mapping | None:
+        """The device with its profile's settings and points below its own; None where the profile cannot be used.
+
+        `recognise` checks the fingerprint of one that edged does not ship.
+        """
         node = device.get("profile")
         if is_empty(node):
             return _without_removed(device, None, path, self.reader)
@@ -38,7 +49,24 @@ class Profiles:
             )
             return None
         profile = self._find(node.value, node.mark, f"{path}.profile", shipped)
+        if profile is not None and recognise is not None:
+            self._check_fingerprint(node.value, profile, recognise)
         return None if profile is None else self._merged(profile, device, path)
+
+    def _check_fingerprint(self, name: str, profile: Mapping, recognise: Recognise) -> None:
+        """Say, once, what is wrong with the fingerprint of a local profile."""
+        if name in self._recognised or self._read.get(self.local / f"{name}.yaml") is not profile:
+            return
+        self._recognised.add(name)
+        entry = profile.entries.get("fingerprint")
+        if entry is None:
+            return
+        try:
+            recognise(
+                plain(Mapping(profile.mark, {key: profile.entries[key] for key in _TELLING if key in profile.entries}))
+            )
+        except ValueError as exc:
+            self.reader.report.error(entry.value.mark, "fingerprint", str(exc))
 
     def _find(self, name: str, asked: Mark, path: str, shipped: Path | None) -> Mapping | None:
         folders = [self.local, *([shipped] if shipped is not None else [])]

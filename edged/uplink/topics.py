@@ -12,6 +12,8 @@ from urllib.parse import quote, unquote
 
 MAX_TOPIC = 65_535
 """Bytes of UTF-8 that the length field of a topic can count (MQTT 5, 1.5.4)."""
+_SHOWN = 80
+"""Most characters of a topic in a message."""
 _RESERVED = frozenset("+#/%\x7f") | {chr(code) for code in range(0x20)} | {chr(code) for code in range(0x80, 0xA0)}
 
 
@@ -33,30 +35,34 @@ def _quoted(char: str) -> str:
 
 def check_template(template: str, names: Collection[str]) -> set[str]:
     """The names that the template uses. Raises ValueError if it is no template over `names`, or can yield no topic."""
+    shown = _short(template)
     if not template:
         raise ValueError("a topic cannot be empty")
     for char in ("+", "#"):
         if char in template:
-            raise ValueError(
-                f"the topic {template!r} contains {char!r}, which is a wildcard; only subscriptions have those"
-            )
+            raise ValueError(f"the topic {shown} contains {char!r}, which is a wildcard; only subscriptions have those")
     if any(char in _RESERVED - {"/", "%"} for char in template):
-        raise ValueError(f"the topic {template!r} contains a control character")
+        raise ValueError(f"the topic {shown} contains a control character")
     if len(template.encode("utf-8", "surrogatepass")) > MAX_TOPIC:
         raise ValueError(f"a topic has at most {MAX_TOPIC} bytes")
     used = set()
     try:
         parts = list(Formatter().parse(template))
     except ValueError as exc:
-        raise ValueError(f"the topic {template!r} has a brace without its partner") from exc
+        raise ValueError(f"the topic {shown} has a brace without its partner") from exc
     for _, name, form, conversion in parts:
         if name is None:
             continue
         if name not in names or form or conversion:
             known = ", ".join(f"{{{one}}}" for one in names)
-            raise ValueError(f"the topic {template!r} uses {{{name}}}{_did_you_mean(name, names)}; there are {known}")
+            raise ValueError(f"the topic {shown} uses {{{name}}}{_did_you_mean(name, names)}; there are {known}")
         used.add(name)
     return used
+
+
+def _short(template: str) -> str:
+    """It quoted, and cut off where a message would be all topic."""
+    return repr(template if len(template) <= _SHOWN else f"{template[: _SHOWN - 1]}…")
 
 
 def _did_you_mean(name: str, names: Collection[str]) -> str:
@@ -74,9 +80,9 @@ def fill(template: str, values: Mapping[str, str]) -> str:
         if name is None:
             continue
         if not values.get(name):
-            raise ValueError(f"the topic {template!r} uses {{{name}}}, but it is not set")
+            raise ValueError(f"the topic {_short(template)} uses {{{name}}}, but it is not set")
         parts.append(escape(values[name]))
     topic = "".join(parts)
     if (size := len(topic.encode())) > MAX_TOPIC:
-        raise ValueError(f"the topic made of {template!r} has {size} bytes; at most {MAX_TOPIC} are possible")
+        raise ValueError(f"the topic made of {_short(template)} has {size} bytes; at most {MAX_TOPIC} are possible")
     return topic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,41 @@ def test_a_new_profile_passes_and_can_be_used_at_once(site: Path) -> None:
     assert list(loaded.config.devices[next(iter(loaded.config.devices))].points) == [
         "voltage", "energy", "state", "alarm", "relay",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("adapter", ["modbus", "serial", "ble"])
+def test_a_profile_can_be_begun_for_every_protocol_and_passes(site: Path, adapter: str) -> None:
+    assert edged(site, "new", "begun", "--adapter", adapter).exit_code == 0
+    result = edged(site, "test", "begun", "--strict")
+    assert result.stdout == "1 profile: no errors\n"
+
+
+def test_a_protocol_without_profiles_is_named(site: Path) -> None:
+    result = edged(site, "new", "begun", "--adapter", "can")
+    assert result.exit_code == 2
+    assert "ble, modbus, serial" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("adapter", "right", "wrong", "said"),
+    [
+        ("serial", "weight: 12.34", "weight: 12.35", "tests.0.values.weight: is 12.34, and the vector expects 12.35"),
+        ("serial", "bad: [weight]", "bad: [stable]", "tests.1.bad.0: stable is moving, and not bad"),
+        ("serial", "rejected: true", "values: {weight: 1}", "tests.2: nothing comes of these bytes"),
+        ("serial", "{name: stable, text:", "{name: stable, txt:", "tests.0: unknown key `txt`"),
+        ("serial", "rejected: true", "reject: true", "tests.2: a vector has `values`, `bad` or `rejected`"),
+        ("ble", "humidity: 55", "humidity: 56", "tests.0.values.humidity: is 55, and the vector expects 56"),
+        ("ble", "hex: 02 9808", "hex: 01 9808", "tests.1.rejected: it is taken, and gives temperature 22"),
+        ("ble", "hex: 02 9808", "hex: 0z 9808", "tests.1: non-hexadecimal number"),
+    ],
+)
+def test_vectors_of_bytes_are_run(site: Path, adapter: str, right: str, wrong: str, said: str) -> None:
+    text = edged(site, "new", "begun", "--adapter", adapter, "--output", "-").stdout
+    assert right in text
+    file = local(site, "begun", text.replace(right, wrong))
+    result = edged(site, "test", "begun")
+    assert result.exit_code == 1
+    assert re.search(rf"^{re.escape(str(file))}:\d+:\d+: {re.escape(said)}", result.stdout, re.MULTILINE), result.stdout
 
 
 def test_a_new_profile_overwrites_nothing(site: Path) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from edged.adapter import Name, Quality, Sample, Value, bad
+from edged.adapter import Name
 from edged.config.load import load
 from edged.pipeline import DevicePipeline
-from edged_ble.codecs.advert import Advertisement, uuid_of
-from edged_ble.codecs.gatt import FORMATS
 from edged_ble.config import BleDevice
-from edged_ble.decoders import KNOWN, decoder_for
+from edged_ble.decoders import KNOWN
+from edged_ble.profile import decoded, needs
 
 PROFILES = sorted((Path(__file__).parents[3] / "adapters/edged_ble/profiles").glob("*.yaml"))
 Make = Callable[[Mapping[str, Any]], BleDevice]
@@ -32,62 +31,15 @@ def vectors() -> Iterator[Any]:
             yield pytest.param(path, vector, id=f"{path.stem}-{vector['name']}")
 
 
-def settings(path: Path, vector: Mapping[str, Any]) -> dict[str, Any]:
+def settings(path: Path) -> dict[str, Any]:
     profile = document(path)
-    result = {"address": "A4:C1:38:00:00:01", **profile.get("device", {}), "points": profile["points"]}
-    if "address" in vector:
-        result["address"] = vector["address"]
-    if "key" in vector:
-        result["bind_key"] = vector["key"]
-    return result
+    return {**needs(profile), **profile.get("device", {}), "points": profile["points"]}
 
 
 def needs_library(device: BleDevice) -> None:
     package = KNOWN[device.decoder].package if device.decoder in KNOWN else ""
     if package and find_spec(package.replace("-", "_")) is None:
         pytest.skip(f"{package} is not installed: pip install 'edged[ble-decoders]'")
-
-
-def heard(device: BleDevice, vector: Mapping[str, Any]) -> dict[str, tuple[Value, Quality | None]]:
-    data = bytes.fromhex(str(vector["hex"]))
-    adv = Advertisement(
-        device.address,
-        vector.get("device_name"),
-        -60,
-        {vector["company"]: data} if "company" in vector else {},
-        {uuid_of(str(vector["service"])): data} if "service" in vector else {},
-    )
-    decoder = decoder_for(device)
-    assert decoder is not None
-    found = decoder.decode(adv)
-    if found is None:
-        return {}
-    assert not found.values or not found.problem
-    return {
-        point: (found.values[field], found.quality.get(field))
-        for point in device.advertised
-        if (field := device.points[point].field or point) in found.values
-    }
-
-
-def read(device: BleDevice, vector: Mapping[str, Any]) -> dict[str, tuple[Value, Quality | None]]:
-    data, uuid = bytes.fromhex(str(vector["hex"])), uuid_of(str(vector["characteristic"]))
-    points = [point for point in device.connected if uuid_of(device.points[point].characteristic) == uuid]
-    result: dict[str, tuple[Value, Quality | None]] = {}
-    for point in points:
-        config = device.points[point]
-        if config.has_layout:
-            value = config.layout.read(data)
-            result[point] = (None, value or bad("decode")) if isinstance(value, Quality | None) else (value, None)
-            continue
-        try:
-            values = FORMATS[uuid].parse(data)
-        except ValueError:
-            values = {config.field or point: None}
-        if (config.field or point) in values:
-            value = values[config.field or point]
-            result[point] = value, bad("decode") if value is None else None
-    return result
 
 
 def test_there_are_profiles_of_a_dozen_sensors_and_of_the_standard_services() -> None:
@@ -110,16 +62,13 @@ def test_every_profile_names_its_source_and_has_good_and_bad_vectors(path: Path)
 
 @pytest.mark.parametrize(("path", "vector"), list(vectors()))
 def test_vectors(path: Path, vector: dict[str, Any], device_of: Make) -> None:
-    device = device_of(settings(path, vector))
+    device = device_of(settings(path))
     needs_library(device)
-    found = read(device, vector) if "characteristic" in vector else heard(device, vector)
+    found = decoded(device, vector)
     if vector.get("rejected"):
         assert not found
         return
-    points = tuple(found)
-    quality = {i: why for i, (_, why) in enumerate(found.values()) if why is not None}
-    sample = Sample("thing", 0, 0, points, [value for value, _ in found.values()], quality)
-    computed = DevicePipeline(device.points).compute(sample)
+    (computed,) = map(DevicePipeline(device.points).compute, found)
     readings = {reading.point: reading for reading in computed.readings()}
     for point, value in vector.get("values", {}).items():
         assert readings[point].quality.status != "bad", point
@@ -145,7 +94,7 @@ def test_every_profile_is_found_and_accepted_by_edged_check(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_every_point_of_a_profile_has_a_unit_or_needs_none(path: Path, device_of: Make) -> None:
-    device = device_of(settings(path, {}))
+    device = device_of(settings(path))
     assert device.points[Name("rssi")].unit == "dBm"
     for name in ("temperature", "humidity", "pressure", "battery"):
         if name in device.points:

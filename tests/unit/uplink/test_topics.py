@@ -72,3 +72,10 @@ def test_a_name_in_use_must_be_set() -> None:
 def test_a_topic_is_never_longer_than_mqtt_can_say() -> None:
     with pytest.raises(ValueError, match="65538 bytes"):
         fill("{tenant}/x", {"tenant": "ü" * 32768})
+
+
+@pytest.mark.parametrize("end", ["{", "{nobody}", "+", "\0"])
+def test_a_message_shows_only_the_beginning_of_a_long_topic(end: str) -> None:
+    with pytest.raises(ValueError, match="the topic 'xxx") as told:
+        check_template("x" * 60_000 + end, NAMES)
+    assert len(str(told.value)) < 250
