@@ -27,7 +27,7 @@ test: ## all tests, with coverage (ARGS="-k planner" picks some)
 soak: ## the long fault suite, and its table in docs/explanation/faults.md
 	@.ci/venv test
 	@.ci/debian-packages
-	@EDGED_SOAK=1 $(BIN)/python -m pytest -s tests/system/test_faults.py tests/system/test_endurance.py tests/system/test_power_cut.py $(ARGS)
+	@EDGED_SOAK=1 $(BIN)/python -m pytest -s tests/system/test_faults.py tests/system/test_endurance.py tests/system/test_power_cut.py tests/unit/buffer/test_crash_points.py $(ARGS)
 
 system-test-ble: ## edged on a real kernel with a real bluetoothd, in a virtual machine (root, the network, ten minutes)
 	@.ci/venv test

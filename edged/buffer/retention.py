@@ -213,6 +213,8 @@ class Retention:
         """(pages the database may use for rows, which limit says so)."""
         store, present = self._store, self._store.pragma("page_count")
         by_size = store.max_pages - _RESERVED_PAGES
+        if not self._config.min_free:
+            return by_size, "size"  # a disk that is full refuses, and then readings wait in memory
         by_disk = present + max(0, store.free_disk() - self._config.min_free) // store.page
         return (by_size, "size") if by_size <= by_disk else (by_disk, "disk")
 

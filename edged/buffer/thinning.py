@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import accumulate
+from dataclasses import dataclass
+from itertools import accumulate, islice
 
+from edged.buffer.batch import Batch
 from edged.buffer.counters import Ledger
 from edged.buffer.rows import Row, make_rows
 from edged.buffer.store import RowHead, Store, make_row
 from edged.buffer.thin import thin
+from edged.model import Sample
 
 _GROUP_READINGS = 50_000
 _GROUP_SAMPLES = 10_000
@@ -18,6 +21,16 @@ _FRESH = 8
 """The newest part in so many of the log's length is left as it is."""
 _TRIES = 4
 """After so many stretches that do not become smaller, it is time to drop something."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Samples with consecutive numbers, as they were and as they become."""
+
+    first: int
+    old: Sequence[Sample]
+    new: Sequence[Sample]
+    rows: Sequence[Row]
 
 
 class Thinner:
@@ -49,46 +62,71 @@ class Thinner:
         return False
 
     def _next(self, ledger: Ledger, end: int) -> list[RowHead]:
-        """The next stretch to thin: neighbouring rows of one boot."""
+        """The next stretch to thin: rows of one boot that follow each other. Those with a target stay between them."""
         chosen: list[RowHead] = []
+        before: RowHead | None = None
         readings = samples = size = 0
         with closing(self._store.heads(ledger.thinned)) as rows:
             for row in rows:
+                if row.seq > end or (chosen and before and not _follows(before, row)):
+                    break
+                before = row
+                if row.target:
+                    continue
                 readings, samples, size = readings + row.readings, samples + row.seq - row.first + 1, size + row.size
-                too_much = readings > _GROUP_READINGS or samples > _GROUP_SAMPLES or size > 4 * self.most
-                if row.seq > end or (chosen and (too_much or not _follows(chosen[-1], row))):
+                if chosen and (readings > _GROUP_READINGS or samples > _GROUP_SAMPLES or size > 4 * self.most):
                     break
                 chosen.append(row)
         return chosen
 
     def _rewrite(self, stretch: Sequence[RowHead], ledger: Ledger) -> bool:
         """Put fewer readings in the place of these rows. False if that would not make them smaller."""
-        first, last = stretch[0].first, stretch[-1].seq
-        batches = list(self._store.batches(first, last))
-        if len(batches) < len(stretch) or stretch[0].target:
+        batches = [batch for batch in self._store.batches(stretch[0].first, stretch[-1].seq) if not batch.target]
+        if len(batches) < len(stretch):
             return False  # a damaged row is found when it is read, and booked then
         samples = [sample for batch in batches for sample in batch.samples]
-        reduced = thin(samples, self._interval)
-        rows = [row for row in make_rows(reduced, self.most) if isinstance(row, Row)]
-        size = sum(len(row.data) for row in rows)
-        whole = sum(len(row.samples) for row in rows) == len(samples)
+        reduced = iter(thin(samples, self._interval))
+        runs = [
+            _Run(first, old, new, [row for row in make_rows(new, self.most) if isinstance(row, Row)])
+            for first, old in _runs(batches)
+            for new in [list(islice(reduced, len(old)))]
+        ]
+        size = sum(len(row.data) for run in runs for row in run.rows)
+        whole = sum(len(row.samples) for run in runs for row in run.rows) == len(samples)
         if not whole or size > sum(row.size for row in stretch) * 3 // 4 or self._written + size > self.most:
             return False
         self._written += size
+        for run in runs:
+            self._replace(run, stretch[0].boot, ledger)
+        return True
+
+    def _replace(self, run: _Run, boot: str, ledger: Ledger) -> None:
+        first, last = run.first, run.first + len(run.old) - 1
         gone = list(
-            accumulate((len(a.points) - len(b.points) for a, b in zip(samples, reduced, strict=True)), initial=0)
+            accumulate((len(a.points) - len(b.points) for a, b in zip(run.old, run.new, strict=True)), initial=0)
         )
         for account in ledger.accounts.values():
             missing = account.cursor.missing(first, last)
             account.give_up(sum(gone[end - first + 1] - gone[begin - first] for begin, end in missing), "thinned")
         old_rows, _ = self._store.delete(first, last)
-        for row in rows:
-            self._store.insert(make_row(first, row.samples, row.readings, row.data, stretch[0].boot))
+        for row in run.rows:
+            self._store.insert(make_row(first, row.samples, row.readings, row.data, boot))
             first += len(row.samples)
-        ledger.rows += len(rows) - old_rows
+        ledger.rows += len(run.rows) - old_rows
         ledger.kept -= gone[-1]
-        return True
+
+
+def _runs(batches: Sequence[Batch]) -> Iterator[tuple[int, list[Sample]]]:
+    """The samples of neighbouring batches together, each with its first seq."""
+    first, samples = batches[0].first, list(batches[0].samples)
+    for batch in batches[1:]:
+        if batch.first == first + len(samples):
+            samples += batch.samples
+            continue
+        yield first, samples
+        first, samples = batch.first, list(batch.samples)
+    yield first, samples
 
 
 def _follows(before: RowHead, row: RowHead) -> bool:
-    return row.first == before.seq + 1 and row.boot == before.boot and not row.target and not before.target
+    return row.first == before.seq + 1 and row.boot == before.boot

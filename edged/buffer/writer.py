@@ -35,7 +35,7 @@ log = logging.getLogger("edged.buffer")
 T = TypeVar("T")
 
 ISLANDS = 256
-"""A cursor with so many islands keeps further ones in memory until gaps close."""
+"""A cursor with so many islands keeps further ones, at most so many, in memory until gaps close."""
 DEAD_LETTERS = 1000
 """How many refused messages are kept."""
 _A_PERSON_MUST_ACT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
@@ -62,12 +62,13 @@ class Writer:
         self._max_age = max_age or {}
         self._boot = boot
         self._lock: Lock | None = None
-        self._inode = 0
+        self._place = (0, 0)
         self._rows: list[Row] = []
         self._totals = Totals()
         self._settles: list[Settle] = []
         self._deferred = 0
         """So many of them, the first ones, wait until a cursor has fewer islands."""
+        self._letters_fit = True
         self._damaged: list[Span] = []
         self._suspect = ""
         self._generation = 0
@@ -113,7 +114,7 @@ class Writer:
         self.store, self.epoch, self.ledger = opened.store, opened.epoch, opened.ledger
         self.retention = Retention(self.store, self._config, self._boot, self._max_age)
         self.retention.full = full
-        self._inode = self.path.stat().st_ino
+        self._place = _place(self.path)
         self._generation += 1
         self._note()
 
@@ -219,10 +220,10 @@ class Writer:
     def _check_in_place(self) -> None:
         """A file that someone moved away or deleted would take our readings with it, without an error."""
         try:
-            inode = self.path.stat().st_ino
+            place = _place(self.path)
         except FileNotFoundError:
-            inode = 0
-        if inode != self._inode:
+            place = (0, 0)
+        if place != self._place:
             self._suspect = self._suspect or "it was moved or deleted while in use"
 
     def _rebuild(self, done: Done) -> None:
@@ -348,14 +349,17 @@ class Writer:
         todo, before = self._settles, -1
         while todo and len(todo) != before:  # what one of them fills may have been in the way of an earlier one
             before, todo = len(todo), [settle for settle in todo if not self._apply_settle(settle)]
-        return todo
+        for settle in todo[:-ISLANDS]:  # rather a long cursor than a long list of what a crash forgets
+            self._apply_settle(settle, ragged=True)
+        return todo[-ISLANDS:]
 
-    def _apply_settle(self, settle: Settle) -> bool:
-        """Book one, unless it would make the cursor too ragged."""
+    def _apply_settle(self, settle: Settle, *, ragged: bool = False) -> bool:
+        """Book one, unless it would make the cursor too `ragged`."""
         account, span = self.ledger.accounts.get(settle.connection), (settle.first, settle.last)
         if account is None:
             return True  # it came as the last word of a connection that is no longer configured
-        if settle.in_place and len(account.cursor) >= ISLANDS and account.cursor.would_grow(*span):
+        too_ragged = settle.in_place and len(account.cursor) >= ISLANDS and account.cursor.would_grow(*span)
+        if too_ragged and not ragged:
             return False
         new = account.take(settle)
         if settle.outcome == "passed":
@@ -379,16 +383,24 @@ class Writer:
         if not samples:
             return  # not readable: the loss is booked where that is found out
         data = encode_batch(samples)
-        if self.retention.has_room(len(data)):
+        room = self.retention.has_room(len(data))
+        if room:
             self.store.bury(settle, readings, wall_us(), self._boot, data, DEAD_LETTERS)
-        else:
-            log.warning("no room to keep the readings that %s refused (%s)", settle.connection, settle.reason)
+        elif self._letters_fit:
+            log.warning("no room to keep readings that %s refused (%s)", settle.connection, settle.reason)
+        self._letters_fit = room
 
     # questions
 
     def verify(self) -> Verification:
         """Count everything anew and compare."""
         return verify(self.store, self.ledger)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """Which file it is: another disk that is mounted over it may use the same inode."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _translated(path: Path, error: sqlite3.Error | OSError) -> ConfigError | TransientError:

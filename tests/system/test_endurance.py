@@ -1,23 +1,34 @@
-"""A month of broken links in a few seconds: memory, file descriptors, threads and tasks stay flat."""
+"""Thousands of broken links, and a day at 200 times its speed: memory, descriptors, threads and tasks stay flat.
+
+The clocks of the fast gateway, wall and monotonic, are libfaketime's, which shortens all waiting, too. So a whole day
+of flushes, reports, retention and outages passes; what takes real work (network, disk, CPU) has 200 times less time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import json
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edged.config.load import load
 from edged.daemon import Daemon, Places
+from edged.testing.audit import Audit
 from edged.testing.proxy import FaultProxy
 from tests.support.fakebroker import FakeBroker
-from tests.support.faultbench import seconds
+from tests.support.fakeclock import LIBRARY, MISSING
+from tests.support.faultbench import WINDOW, adds_up, seconds
+from tests.support.mosquitto import Mosquitto
+from tests.support.subscriber import Subscriber, subscribed
 
 CONNECTIONS = 12
 WARM = seconds(2_000, 200)
@@ -103,3 +114,88 @@ async def test_thousands_of_broken_sessions_leave_nothing_behind(tmp_path: Path)
     assert after.rss <= before.rss + 8 * 1024
     assert not status["faults"]
     assert {record["connected"] for record in status["connections"].values()} == {True}
+
+
+SPEED = 200
+DAY = seconds(86_400, 3_600)
+"""Seconds of the gateway's own time."""
+_OUTAGE = 3.0
+"""Real seconds: ten minutes of the gateway's."""
+_POINTS = 10
+
+
+def fast_config(port: int) -> dict[str, Any]:
+    """Ten readings a second. What waits for the network has as much real time as ever."""
+    points: dict[str, Any] = {f"p{i}": {"waveform": "counter"} for i in range(_POINTS - 1)}
+    points["alarm"] = {"waveform": "counter", "priority": "high"}
+    patient = {"keepalive": "5m", "connect_timeout": "5m", "ack_timeout": "10m"}
+    return {
+        "gateway": {"id": "plant-7"},
+        "buses": {"lab": {"adapter": "sim"}},
+        "devices": {f"d{i}": {"bus": "lab", "every": "5s", "points": points} for i in range(5)},
+        "connections": {"cloud": {"connector": "mqtt", "url": f"mqtt://127.0.0.1:{port}", **patient}},
+        "buffer": {"flush": "5s", "min_free": 0, "retention": "2h"},
+    }
+
+
+async def live_fast(path: Path, proxy: FaultProxy) -> tuple[list[dict[str, Any]], int]:
+    """What a gateway said of itself each half hour of its day, and how many outages it had."""
+    environ = {**os.environ, "LD_PRELOAD": LIBRARY, "FAKETIME": f"+0 x{SPEED}", "NO_FAKE_STAT": "1"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.day", str(path), str(DAY),
+        cwd=Path(__file__).parents[2], env=environ, stdout=asyncio.subprocess.PIPE, limit=2**20,
+    )  # fmt: skip
+    assert process.stdout is not None
+    told: list[dict[str, Any]] = []
+    outages = 0
+    try:
+        async for line in process.stdout:
+            told.append(json.loads(line))
+            if len(told) % 4 == 1:
+                outages += 1
+                await proxy.refuse()
+                await asyncio.sleep(_OUTAGE)
+                await proxy.restore()
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return told, outages
+
+
+def audited(subscriber: Subscriber) -> Audit:
+    """What a receiver makes of the messages."""
+    audit = Audit()
+    for message in subscriber.messages:
+        audit.take(json.loads(message.payload))
+    return audit
+
+
+@pytest.mark.slow
+@pytest.mark.mosquitto
+@pytest.mark.timeout(900 if DAY > 10_000 else 120)
+@pytest.mark.skipif(not LIBRARY, reason=MISSING)
+async def test_a_day_in_minutes_leaves_nothing_behind_and_loses_nothing(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker, subscribed(broker.port, "edged/plant-7/data") as subscriber:
+        async with FaultProxy("127.0.0.1", broker.port) as proxy:
+            path = tmp_path / "edged.yaml"
+            path.write_text(json.dumps(fast_config(proxy.port)))
+            told, outages = await live_fast(path, proxy)
+        await asyncio.sleep(1)
+    audit, last = audited(subscriber), told[-1]
+    first = told[min(len(told) - 2, 8)]  # by then what is made once has been made, and the first history is deleted
+    print(f"{last['at'] / 3600:.1f} h, {audit.readings:,} readings, {outages} outages; {first}; {last}")
+    assert last["at"] >= DAY - 1
+    assert last["faults"] == {}
+    assert adds_up(last["buffer"])
+    assert last["buffer"]["read"] >= 0.9 * DAY * _POINTS
+    assert audit.missing == []
+    assert audit.gaps("plant-7", last["buffer"]["epoch"]) == []
+    assert audit.readings >= last["buffer"]["stored"] - last["buffer"]["connections"]["cloud"]["pending"]
+    assert audit.out_of_order == 0
+    assert audit.duplicates <= WINDOW * outages
+    assert last["descriptors"] <= first["descriptors"] + 2
+    assert last["threads"] <= first["threads"] + 1
+    assert last["tasks"] <= first["tasks"] + WINDOW  # messages in flight are tasks
+    assert last["objects"] <= first["objects"] + 10_000
+    assert last["rss_kib"] <= first["rss_kib"] + 6 * 1024

@@ -177,6 +177,18 @@ async def test_settles_that_are_too_scattered_wait_in_memory_and_are_not_lost(tm
         await check(buffer)
 
 
+async def test_a_crash_forgets_no_more_than_256_confirmations_however_scattered_they_are(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.db") as buffer:
+        put(buffer, *(sample(n, 1) for n in range(1, 1601)))
+        await buffer.flush()
+        for begin in range(2, 1601, 200):
+            for n in range(begin, begin + 200, 2):
+                buffer.settle("cloud", n, n, 1, lane="live", outcome="delivered")
+            await buffer.flush()
+        assert buffer.stats().connections["cloud"].delivered == 800 - 256
+        await check(buffer)
+
+
 async def test_what_a_connection_cannot_have_settled_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path / "b.db") as buffer:
         put(buffer, sample(1))

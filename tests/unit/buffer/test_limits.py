@@ -185,6 +185,23 @@ async def test_a_disk_below_min_free_is_not_filled_further(tmp_path: Path) -> No
         await check(buffer)
 
 
+async def test_that_there_is_no_room_for_dead_letters_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "b.db"
+    async with running(path) as buffer:
+        put(buffer, *(noise(n, 20_000) for n in range(20)))
+        await buffer.flush()
+    async with running(path, BufferConfig(flush=BY_HAND, min_free=Size(2**60))) as buffer:
+        for n in range(1, 6):
+            buffer.settle("cloud", n, n, 1, lane="live", outcome="dead", reason="refused")
+            await buffer.flush()
+        assert buffer.stats().connections["cloud"].dead == 5
+        assert await buffer.letters() == []
+        await check(buffer)
+    assert caplog.text.count("no room to keep") == 1
+
+
 async def test_readings_older_than_max_age_expire_by_the_monotonic_clock_of_this_boot(tmp_path: Path) -> None:
     hour = 3_600_000_000
     wrong = 1_000_000  # a wall clock that was never set: 1970

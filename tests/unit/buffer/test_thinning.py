@@ -67,6 +67,27 @@ async def test_the_oldest_is_thinned_before_anything_is_dropped(tmp_path: Path) 
         assert readings[-1].quality.status == "good"
 
 
+async def test_rows_with_priority_between_the_others_do_not_keep_them_from_being_thinned(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    async with running(path, THIN) as buffer:
+        rng, alarms = random.Random(1), 0
+        while buffer.stats().connections["cloud"].thinned < 20_000:
+            for _ in range(4):
+                assert put(buffer, reading(buffer.head, rng)) == 1
+            buffer.count(read=1)
+            alarms += 1
+            assert buffer.put_first(Sample("alarm", START, mono_us(), ("alarm",), [alarms]), at_once=False)
+            await buffer.flush()
+        account = buffer.stats().connections["cloud"]
+        assert account.evicted == account.thinned
+        batches = await read_all(buffer)
+        assert [one.values[0] for batch in batches if batch.target for one in batch.samples] == list(
+            range(1, alarms + 1)
+        )
+        assert seqs(batches) == list(range(1, buffer.head + 1))
+        await check(buffer)
+
+
 async def test_what_is_thin_already_is_dropped_in_the_end_and_all_adds_up(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
     config = BufferConfig(
