@@ -28,8 +28,8 @@ __all__ = [
     "ALL_GOOD", "GOOD", "STRICT", "Adapter", "Annotates", "Bus", "BusConfig", "ConfigError", "DeviceConfig",
     "Duration", "EdgedError", "Explains", "FileName", "Job", "LinearMap", "Name", "Payloads",
     "PermanentError", "Plan", "PlanRequest", "PointConfig", "PollResult", "Prober", "Quality", "RawAnswer", "RawRead",
-    "RawRequest", "Reading", "Reason", "Sample", "Secret", "Simulator", "Size", "Step", "Traced", "TransientError", "Value", "adapter_names", "bad",
-    "load_adapter",
+    "RawRequest", "Reading", "Reason", "Sample", "Secret", "Simulator", "Size", "Step", "Traced", "TransientError",
+    "Value", "adapter_names", "bad", "load_adapter",
 ]  # fmt: skip
 
 
