@@ -20,8 +20,6 @@ MOST = 256
 _ERROR = 0x80
 _REPEATED = {5: 5, 6: 5, pdus.LOOPBACK: 5, 15: 5, 16: 5, 22: 7}
 """Functions whose normal answer repeats so many bytes of the request."""
-REPEATING = frozenset({5, 6, pdus.LOOPBACK, 22})
-"""Functions whose normal answer is the same as the request, and so the same as its echo."""
 _TABLES = {function: table for table, function in READ_FUNCTIONS.items()}
 
 Shape = tuple[int, int | None]
@@ -39,6 +37,8 @@ class Owed(NamedTuple):
     """When its request was over, seconds on the monotonic clock."""
     foreign: bool = False
     """Another master asked, or nobody, and nobody knows when."""
+    asked: bytes = b""
+    """The request, if it was ours: an echo of it looks so."""
 
     def may_be(self, reply: bytes) -> bool:
         """Whether this PDU can be the answer."""
@@ -63,14 +63,17 @@ class Doubts:
         self._token = 0
         self.echoes = True
         """Whether a frame like a request may be its echo, so that it shows nothing."""
+        self._asking: tuple[int, bytes] = (0, b"")
+        """Unit and PDU of what was asked last."""
         self._claimed: tuple[int, bytes, Owed] | None = None
         """Unit and PDU of the last answer to an old request, since anything was asked, and to which."""
 
     # -- what happened -----------------------------------------------------------------------------------------------
 
-    def asking(self) -> None:
-        """Something is about to be asked; the line has been silent."""
+    def asking(self, unit: int, request: bytes) -> None:
+        """The unit is about to be asked this (the PDU); the line has been silent."""
         self._claimed = None
+        self._asking = unit, request
 
     def add(self, unit: int, request: Request[Any], now: float) -> None:
         """A request was given up, or its answer may not be its own."""
@@ -101,10 +104,16 @@ class Doubts:
         if found is None:
             return None
         claimed = owed[found]
-        if not claimed.foreign and not (self.echoes and reply[0] in REPEATING):
+        if not claimed.foreign and not self.may_be_echo(unit, reply):
             self._keep(unit, [each for each in owed[:found] if each.foreign] + owed[found + 1 :])
         self._claimed = unit, reply, claimed
         return claimed
+
+    def may_be_echo(self, unit: int, frame: bytes) -> bool:
+        """Whether this (the PDU) may be the echo of what was asked last, or of a request that was given up."""
+        if not self.echoes:
+            return False
+        return self._asking == (unit, frame) or any(each.asked == frame for each in self._units.get(unit, ()))
 
     def forget(self, unit: int, function: int) -> None:
         """It was so long ago that nothing is expected any more."""
@@ -165,7 +174,8 @@ def shape_of(request: Request[Any]) -> Shape:
 
 def _owed(request: Request[Any], now: float) -> Owed:
     repeated = _REPEATED.get(request.function)
-    return Owed(request.function, request.reply_size, request.pdu[:repeated] if repeated else None, now)
+    exactly = request.pdu[:repeated] if repeated else None
+    return Owed(request.function, request.reply_size, exactly, now, asked=request.pdu)
 
 
 def _asked_for(request: bytes) -> int | None:

@@ -21,7 +21,7 @@ from . import pdu as pdus
 from .ascii import AsciiReplyParser, ascii_frame
 from .barrier import Barriers
 from .config import ModbusDevice
-from .doubt import REPEATING, Doubts
+from .doubt import Doubts
 from .frame import RtuReplyParser, rtu_frame
 from .link import Moment, hexdump, now
 from .pace import Pace
@@ -50,6 +50,11 @@ _FORGET = 10.0
 """Seconds that a unit is left alone which answers nothing that would show that an answer is not an old one."""
 _LATER = 4.0
 """Or so many times as long as it ever was late, or ten time-outs."""
+_SILENCES = 3
+"""After so many requests in a row that nothing was heard after, a connection is given up: a router on the way may have
+forgotten it."""
+_PATIENT = 1.0
+"""Seconds that a unit behind a network is given at least: what gets lost there is sent again after 0.2 s and more."""
 _UNASKED = 1024
 """Most bytes to keep that are no answer, to see what they are."""
 
@@ -117,6 +122,9 @@ class SerialMaster:
         """When something was heard last, `time.monotonic()`."""
         self._not_before = 0.0
         """Nothing is sent before this moment."""
+        self._remote = medium.settings.remote
+        self._silences = 0
+        """Requests in a row after which nothing at all came."""
         self._parser: Parser | None = None
         self._answer: asyncio.Future[bytes] | None = None
         self._request: Request[Any]
@@ -133,6 +141,7 @@ class SerialMaster:
         """
         await self._open()
         await self._settle()
+        await self._open()  # it may have gone while we listened
         if unit == BROADCAST:
             return await self._broadcast(request)
         try:
@@ -149,6 +158,7 @@ class SerialMaster:
     async def close(self) -> None:
         """See `Link`."""
         self._medium.close()
+        await asyncio.sleep(0)  # asyncio closes a socket in the next turn of its loop
 
     async def _open(self) -> None:
         if not self._medium.is_open:
@@ -179,7 +189,7 @@ class SerialMaster:
 
     async def _dispel_doubts(self, unit: int, request: Request[Any], within: float) -> None:
         """Make sure that no late answer, and no echo, can be taken for the answer to this request."""
-        if request.function in REPEATING and not self._echo_known:
+        if not self._echo_known and _answered_by_echo(request):
             await self._find_echo(unit, request, within)
         since = self._doubts.since(unit, request)
         if since is None:
@@ -213,6 +223,12 @@ class SerialMaster:
             if self._doubts.since(unit, request) is not None:
                 raise
 
+    def _pace(self, unit: int) -> Pace:
+        pace = self._paces.get(unit)
+        if pace is None:
+            pace = self._paces[unit] = Pace(_PATIENT) if self._remote else Pace()
+        return pace
+
     def _longest(self, unit: int, within: float) -> float:
         """Seconds after which no answer is expected any more, where nothing better can be known."""
         pace = self._paces.get(unit)
@@ -220,7 +236,8 @@ class SerialMaster:
 
     async def _find_echo(self, unit: int, request: Request[Any], within: float) -> None:
         """Ask something whose answer does not look like the question."""
-        table = Table.COIL if request.function == 5 else Table.HOLDING  # noqa: PLR2004  # write single coil
+        tables = {1: Table.COIL, 2: Table.DISCRETE, 4: Table.INPUT, 5: Table.COIL}
+        table = tables.get(request.function, Table.HOLDING)
         try:
             await self._pass(unit, pdus.read(table, int.from_bytes(request.pdu[1:3], "big"), 1), within)
         except TransientError:
@@ -249,13 +266,13 @@ class SerialMaster:
         return cast("T", None)  # all of these return None
 
     async def _transact(self, unit: int, request: Request[Any], within: float) -> bytes:
-        pace = self._paces.get(unit) or self._paces.setdefault(unit, Pace())
+        pace = self._pace(unit)
         frame = self._framing.frame(unit, request.pdu)
         patience = pace.patience(within)
         self._request = request
         self._sent = unit, request.pdu
         self._heard.clear()
-        self._doubts.asking()
+        self._doubts.asking(unit, request.pdu)
         self._doubts.echoes = self._medium.echo or not self._echo_known
         self._echo_errors = self._medium.echo_errors
         self._parser = parser = self._framing.parser(unit, request)
@@ -281,7 +298,7 @@ class SerialMaster:
         rx = self._last_rx
         self.arrived = (wall - mono + int(rx * 1e6), int(rx * 1e6))
         pace.answered(rx - end - self._framing.length(len(reply)) * self._medium.character)
-        if request.function not in REPEATING or not self._doubts.echoes:
+        if reply != request.pdu or not self._doubts.echoes:
             self._doubts.settled(unit)
             self._barriers.answered(unit, request, granted=reply[0] == request.function)
         return reply
@@ -312,6 +329,7 @@ class SerialMaster:
 
     def _received(self, data: bytes, moment: int) -> None:
         self._last_rx = moment / 1e6
+        self._silences = 0
         if len(self._heard) < _UNASKED:
             self._heard += data
         parser, answer = self._parser, self._answer
@@ -335,29 +353,35 @@ class SerialMaster:
 
     def _may_be_echo(self, reply: bytes) -> bool:
         """Whether this may be the echo of the request, since something else came where that was expected."""
-        return reply[0] in REPEATING and self._medium.echo and self._medium.echo_errors != self._echo_errors
+        return reply == self._request.pdu and self._medium.echo and self._medium.echo_errors != self._echo_errors
 
     def _lost(self, why: str) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(TransientError(why, reason=Reason.UNREACHABLE))
+            # A serial server that closes a connection is there: it may do so after each failure, or when it is idle.
+            reason = Reason.PROTOCOL if self._remote else Reason.UNREACHABLE
+            self._answer.set_exception(TransientError(why, reason=reason))
 
     def _give_up(self, unit: int, request: Request[Any], end: float, patience: float) -> None:
         self._doubts.add(unit, request, end)
         if self._medium.is_open:
             self._paces[unit].missed()
             self._not_before = max(time.monotonic(), end) + patience / 2
+            self._silences += 1
+            if self._remote and self._silences >= _SILENCES:
+                self._silences = 0
+                self._medium.close()  # the next one opens another
 
     def _why(self, unit: int, frame: bytes, patience: float) -> TransientError:
         heard = self._without_echo(bytes(self._heard), frame)
         if not heard:
             self._echo_known = True  # an echo would have come
             return TransientError(f"no answer within {patience:.3g} s", reason=Reason.TIMEOUT)
-        others = [each.unit for each in self._framing.frames(heard) if each.unit != unit]
+        frames = list(self._framing.frames(heard))
+        others = [each.unit for each in frames if each.unit != unit]
         if others:
             return InvalidReplyError(f"unit {others[0]} answered when unit {unit} was asked")
-        return InvalidReplyError(
-            f"{len(heard)} bytes came that are no reply to the request: {hexdump(heard)}{self._looks()}"
-        )
+        looks = "" if frames else self._looks()
+        return InvalidReplyError(f"{len(heard)} bytes came that are no reply to the request: {hexdump(heard)}{looks}")
 
     # -- what else is on the line --------------------------------------------------------------------------------------
 
@@ -388,12 +412,14 @@ class SerialMaster:
         self.foreign += 1
         conflict = False
         for heard in self._framing.frames(data):
+            if self._doubts.may_be_echo(heard.unit, heard.pdu):
+                continue
             owed = self._doubts.claim(heard.unit, heard.pdu)
             if owed is not None:
                 self._not_before = min(self._not_before, self._last_rx)
                 if not owed.foreign:
                     self._came_late(heard.unit, self._last_rx - owed.sent)
-            elif heard.asks and heard[:2] != self._sent:
+            elif heard.asks and heard[:2] != self._sent:  # there may be an echo that we do not know of
                 conflict = conflict or heard.unit == asked
                 # Do not talk over the answer, and do not take it for ours.
                 self._doubts.overheard(heard.unit, heard.pdu, self._last_rx)
@@ -414,7 +440,7 @@ class SerialMaster:
 
     def _came_late(self, unit: int, took: float) -> None:
         self.late += 1
-        pace = self._paces.setdefault(unit, Pace())
+        pace = self._pace(unit)
         pace.came_late(took)
         self._tell(
             f"late {unit}", f"unit {unit} answered {took:.3g} s after it was asked, too late: raise its `timeout`"
@@ -439,11 +465,25 @@ class SerialMaster:
             return ""
         errors = self._medium.errors()
         counted = f" ({errors.framing} framing errors)" if errors is not None and errors.framing else ""
-        return f"; are baudrate, parity and stop bits right{counted}?"
+        where = " of the serial server" if self._remote else ""
+        return f"; are baudrate, parity and stop bits{where} right{counted}?"
 
 
 def serial_links(config: ModbusRtuBus | ModbusAsciiBus, devices: Mapping[str, ModbusDevice]) -> list[SerialMaster]:
     """The one link of a serial line."""
     framing = ASCII if isinstance(config, ModbusAsciiBus) else RTU
-    limits = {device.unit: device.limits for device in devices.values()}
-    return [SerialMaster(Medium(config), framing, config.gap, limits)]
+    return [SerialMaster(Medium(config), framing, config.gap, limits_of(devices))]
+
+
+def _answered_by_echo(request: Request[Any]) -> bool:
+    """Whether the request itself looks like an answer to it: single writes do, and reads of some bits."""
+    try:
+        request.parse(request.pdu)
+    except InvalidReplyError:
+        return False
+    return True
+
+
+def limits_of(devices: Mapping[str, ModbusDevice]) -> dict[int, Limits]:
+    """What must not be read of each unit."""
+    return {device.unit: device.limits for device in devices.values()}

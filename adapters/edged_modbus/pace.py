@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 _FLOOR = 0.2
-"""Seconds that every unit is given at least."""
+"""Seconds that a unit is given at least, unless something else is said."""
 _ENOUGH = 8
 """So many answers make a habit."""
 _MARGIN, _EXTRA = 2.5, 0.05
@@ -18,9 +18,10 @@ _FADE = 0.999
 class Pace:
     """One unit. Times are from the end of the request to the beginning of the answer, seconds."""
 
-    __slots__ = ("_answers", "_longest", "_misses", "ceiling", "late", "latest")
+    __slots__ = ("_answers", "_floor", "_longest", "_misses", "ceiling", "late", "latest")
 
-    def __init__(self) -> None:
+    def __init__(self, floor: float = _FLOOR) -> None:
+        self._floor = floor
         self._longest = 0.0
         self._answers = 0
         self._misses = 0
@@ -41,7 +42,7 @@ class Pace:
         self.ceiling = ceiling
         if self._answers < _ENOUGH:
             return ceiling
-        learnt = max(_FLOOR, _MARGIN * self._longest + _EXTRA) * 2.0 ** min(self._misses, 8)
+        learnt = max(self._floor, _MARGIN * self._longest + _EXTRA) * 2.0 ** min(self._misses, 8)
         return min(learnt, ceiling)
 
     def answered(self, took: float) -> None:

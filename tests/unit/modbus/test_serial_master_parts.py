@@ -90,10 +90,29 @@ def test_echo_of_a_write_pays_nothing() -> None:
     doubts.add(7, pdu.write_register(1, 5), 1.0)
     assert doubts.claim(7, pdu.write_register(1, 5).pdu) is not None
     assert doubts.since(7, holding(10)) == 0.0
-    doubts.asking()
+    doubts.asking(7, b"")
     doubts.echoes = False
     assert doubts.claim(7, pdu.write_register(1, 5).pdu) is not None
     assert doubts.since(7, holding(10)) is None
+
+
+@pytest.mark.parametrize(
+    ("owed", "given_up", "echo"),
+    [
+        (holding(10), pdu.read_identification(), pdu.read_identification()),
+        # A read of coils from 0x0300 on looks like an answer with three bytes of them.
+        (pdu.read_bits(Table.COIL, 0, 8), pdu.read_bits(Table.COIL, 0, 24), pdu.read_bits(Table.COIL, 0x300, 8)),
+    ],
+)
+def test_echo_of_what_is_asked_or_was_given_up_pays_nothing(
+    owed: pdu.Request[Any], given_up: pdu.Request[Any], echo: pdu.Request[Any]
+) -> None:
+    doubts = Doubts()
+    doubts.add(7, owed, 0.0)
+    doubts.add(7, given_up, 1.0)
+    doubts.asking(7, echo.pdu)
+    doubts.claim(7, echo.pdu)
+    assert doubts.to_settle(7, owed, owed) == 1
 
 
 def test_frame_that_comes_twice_pays_once() -> None:
@@ -109,7 +128,7 @@ def test_repeated_answer_is_in_the_way_until_something_else_is_answered() -> Non
     doubts = Doubts()
     doubts.unasked(7, words(10), 0.0)
     for _ in range(3):
-        doubts.asking()
+        doubts.asking(7, b"")
         assert doubts.claim(7, words(10)) is not None
     assert doubts.since(7, holding(10)) == 0.0
     assert doubts.to_settle(7, holding(10), holding(10)) is None
@@ -179,7 +198,7 @@ def test_no_answer_is_ever_taken_for_another_by_whatever_history(data: st.DataOb
             if chosen is None:
                 continue
             request = chosen
-        doubts.asking()
+        doubts.asking(7, b"")
         due.append((number, _reply(request, refused=data.draw(st.booleans()))))
         if data.draw(st.integers(0, 3)) == 0:
             due.pop()  # the device heard nothing, or nobody hears it

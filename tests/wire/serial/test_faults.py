@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import edged_modbus
-from edged.adapter import TransientError
+from edged.adapter import Duration, Name, TransientError
 from edged.testing.line import (
     Burst,
     Fault,
@@ -28,7 +29,9 @@ from edged.testing.line import (
     truncated,
     twice,
 )  # fmt: skip
+from edged_modbus.config import ModbusDevice
 from edged_modbus.frame import rtu_frame
+from edged_modbus.point import ModbusPoint
 from edged_modbus.serial_bus import ModbusRtuBus
 from tests.wire.serial.rig import Kind, Rig, changed, rig
 
@@ -196,6 +199,21 @@ async def test_echo_is_not_taken_for_the_confirmation_of_a_write() -> None:
             await line.bus.write("u1", "p3", 7)
         with pytest.raises(TransientError):
             await line.bus.write("u1", "p3", 7)
+
+
+async def test_echo_of_a_read_that_looks_like_its_own_answer_is_not_taken_for_it() -> None:
+    """A read of 17 to 24 coils from 0x0300 on is, byte for byte, an answer with three bytes of coils."""
+    points: dict[Any, ModbusPoint] = {f"c{i}": ModbusPoint(coil=0x300 + i) for i in range(24)}
+    device = ModbusDevice(bus=Name("b"), unit=1, timeout=Duration(0.05), points=points)
+    async with Line(lambda _: (), baudrate=19_200) as line:
+        line.echo = True
+        bus = edged_modbus.RTU.open("b", ModbusRtuBus(adapter="modbus-rtu", port=line.port), {"d": device})
+        try:
+            for _ in range(3):
+                with pytest.raises(TransientError, match="no answer"):
+                    await bus.poll(bus.prepare("d", list(points)))
+        finally:
+            await bus.close()
 
 
 @pytest.mark.parametrize("kind", ["rtu", "ascii"])

@@ -34,6 +34,8 @@ _REQUESTS = 100_000 if _LONG else 120
 _PATIENCE = 20.0
 """Seconds. A unit that answers nothing but one kind of read is left alone for ten."""
 _TIMEOUT = 0.003
+_TURN_NOISE = 0.05
+"""How often, where there is an echo, something else is heard before it."""
 _LATE = (0.5, 1.0, 1.2, 1.5, 2.0, 3.0, 10.0, 30.0)
 """In time-outs. That the machine stalls for longer than one, too, must not matter."""
 
@@ -62,6 +64,7 @@ async def test_random_faults_yield_no_wrong_value(kind: Kind, echo: bool, count:
         good = await _load(line, Random(_SEED))
         assert line.wrong == []
         line.line.fault = None
+        line.line.before_echo = b""
         await asyncio.sleep(0.2)
         for unit in line.jobs:
             assert await _comes_back(line, unit), f"unit {unit} does not come back"
@@ -88,6 +91,7 @@ async def _load(line: Rig, random: Random) -> int:
     while line.line.requests < _REQUESTS:
         unit = random.choice(list(line.jobs))
         chance = random.random()
+        line.line.before_echo = b"\xfe" if random.random() < _TURN_NOISE else b""
         if chance < 0.1:
             await _write(line, unit, random.randrange(0x10000))
         elif chance < 0.15:
