@@ -33,7 +33,7 @@ _GARBAGE = b"\xde\xad\xbe\xef" * 4
 _MBAP = struct.Struct(">HHHB")
 _HEAD, _LONGEST = _MBAP.size, 254
 _MOST_UNREAD = 4096
-_RTU_SIZES = {1: 8, 2: 8, 3: 8, 4: 8, 5: 8, 6: 8, 22: 10, 43: 7}
+_RTU_SIZES = {1: 8, 2: 8, 3: 8, 4: 8, 5: 8, 6: 8, 7: 4, 8: 8, 22: 10, 43: 7}
 """Bytes of a request's frame, where they are always the same."""
 _RTU_COUNTED = {15: 6, 16: 6, 23: 10}
 """Where the byte count is, in the others."""

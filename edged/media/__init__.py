@@ -14,6 +14,7 @@ from .settings import LineSettings, Parity, check_port
 if TYPE_CHECKING:
     from .notes import Defect, FrameNote, NoteKind, Part
     from .ports import NoPortError, SerialPort, candidates, find_port, list_ports
+    from .remote import SocketPort
     from .ring import Frame, FrameRing
     from .serial import Chunk, Medium
     from .timer import Alarm, PreciseTimer
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alarm", "Chunk", "Defect", "Frame", "FrameNote", "FrameRing", "LineErrors", "LineSettings", "Medium",
-    "NoPortError", "NoteKind", "Parity", "Part", "PreciseTimer", "SerialPort", "candidates", "check_port", "find_port",
-    "list_ports",
+    "NoPortError", "NoteKind", "Parity", "Part", "PreciseTimer", "SerialPort", "SocketPort", "candidates", "check_port",
+    "find_port", "list_ports",
 ]  # fmt: skip
 
 _WHERE = {
     "NoPortError": "ports", "SerialPort": "ports", "candidates": "ports", "find_port": "ports", "list_ports": "ports",
     "Defect": "notes", "FrameNote": "notes", "NoteKind": "notes", "Part": "notes",
+    "SocketPort": "remote",
     "Frame": "ring", "FrameRing": "ring",
     "Chunk": "serial", "Medium": "serial",
     "Alarm": "timer", "PreciseTimer": "timer",

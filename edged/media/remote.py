@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from .settings import LineSettings, remote_address
 if TYPE_CHECKING:
     import serial
 
+_READ = 4096
 _READ_TIMEOUT = 0.2
 """How long the reading thread of RFC 2217 may take to notice that it is to end."""
 
@@ -99,8 +101,16 @@ class SocketPort(asyncio.Protocol):
         """The server has its own settings."""
 
     def catch_up(self) -> bool:
-        """The event loop reads by itself."""
-        return False
+        """Read what is there, past the event loop; whether there was anything. It tells when the other side is gone."""
+        if self._transport is None:
+            return False
+        try:
+            data = os.read(self._transport.get_extra_info("socket").fileno(), _READ)
+        except OSError:
+            return False
+        if data:
+            self._on_data(data)
+        return bool(data)
 
     def close(self) -> None:
         """End the connection at once."""

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol, TypeVar
 
 from edged.errors import TransientError
@@ -59,11 +59,16 @@ class Port(Protocol):
     def close(self) -> None: ...
 
 
-class Medium:
-    """A serial line. `ring` has what went over it lately."""
+Connect = Callable[[Callable[[bytes], None], Callable[[str], None]], Awaitable[Port]]
+"""Opens a port, given whom to tell what arrives and when the port is gone. Raises TransientError `unreachable`."""
 
-    def __init__(self, settings: LineSettings, name: str = "") -> None:
+
+class Medium:
+    """A serial line. `ring` has what went over it lately. `connect` opens what `settings.port` cannot name."""
+
+    def __init__(self, settings: LineSettings, name: str = "", *, connect: Connect | None = None) -> None:
         self.settings = settings
+        self._connect = connect
         self.name = name or settings.port
         self.ring = FrameRing()
         self.character = settings.character
@@ -88,6 +93,8 @@ class Medium:
         self._echo_due = b""
         self._echo_held = b""
         self._warned: set[str] = set()
+        self._told_open = ""
+        """What was last said to be open, until it is lost."""
 
     # -- the port ----------------------------------------------------------------------------------------------------
 
@@ -112,23 +119,27 @@ class Medium:
         port = await self._open()
         self._port = port
         self._gone.clear()
-        log.info("opened %s%s", self.name, "" if port.where == self.name else f" ({port.where})")
+        if port.where != self._told_open:
+            self._told_open = port.where
+            log.info("opened %s%s", self.name, "" if port.where == self.name else f" ({port.where})")
 
     async def _open(self) -> Port:
+        if self._connect is not None:
+            return await self._connect(self._received, self._vanished)
         if self.settings.port.startswith("socket://"):
             from .remote import open_socket  # noqa: PLC0415  # only who has a serial server pays for it
 
-            return await open_socket(self.settings, self._received, self._lost)
+            return await open_socket(self.settings, self._received, self._vanished)
         if self.settings.port.startswith("rfc2217://"):
             from .remote import Rfc2217Port, open_rfc2217  # noqa: PLC0415  # the same
 
             remote = await _in_thread(lambda: open_rfc2217(self.settings), lambda port: port.close())
-            return Rfc2217Port(remote, self.settings.port, self._received, self._lost)
+            return Rfc2217Port(remote, self.settings.port, self._received, self._vanished)
         tty, path, warning = await _in_thread(lambda: open_tty(self.settings), lambda opened: close_tty(opened[0]))
         if warning and warning not in self._warned:
             self._warned.add(warning)
             log.warning("%s: %s", self.name, warning)
-        return TtyPort(tty, path, self._received, self._lost)
+        return TtyPort(tty, path, self._received, self._vanished)
 
     async def closed(self) -> str:
         """Wait until the port is gone, unplugged or closed; says why."""
@@ -283,6 +294,10 @@ class Medium:
             return b""
         self.echo_errors += 1
         return heard
+
+    def _vanished(self, why: str) -> None:
+        self._told_open = ""
+        self._lost(why)
 
     def _lost(self, why: str) -> None:
         self._port = None

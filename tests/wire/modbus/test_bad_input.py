@@ -66,7 +66,7 @@ async def test_tcp(fault: str) -> None:
 RTU_FAULTS: dict[str, tuple[Behaviour, str, str]] = {
     "silence": (rogue.silent, "timeout", "no answer within"),
     "garbage": (rogue.send(b"\xff\x00garbage\x80\x81\x82"), "protocol", "no reply to the request"),
-    "another unit": (rogue.wrong_unit, "protocol", "no reply to the request"),
+    "another unit": (rogue.wrong_unit, "protocol", "unit 0 answered when unit 1 was asked"),
     "another function": (rogue.wrong_function, "protocol", "no reply to the request"),
     "a wrong byte count": (rogue.byte_count(2), "protocol", "no reply to the request"),
     "a register too many": (rogue.registers(+1), "protocol", "no reply to the request"),
@@ -92,7 +92,7 @@ async def test_rtu_over_tcp(fault: str) -> None:
                 assert values(await bus.poll(job)) == RIGHT
 
 
-@pytest.mark.parametrize("noise", [b"\x00", b"\xff\xff", b"\x01\x03", b"\x01\x03\x08\x00", bytes(range(40))])
+@pytest.mark.parametrize("noise", [b"\x00", b"\xff\xff", b"\x01\x03", b"\x01\x03\x08\x00"])
 async def test_noise_before_an_rtu_reply_costs_nothing(noise: bytes) -> None:
     async with (
         Rogue([rogue.preceded_by(noise)], framing="rtu") as server,
@@ -100,6 +100,18 @@ async def test_noise_before_an_rtu_reply_costs_nothing(noise: bytes) -> None:
     ):
         job = bus.prepare("m", list(POINTS))
         assert [values(await bus.poll(job)) for _ in range(2)] == [RIGHT, RIGHT]
+
+
+async def test_an_rtu_reply_after_what_may_have_been_the_request_of_another_master_is_not_taken() -> None:
+    async with (
+        Rogue([rogue.good, rogue.preceded_by(bytes(range(40))), rogue.good], framing="rtu") as server,
+        opened("rtu-over-tcp", server.port, device(POINTS, timeout=0.1)) as bus,
+    ):
+        job = bus.prepare("m", list(POINTS))
+        assert values(await bus.poll(job)) == RIGHT
+        with pytest.raises(TransientError, match="another master"):
+            await bus.poll(job)
+        assert values(await bus.poll(job)) == RIGHT
 
 
 @pytest.mark.parametrize(("kind", "framing"), [("tcp", "tcp"), ("rtu-over-tcp", "rtu")])
@@ -120,37 +132,49 @@ async def test_a_device_that_repeats_itself_never_answers_the_next_request(kind:
             assert values(await bus.poll(two)) == {"h2": 2}
 
 
-async def test_a_late_rtu_reply_on_the_new_connection_is_never_taken_for_the_next() -> None:
+@pytest.mark.parametrize("reconnect", [False, True])
+async def test_a_late_rtu_reply_is_never_taken_for_the_next_whatever_connection_it_comes_on(reconnect: bool) -> None:
     """A serial server hands what comes late from the line to whoever is connected by then."""
-    line: list[bytes] = []
-    writers: list[asyncio.StreamWriter] = []
+    owed: list[bytes] = []
+    connections = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
+        nonlocal connections
+        connections += 1
         with contextlib.suppress(asyncio.CancelledError):
             while request := await reader.read(8):
-                start = int.from_bytes(request[2:4], "big")
-                body = bytes([1, 3, 2]) + start.to_bytes(2, "big")
-                line.append(body + rogue.crc(body))
-                if start != 1:
-                    writer.write(line.pop())
+                read = request[1] == 3
+                body = bytes([1, 3, 2]) + request[2:4] if read else bytes([1, request[1] | 0x80, 1])
+                owed.append(body + rogue.crc(body))
+                if not read or request[3] != 1:  # the device answers in order
+                    writer.write(b"".join(owed))
+                    owed.clear()
         writer.close()
-
-    async def deliver_late() -> None:
-        while len(writers) < 2:
-            await asyncio.sleep(0.005)
-        writers[-1].write(line.pop(0))
 
     server = await asyncio.start_server(serve, HOST, 0)
     port = server.sockets[0].getsockname()[1]
     points = holding(1, 2)
     async with server, opened("rtu-over-tcp", port, device(points, timeout=0.15)) as bus:
         one, two = bus.prepare("m", ["h1"]), bus.prepare("m", ["h2"])
-        late = asyncio.create_task(deliver_late())
+        assert values(await bus.poll(two)) == {"h2": 2}
         assert faults(await bus.poll(one)) == {"h1": "bad(timeout)"}
-        await late
+        if reconnect:
+            await bus.close()
         assert values(await bus.poll(two)) == {"h2": 2}
         assert bus.foreign == 1
+        assert connections == 1 + reconnect
+
+
+async def test_a_connection_on_which_nothing_comes_any_more_is_opened_anew() -> None:
+    async with Rogue([rogue.good, *[rogue.silent] * 3, rogue.good], framing="rtu") as server:
+        async with opened("rtu-over-tcp", server.port, device(POINTS, timeout=0.05)) as bus:
+            job = bus.prepare("m", list(POINTS))
+            assert values(await bus.poll(job)) == RIGHT
+            for _ in range(3):
+                with pytest.raises(TransientError, match="no answer"):
+                    await bus.poll(job)
+            assert values(await bus.poll(job)) == RIGHT
+        assert server.connections == 2
 
 
 async def test_a_reply_to_an_earlier_udp_request_is_passed_over() -> None:

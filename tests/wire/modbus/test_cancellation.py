@@ -48,10 +48,16 @@ class Line:
         while True:
             request = await self._requests.get()
             self.number += 1
-            body = bytes([1, 3, 4]) + request[2:4] + struct.pack(">H", self.number & 0xFFFF)
+            body = self._reply(request)
             await asyncio.sleep(self._random.choice([0, 0, 0.001, 0.01, 1.5 * WITHIN]))
             if self._writer is not None and not self._writer.is_closing():
                 self._writer.write(body + rogue.crc(body))
+
+    def _reply(self, request: bytes) -> bytes:
+        if request[1] != 3:
+            return bytes([1, request[1] | 0x80, 1])
+        words = request[2:4] + struct.pack(">H", self.number & 0xFFFF) + bytes(246)
+        return bytes([1, 3, 2 * request[5]]) + words[: 2 * request[5]]
 
 
 @contextlib.asynccontextmanager
