@@ -22,6 +22,7 @@ EXIT_PROBLEM, EXIT_CONFIG, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS = {
     "init": ("edged.cli.init", "Write a first configuration, by asking or from options."),
     "run": ("edged.cli.run", "Run the gateway (what the systemd service does)."),
+    "service": ("edged.cli.service", "Make a systemd service of this installation, or take it away again."),
     "check": ("edged.cli.check", "Check a configuration and say everything that is wrong with it."),
     "reload": ("edged.cli.reload", "Apply a changed configuration to the running gateway, and go back if it fails."),
     "config": ("edged.cli.config", "Look at the configurations that were applied, compare them, go back to one."),

@@ -39,7 +39,7 @@ def test_the_wheel_holds_code_data_unit_and_configurations(built: Path) -> None:
         }
         assert wanted <= set(names)
     data = {name.partition(".data/data/")[2] for name in names if ".data/data/" in name}
-    assert {"lib/systemd/system/edged.service", "share/edged/demo.yaml", "share/edged/edged.schema.json"} <= data
+    assert {"share/edged/systemd/edged.service", "share/edged/demo.yaml", "share/edged/edged.schema.json"} <= data
     assert "modbus-tcp = edged_modbus:TCP" in announced
     assert "edged = edged.cli:main" in announced
     tops = {name.partition("/")[0].partition("-")[0] for name in names}
