@@ -47,9 +47,8 @@ _POLITE = 0.1
 _ARRIVALS = 0.1
 """Seconds in which answers to whoever had the port before may arrive."""
 _FORGET = 10.0
-"""Seconds that a unit is left alone which answers nothing that would show that an answer is not an old one."""
 _LATER = 4.0
-"""Or so many times as long as it ever was late, or ten time-outs."""
+"""Or so many times as long as it ever was late, or ten time-outs, if that is longer."""
 _SILENCES = 3
 """After so many requests in a row that nothing was heard after, a connection is given up: a router on the way may have
 forgotten it."""
@@ -105,6 +104,8 @@ class SerialMaster:
         self.late = 0
         """Answers that came after they were given up, ever."""
         self.news: list[str] = []
+        self.forget = _FORGET
+        """Seconds that a unit is left alone at least that answers nothing which would show that an answer is no old one."""
         self.ring = medium.ring
         self._medium = medium
         self._framing = framing
@@ -232,7 +233,7 @@ class SerialMaster:
     def _longest(self, unit: int, within: float) -> float:
         """Seconds after which no answer is expected any more, where nothing better can be known."""
         pace = self._paces.get(unit)
-        return max(_FORGET, 10 * within, _LATER * pace.latest if pace else 0.0)
+        return max(self.forget, 10 * within, _LATER * pace.latest if pace else 0.0)
 
     async def _find_echo(self, unit: int, request: Request[Any], within: float) -> None:
         """Ask something whose answer does not look like the question."""

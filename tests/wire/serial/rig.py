@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import edged_modbus
 from edged.adapter import PollResult, TransientError
 from edged.testing.line import Burst, Line
+from edged.testing.lineserver import reachable
 from edged_modbus.bus import ModbusBus
-from edged_modbus.config import ModbusDevice
+from edged_modbus.config import ModbusDevice, ModbusRtuOverTcpBus
 from edged_modbus.frame import rtu_frame
 from edged_modbus.master import SerialMaster
 from edged_modbus.point import ModbusPoint
 from edged_modbus.serial_bus import ModbusAsciiBus, ModbusRtuBus
 from edged_modbus.simline import responder
 
-Kind = Literal["rtu", "ascii"]
+Kind = Literal["rtu", "ascii", "rtu-over-tcp"]
+_ADAPTERS = {"rtu": edged_modbus.RTU, "ascii": edged_modbus.ASCII, "rtu-over-tcp": edged_modbus.RTU_OVER_TCP}
 GENERATION = 0
 """The register that holds the number of the request it was read by."""
 
@@ -104,13 +106,18 @@ async def rig(
         return struct.pack(f">BB{number}H", 3, 2 * number, *words)
 
     respond = responder(answer, units, ascii=kind == "ascii", turnaround=turnaround if baudrate else 0.0)
-    make = ModbusAsciiBus if kind == "ascii" else ModbusRtuBus
-    adapter = edged_modbus.ASCII if kind == "ascii" else edged_modbus.RTU
     points = {f"p{address}": ModbusPoint(holding=address, writable=True) for address in range(count)}
     devices = {f"u{unit}": ModbusDevice(bus="line", unit=unit, timeout=timeout, points=points) for unit in units}  # type: ignore[arg-type]  # a float is what a Duration is
-    async with Line(respond, baudrate=baudrate, seed=seed) as line:
-        config = make(adapter=f"modbus-{kind}", port=line.port, baudrate=baudrate or 115_200, **settings)
-        bus = adapter.open("line", config, devices)
+    async with AsyncExitStack() as stack:
+        line = await stack.enter_async_context(Line(respond, baudrate=baudrate, seed=seed))
+        common = {"adapter": f"modbus-{kind}", "baudrate": baudrate or 115_200, **settings}
+        config: ModbusRtuOverTcpBus | ModbusAsciiBus | ModbusRtuBus
+        if kind == "rtu-over-tcp":
+            served = await stack.enter_async_context(reachable(line, "line", "socket://127.0.0.1:0", "127.0.0.1"))
+            config = ModbusRtuOverTcpBus(host="127.0.0.1", port=int(served.rpartition(":")[2]), **common)
+        else:
+            config = (ModbusAsciiBus if kind == "ascii" else ModbusRtuBus)(port=line.port, **common)
+        bus = _ADAPTERS[kind].open("line", config, devices)
         assert isinstance(bus, ModbusBus)
         jobs = {unit: bus.prepare(f"u{unit}", list(points)) for unit in units}
         try:

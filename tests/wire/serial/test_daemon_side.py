@@ -43,8 +43,8 @@ async def test_replugging_is_picked_up_within_a_second_and_costs_nothing_meanwhi
                 line.unplug()
                 await _within(2, bad)
                 cpu = time.process_time()
-                await asyncio.sleep(1.5)
-                assert time.process_time() - cpu < 0.3
+                await asyncio.sleep(1.0)
+                assert time.process_time() - cpu < 0.2
                 good.clear()
                 line.plug()
                 await _within(1.0, good)

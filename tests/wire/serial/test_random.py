@@ -55,12 +55,12 @@ RTU_FAULTS = [*FAULTS, corrupted(2), corrupted(3)]
 @pytest.mark.timeout(3600 if os.environ.get("EDGED_LONG") else 60)
 @pytest.mark.parametrize("count", [10, 1])
 @pytest.mark.parametrize("echo", [False, True])
-@pytest.mark.parametrize("kind", ["rtu", "ascii"])
+@pytest.mark.parametrize("kind", ["rtu", "ascii", "rtu-over-tcp"])
 async def test_random_faults_yield_no_wrong_value(kind: Kind, echo: bool, count: int) -> None:
     """With ten registers to be read at once, and with a single one, for which there is no shorter read."""
     async with rig(kind, baudrate=None, timeout=_TIMEOUT, seed=2 * _SEED + echo, count=count) as line:
         line.line.echo = echo
-        line.line.fault = sometimes(0.4, *(RTU_FAULTS if kind == "rtu" else FAULTS))
+        line.line.fault = sometimes(0.4, *(FAULTS if kind == "ascii" else RTU_FAULTS))
         good = await _load(line, Random(_SEED))
         assert line.wrong == []
         line.line.fault = None
