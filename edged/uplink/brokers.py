@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from edged.config.base import STRICT, CommandingConfig
-from edged.config.types import Duration, Secret, Size
+from edged.config.types import Duration, FileName, Secret, Size
 from edged.uplink.api import ConnectionContext, Pacing
 
 if TYPE_CHECKING:
@@ -98,11 +98,11 @@ class BrokerConnection(CommandingConfig):
     it refused a message: it then counts as delivered."""
     qos: int = 1
     """Always 1: the broker confirms each message. 0 would lose readings, 2 only costs time."""
-    ca: str = ""
+    ca: FileName = FileName()
     """File with the certificates of the authorities to trust, PEM. Without it: those that the system trusts."""
-    certificate: str = ""
+    certificate: FileName = FileName()
     """File with this client's certificate, PEM, where the broker wants one."""
-    key: str = ""
+    key: FileName = FileName()
     """File with the private key of `certificate`, without a passphrase. Without it: it is in the certificate's file."""
     alpn: list[str] = field(default_factory=list)
     """Protocol names to offer in the TLS handshake, e.g. `[x-amzn-mqtt-ca]` for AWS on port 443."""
