@@ -24,12 +24,15 @@ from edged import __version__
 from edged.adapter import Bus, PollResult, RawAnswer, RawRequest, load_adapter
 from edged.buffer.log import Buffer
 from edged.clock import boot_id, iso, mono_us, wall_us
-from edged.config.base import DeviceConfig
+from edged.config.base import CommandingConfig, DeviceConfig
 from edged.config.diff import Touched
 from edged.config.model import Config
 from edged.config.secrets import filled, resolve
 from edged.config.types import Secret
 from edged.control import ControlApi, ControlServer, Look
+from edged.downlink.downlink import Downlink, Surroundings
+from edged.downlink.entrance import Entrance
+from edged.downlink.store import Desired
 from edged.errors import ConfigError, EdgedError, TransientError
 from edged.hub import Hub
 from edged.model import Sample
@@ -38,6 +41,7 @@ from edged.pipeline import Pipeline
 from edged.polling import Assignment, BusPoller
 from edged.priority import Priorities
 from edged.reload import Reloader, Start, Vital, Vitals
+from edged.twin import KeptTwin
 from edged.uplink.api import ConnectionContext
 from edged.uplink.connectors import load_connector
 from edged.uplink.forwarder import Forwarder
@@ -48,6 +52,8 @@ log = logging.getLogger("edged")
 
 _LAST_DELIVERY = 2.0
 """Seconds that forwarders may take at a stop to deliver what was read last."""
+_LAST_COMMAND = 3.0
+"""Seconds that a command which is under way may take at a stop."""
 _DISK_RETRY = 5.0
 """Seconds between two tries to open a buffer whose disk is full or fails."""
 _GOLDEN = 0.618033988749895
@@ -107,8 +113,14 @@ class Daemon:
         self._reloader: Reloader | None = None
         if start is not None and places.config is not None:
             self._reloader = Reloader(self, places.config, places.state, start)
+        around = Surroundings(self._devices, self._poller, lambda: self._clock.trusted, self._desire)
+        self._downlink = Downlink(places.state / "commands.db", around)
+        self._twin = KeptTwin(config.devices, self._downlink.store)
         look = Look(lambda: self._config, self._bus, self._read_raw, lambda: self._buffer, self.status, self._hub)
-        api = ControlApi(self.status, self._read, self._hub, lambda: self._buffer, self._reloader, self._probe, look)
+        api = ControlApi(
+            self.status, self._read, self._hub, lambda: self._buffer, self._reloader, self._probe, look,
+            self._downlink, self._twin,
+        )  # fmt: skip
         self._control = ControlServer(places.socket, api)
         self._faults: dict[str, Fault] = {}
         self._watchdog = Watchdog(self._work)
@@ -153,13 +165,24 @@ class Daemon:
         connector = load_connector(connection.connector)
         context = ConnectionContext(
             name, self._config.gateway, self._devices, self._secret, lambda: self._clock.trusted,
-            partial(self._counters, name),
+            partial(self._counters, name), self._commands(name), self._twin,
         )  # fmt: skip
         forwarder = Forwarder(
             name, connector.encoder(connection, context), connector.link(connection, context), self._buffer, self._clock
         )
         self._forwarders[name] = forwarder
         await forwarder.run()
+
+    def _commands(self, connection: str) -> Entrance | None:
+        config = self._config.connections[connection]
+        allowed = isinstance(config, CommandingConfig) and config.commands
+        return self._downlink.entrance(connection) if allowed else None
+
+    def _poller(self, bus: str) -> BusPoller | None:
+        return self._pollers.get(bus)  # a reload replaces them all
+
+    def _desire(self, desired: Desired) -> None:
+        self._twin.desire(desired)
 
     def _counters(self, connection: str) -> dict[str, int]:
         """What became of the readings, as a connection's receiver is told."""
@@ -184,7 +207,9 @@ class Daemon:
             self._buffer.put_first(first, at_once=changed)
         if others is not None:
             self._buffer.put(others)
-        self._hub.publish(self._clock.shown(stored))
+        shown = self._clock.shown(stored)
+        self._hub.publish(shown)
+        self._twin.take(shown)
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -206,6 +231,8 @@ class Daemon:
                 watchdog = group.create_task(self._watchdog.run(), name="watchdog")
                 self._start_connections(self._config.connections)
                 self._start_buses(self._pollers)
+                self._spawn("commands", self._downlink.run)
+                self._spawn("twin", self._run_twin)
                 self._announce()
                 if self._reloader is not None:
                     self._spawn("reload", self._reloader.run)
@@ -213,6 +240,9 @@ class Daemon:
                 notify("STOPPING=1", "STATUS=stopping")
                 log.info("stopping")
                 await self._end_parts(["reload"])
+                await self._downlink.stop(_LAST_COMMAND)
+                await self._end_parts(["twin"])
+                await self._twin.save()
                 await self._end_parts(f"bus {name}" for name in self._pollers)
                 await self._buffer.flush()
                 await self._last_delivery()
@@ -372,6 +402,7 @@ class Daemon:
         self._devices.update(config.devices)
         self._pipeline.renew(config.devices, touched.devices)
         self._priorities.renew(config.devices)
+        self._twin.renew(config.devices)
         pollers = dict(self._make_pollers(touched.buses))
         kept = {name: one for name, one in self._pollers.items() if name not in touched.buses}
         self._pollers = {name: one for name in config.buses if (one := (kept | pollers).get(name)) is not None}
@@ -414,9 +445,14 @@ class Daemon:
             "buffer": asdict(self._buffer.stats()),
             "buses": [asdict(poller.state()) for poller in self._pollers.values()],
             "connections": {name: asdict(forwarder.state()) for name, forwarder in self._forwarders.items()},
+            "commands": asdict(self._downlink.state()),
             "faults": {name: asdict(fault) for name, fault in self._faults.items()},
             "stalled": self._watchdog.stalled(),
         }
+
+    async def _run_twin(self) -> None:
+        await self._downlink.ready()
+        await self._twin.run()
 
     async def _probe(self, bus: str, request: RawRequest) -> RawAnswer:
         return await self._pollers[bus].read_raw(request)

@@ -35,7 +35,15 @@ from .planner import Costs, Table
 from .point import ModbusPoint
 from .poll import Poll
 from .sunspec import SunSpecJob, SunSpecPoll, folder
-from .write import merged_words, raw_value, requests_for, requests_for_words
+from .write import (
+    merged_words,
+    payload_of,
+    raw_value,
+    requests_for,
+    requests_for_payload,
+    requests_for_words,
+    value_of,
+)
 
 T = TypeVar("T")
 
@@ -129,10 +137,7 @@ class ModbusBus:
 
     async def write(self, device: str, point: str, value: Value) -> None:
         """See `edged.adapter.Bus`. A request that was not answered is not repeated: it may have been carried out."""
-        config = self._devices.get(device)
-        place = cast("Mapping[str, ModbusPoint]", config.points).get(point) if config is not None else None
-        if config is None or place is None:
-            raise PermanentError(f"there is no point {device}/{point}", reason="unknown")
+        config, place = self._place(device, point)
         try:
             raw = raw_value(place, value)
             requests = requests_for(place, raw)
@@ -146,10 +151,43 @@ class ModbusBus:
                     refused = await self._first_known(link, device, config, requests)
             if refused is not None:
                 raise refused
+        except (PermanentError, TransientError) as exc:
+            raise _placed(exc, device, point, place) from exc
+
+    def encode(self, device: str, point: str, value: Value) -> bytes:
+        """See `edged.adapter.Payloads`: registers with the high byte first, a bit as one byte."""
+        _, place = self._place(device, point)
+        try:
+            return payload_of(place, raw_value(place, value))
         except PermanentError as exc:
-            raise PermanentError(f"{device}/{point} ({place.span}): {exc}", reason=exc.reason) from exc
-        except TransientError as exc:
-            raise TransientError(f"{device}/{point} ({place.span}): {exc}", reason=exc.reason) from exc
+            raise _placed(exc, device, point, place) from exc
+
+    def decode(self, device: str, point: str, data: bytes) -> Value:
+        """See `edged.adapter.Payloads`."""
+        _, place = self._place(device, point)
+        try:
+            return value_of(place, data)
+        except PermanentError as exc:
+            raise _placed(exc, device, point, place) from exc
+
+    async def write_raw(self, device: str, point: str, data: bytes) -> None:
+        """See `edged.adapter.Payloads`."""
+        config, place = self._place(device, point)
+        try:
+            requests = requests_for_payload(place, data)
+            async with self._link() as link:
+                refused = await self._first_known(link, device, config, requests)
+            if refused is not None:
+                raise refused
+        except (PermanentError, TransientError) as exc:
+            raise _placed(exc, device, point, place) from exc
+
+    def _place(self, device: str, point: str) -> tuple[ModbusDevice, ModbusPoint]:
+        config = self._devices.get(device)
+        place = cast("Mapping[str, ModbusPoint]", config.points).get(point) if config is not None else None
+        if config is None or place is None:
+            raise PermanentError(f"there is no point {device}/{point}", reason="unknown")
+        return config, place
 
     async def identify(self, device: str) -> dict[str, str]:
         """What the device says about itself (function 43/14), by the object names of the specification.
@@ -288,3 +326,9 @@ def _object_name(number: int) -> str:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace").rstrip("\0 ")
+
+
+def _placed(exc: PermanentError | TransientError, device: str, point: str, place: ModbusPoint) -> Exception:
+    """The same with where it happened."""
+    kind = PermanentError if isinstance(exc, PermanentError) else TransientError
+    return kind(f"{device}/{point} ({place.span}): {exc}", reason=exc.reason)

@@ -24,6 +24,8 @@ import orjson
 from edged.adapter import PollResult
 from edged.buffer import service
 from edged.buffer.log import Buffer
+from edged.downlink.api import Twin
+from edged.downlink.downlink import Downlink
 from edged.errors import ConfigError, EdgedError
 from edged.hub import Hub
 from edged.reload import Reloader, Run
@@ -45,6 +47,8 @@ class ControlApi:
     reloader: Reloader | None = None
     probe: raw.Probe | None = None
     look: Look | None = None
+    downlink: Downlink | None = None
+    twin: Twin | None = None
 
 
 @dataclass(frozen=True, slots=True)

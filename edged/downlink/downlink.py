@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edged.adapter import Payloads
+from edged.adapter import Bus
 from edged.clock import boot_id, boottime_us, wall_us
 from edged.config.base import DeviceConfig, PointConfig
 from edged.downlink.api import Command, CommandResult, State
@@ -212,20 +212,20 @@ class Downlink:
         stored.command = command
         return stored.result()
 
-    def _settings(self, command: Command) -> tuple[PointConfig, Polled | None]:
-        device = self._around.devices.get(command.device)
-        settings = settings_of(device, command)
-        return settings, self._around.polled(str(device.bus)) if device else None
+    def _settings(self, command: Command) -> PointConfig:
+        return settings_of(self._around.devices.get(command.device), command)
+
+    def _polled(self, device: str) -> Polled | None:
+        config = self._around.devices.get(device)
+        return self._around.polled(str(config.bus)) if config else None
 
     def _expected(self, command: Command) -> tuple[PointConfig, Polled | None, Value]:
         """Raises PermanentError if the command may not be carried out."""
-        settings, polled = self._settings(command)
-        bus = polled.bus if polled is not None else None
+        settings, polled = self._settings(command), self._polled(command.device)
+        bus: Bus | None = polled.bus if polled else None
         if bus is None and command.raw is not None:
-            raise PermanentError(
-                f"the bus of {command.device} is not open, so raw bytes cannot be judged", reason="raw"
-            )
-        return settings, polled, wanted(settings, bus if isinstance(bus, Payloads) else None, command)
+            raise PermanentError(f"the bus of {command.device} is not open: raw bytes cannot be judged", reason="raw")
+        return settings, polled, wanted(settings, bus, command)
 
     def _now(self) -> Now:
         return Now(wall_us(), self._around.clock_trusted(), boottime_us(), boot_id())
@@ -238,8 +238,7 @@ class Downlink:
         self._start(row.command.device, queue)
 
     def _answers(self, device: str) -> bool:
-        config = self._around.devices.get(device)
-        polled = self._around.polled(str(config.bus)) if config is not None else None
+        polled = self._polled(device)
         return polled is not None and polled.answers(device)
 
     def _start(self, device: str, queue: _Queue) -> None:

@@ -8,10 +8,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from edged.adapter import Bus, Payloads
+from edged.adapter import Bus
 from edged.config.base import PointConfig
 from edged.downlink.api import Command, State
-from edged.downlink.rules import same
+from edged.downlink.rules import payloads_of, same
 from edged.errors import ConfigError, PermanentError, TransientError
 from edged.model import Reason, Sample, Value
 from edged.pipeline import DevicePipeline
@@ -95,10 +95,11 @@ class Execution:
         async with self.polled.turn() as bus, _limit():
             if command.raw is None:
                 await bus.write(command.device, command.point, command.value)
-            elif isinstance(bus, Payloads):
-                await bus.write_raw(command.device, command.point, command.raw)
-            else:
+                return
+            payloads = payloads_of(bus)
+            if payloads is None:
                 raise PermanentError(f"the adapter of {command.device} takes no raw payloads", reason="raw")
+            await payloads.write_raw(command.device, command.point, command.raw)
 
     async def _read(self) -> Value:
         """The value that the point has now, which goes upstream like any other reading. Raises TransientError."""

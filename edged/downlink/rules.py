@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-from edged.adapter import Payloads
+from edged.adapter import Bus, Payloads
 from edged.config.base import DeviceConfig, PointConfig
 from edged.downlink.api import Command
 from edged.errors import PermanentError
@@ -44,11 +44,17 @@ def settings_of(device: DeviceConfig | None, command: Command) -> PointConfig:
     return settings
 
 
-def wanted(settings: PointConfig, payloads: Payloads | None, command: Command) -> Value:
+def payloads_of(bus: object) -> Payloads | None:
+    """The bus, if it knows what values are on the wire."""
+    return bus if isinstance(bus, Payloads) else None
+
+
+def wanted(settings: PointConfig, bus: Bus | None, command: Command) -> Value:
     """What the point is to read as when the command has been carried out.
 
     Raises PermanentError if the point cannot be told that.
     """
+    payloads = payloads_of(bus)
     if command.raw is not None:
         return _of_raw(settings, payloads, command)
     value = command.value
