@@ -8,7 +8,7 @@ unexport PYTHONPATH PYTHONHOME
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test system-test-ble soak lint bench bench-quick docs schema lock clean
+.PHONY: help demo test system-test system-test-ble soak lint bench bench-quick docs schema dist deb bundle sbom lock clean
 
 help: ## this list
 	@echo "edged: make TARGET [ARGS=...]"
@@ -24,10 +24,13 @@ test: ## all tests, with coverage (ARGS="-k planner" picks some)
 	@.ci/debian-packages
 	@.ci/test $(ARGS)
 
-soak: ## the long fault suite, and its table in docs/explanation/faults.md
+SOAK := tests/system/test_faults.py tests/system/test_endurance.py tests/system/test_power_cut.py tests/unit/buffer/test_crash_points.py
+
+soak: ## the long fault suite, a quarter of an hour, and its page docs/explanation/faults.md
 	@.ci/venv test
 	@.ci/debian-packages
-	@EDGED_SOAK=1 $(BIN)/python -m pytest -s tests/system/test_faults.py tests/system/test_endurance.py tests/system/test_power_cut.py tests/unit/buffer/test_crash_points.py $(ARGS)
+	@EDGED_SOAK=1 $(BIN)/python -m pytest -n 4 --timing all -rP $(SOAK) $(ARGS)
+	@$(BIN)/python -m tests.support.faultpage
 
 system-test-ble: ## edged on a real kernel with a real bluetoothd, in a virtual machine (root, the network, ten minutes)
 	@.ci/venv test
@@ -42,6 +45,7 @@ lint: ## style, types, import rules, generated files, licences
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python .ci/generate.py --check
 	$(BIN)/python .ci/licences.py
+	$(BIN)/python .ci/audit.py
 
 bench: ## what it costs on this machine, beside its own limits (ARGS=--page writes docs/explanation/performance.md)
 	@.ci/venv test
@@ -58,6 +62,22 @@ docs: ## write the generated pages and schemas anew
 	@$(BIN)/python .ci/generate.py
 
 schema: docs ## the same
+
+dist: sbom ## the wheel and the source archive, and what they depend on, into dist/
+	@.ci/venv test
+	@$(BIN)/python -m hatchling build -d dist
+
+deb: ## Debian's package into dist/, for this machine and Python (ARGS="--arch arm64|armhf" for others)
+	@.ci/venv test
+	@$(BIN)/python .ci/package.py deb $(ARGS)
+
+bundle: ## an archive of wheels with a script that installs them without a network, into dist/ (ARGS as for deb)
+	@.ci/venv test
+	@$(BIN)/python .ci/package.py bundle $(ARGS)
+
+sbom: ## a bill of materials (CycloneDX) into dist/
+	@.ci/venv test
+	@$(BIN)/python .ci/sbom.py dist/edged.cdx.json
 
 lock: ## refresh requirements.lock (needs the network)
 	@.ci/lock $(ARGS)

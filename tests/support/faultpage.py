@@ -1,4 +1,7 @@
-"""The table of the fault suite, for the terminal and for docs/explanation/faults.md."""
+"""The table of the fault suite, for the terminal and for docs/explanation/faults.md.
+
+The tests of `make soak` keep what they found with `keep`; `python -m tests.support.faultpage` makes the page of it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ from pathlib import Path
 from edged import __version__
 from tests.support.faultbench import WINDOW, Row
 
-PAGE = Path(__file__).parents[2] / "docs/explanation/faults.md"
+_ROOT = Path(__file__).parents[2]
+PAGE = _ROOT / "docs/explanation/faults.md"
+_FOUND = _ROOT / ".build/soak"
+_CASES = "cases"
+_OTHERS = ("power-cut", "crash-points", "day", "sessions")
 
 _HEAD = (
     "| case | readings | faults | lost | not flushed | destroyed by the disk | repeated messages "
@@ -28,9 +35,11 @@ Each line is a gateway that reads {rate} a second from simulated Modbus devices 
 broker (mosquitto), while something breaks. A receiver behind the broker holds every value that arrived against what
 the devices say they served, and looks for gaps and repetitions by `epoch`, `seq` and `prev` alone.
 
-Run on {date} with edged {version}, Linux {kernel}, Python {python} on {cores} cores, in {minutes:.0f} minutes, by the
-command that `make soak` begins with, `EDGED_SOAK=1 EDGED_SOAK_AT_ONCE={at_once} python -m pytest -s
-tests/system/test_faults.py`. So many cases run at a time that the times of recovery include the wait for each other.
+One device in twenty has `priority: high`.
+
+Run on {date} with edged {version}, Linux {kernel}, Python {python} on {cores} cores, by `make soak`. These cases
+took {minutes:.0f} minutes, {at_once} at a time beside the other tests, so that the times of recovery include the wait for each
+other.
 
 {table}
 
@@ -47,9 +56,12 @@ tests/system/test_faults.py`. So many cases run at a time that the times of reco
 What a stopped process (SIGSTOP) does not read is not in the table: it was never a reading.
 
 {left_out}
-Refusals by the broker, limits of window and packet size, and lost sessions are tested without a table, in
-`tests/system/test_mqtt_link.py` and `test_mqtt_forwarder.py`; every crash point of the buffer in `tests/unit/buffer`; a
-power cut in `tests/system/test_power_cut.py`.
+The packets are dropped by nftables in a network namespace, the delays are a proxy's, the failing writes are strace's (a
+file system with open files cannot be remounted read-only), and the clock is libfaketime's.
+
+## Without the load
+
+{others}
 """
 
 
@@ -68,10 +80,16 @@ def _line(row: Row) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def page(rows: Sequence[Row], left_out: Mapping[str, str], elapsed: float, at_once: int) -> str:
-    """The whole page."""
+def keep(name: str, text: str) -> None:
+    """Put down what a test of `make soak` has found, for the page."""
+    _FOUND.mkdir(parents=True, exist_ok=True)
+    (_FOUND / f"{name}.md").write_text(text, "utf-8")
+
+
+def keep_cases(rows: Sequence[Row], left_out: Mapping[str, str], elapsed: float, at_once: int) -> None:
+    """Put down the table, and what is said around it."""
     missing = "".join(f"- {name}: {why}\n" for name, why in left_out.items())
-    return _TEXT.format(
+    text = _TEXT.format(
         rate="1,000 readings",
         date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
         version=__version__,
@@ -82,5 +100,18 @@ def page(rows: Sequence[Row], left_out: Mapping[str, str], elapsed: float, at_on
         at_once=at_once,
         table=table(rows),
         window=WINDOW,
-        left_out=f"Not run:\n\n- 1 % packet loss: no kernel with netem was at hand\n{missing}",
+        left_out=f"Not run:\n\n{missing}" if missing else "",
+        others="{others}",
     )
+    keep(_CASES, text)
+
+
+def main() -> None:
+    """Write the page of what all tests have kept."""
+    others = [(_FOUND / f"{name}.md").read_text("utf-8") for name in _OTHERS]
+    text = (_FOUND / f"{_CASES}.md").read_text("utf-8")
+    PAGE.write_text(text.replace("{others}", "\n".join(f"- {other}" for other in others)), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,11 @@ async def write(path: Path) -> None:
     await buffer.start()
     for n in range(1, 1_000_000):
         buffer.count(read=len(POINTS))
-        buffer.put(Sample("d", n * 1_000_000, n * 1_000_000, POINTS, values(n)))
+        sample = Sample("d", n * 1_000_000, n * 1_000_000, POINTS, values(n))
+        if n % 3:
+            buffer.put(sample)
+        else:
+            buffer.put_first(sample, at_once=True)
         head = await buffer.flush()
         print(head, flush=True)
 

@@ -26,7 +26,8 @@ from edged.testing.audit import Audit
 from edged.testing.proxy import FaultProxy
 from tests.support.fakebroker import FakeBroker
 from tests.support.fakeclock import LIBRARY, MISSING
-from tests.support.faultbench import WINDOW, adds_up, seconds
+from tests.support.faultbench import SOAK, WINDOW, adds_up, seconds
+from tests.support.faultpage import keep
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber, subscribed
 
@@ -97,7 +98,7 @@ async def cut_until(proxy: FaultProxy, broker: FakeBroker, sessions: float) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_thousands_of_broken_sessions_leave_nothing_behind(tmp_path: Path) -> None:
     async with FakeBroker() as broker, FaultProxy("127.0.0.1", broker.port) as proxy:
         async with daemon(tmp_path, proxy.port) as one:
@@ -106,7 +107,8 @@ async def test_thousands_of_broken_sessions_leave_nothing_behind(tmp_path: Path)
             await cut_until(proxy, broker, CYCLES)
             after = await used(proxy)
             status = one.status()
-    print(before, after, len(broker.connects), "sessions")
+    sessions = len(broker.connects)
+    print(before, after, sessions, "sessions")
     assert after.descriptors <= before.descriptors + 4  # a connection may just be dialling
     assert after.threads <= before.threads + 4
     assert after.tasks <= before.tasks + 2 * CONNECTIONS  # messages in flight are tasks
@@ -114,6 +116,13 @@ async def test_thousands_of_broken_sessions_leave_nothing_behind(tmp_path: Path)
     assert after.rss <= before.rss + 8 * 1024
     assert not status["faults"]
     assert {record["connected"] for record in status["connections"].values()} == {True}
+    if SOAK:
+        keep(
+            "sessions",
+            f"{sessions:,} sessions of {CONNECTIONS} connections were cut. Of {before.descriptors} file descriptors, "
+            f"{before.threads} threads and {before.tasks} tasks there were {after.descriptors}, {after.threads} and "
+            f"{after.tasks} in the end; memory grew by {(after.rss - before.rss) / 1024:.1f} MiB.",
+        )
 
 
 SPEED = 200
@@ -173,7 +182,7 @@ def audited(subscriber: Subscriber) -> Audit:
 
 @pytest.mark.slow
 @pytest.mark.mosquitto
-@pytest.mark.timeout(900 if DAY > 10_000 else 120)
+@pytest.mark.timeout(1200 if SOAK else 120)
 @pytest.mark.skipif(not LIBRARY, reason=MISSING)
 async def test_a_day_in_minutes_leaves_nothing_behind_and_loses_nothing(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker, subscribed(broker.port, "edged/plant-7/data") as subscriber:
@@ -199,3 +208,12 @@ async def test_a_day_in_minutes_leaves_nothing_behind_and_loses_nothing(tmp_path
     assert last["tasks"] <= first["tasks"] + WINDOW  # messages in flight are tasks
     assert last["objects"] <= first["objects"] + 10_000
     assert last["rss_kib"] <= first["rss_kib"] + 6 * 1024
+    if SOAK:
+        keep(
+            "day",
+            f"A gateway lived {last['at'] / 3600:.0f} hours at {SPEED} times their speed (libfaketime), with {outages} "
+            f"outages of ten minutes: of {audit.readings:,} readings none was lost. From hour "
+            f"{first['at'] / 3600:.0f} to the end it went from {first['descriptors']} to {last['descriptors']} file descriptors, from "
+            f"{first['tasks']} to {last['tasks']} tasks, and from {first['rss_kib'] / 1024:.1f} to "
+            f"{last['rss_kib'] / 1024:.1f} MiB of memory.",
+        )

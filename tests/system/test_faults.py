@@ -1,7 +1,6 @@
 """The fault suite: whatever happens to a gateway, nothing that was flushed is lost, and the receiver can prove it.
 
-`make soak` runs the long versions and writes docs/explanation/faults.md. Refusals by the broker, its limits and the
-crash points of the buffer are in test_mqtt_*.py and tests/unit/buffer.
+`make soak` runs the long versions and writes docs/explanation/faults.md.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import pytest
 
 from tests.support.fault_cases import CASES, impossible
 from tests.support.faultbench import SOAK, Case, Row, run
-from tests.support.faultpage import PAGE, page, table
+from tests.support.faultpage import keep_cases, table
 
 pytestmark = pytest.mark.mosquitto
 
@@ -54,4 +53,4 @@ async def test_no_fault_loses_what_was_flushed_or_repeats_more_than_the_window(t
     logs = "\n".join(row.log for row in done if row.complaints())
     assert not complaints, "\n".join([*complaints, logs])
     if SOAK and not _ONLY:
-        PAGE.write_text(page(done, left_out, time.monotonic() - began, _AT_ONCE), "utf-8")
+        keep_cases(done, left_out, time.monotonic() - began, _AT_ONCE)

@@ -21,6 +21,7 @@ import pytest
 
 from edged.buffer.log import Buffer
 from tests.support.faultbench import SOAK
+from tests.support.faultpage import keep
 from tests.support.powercut import cut_power
 from tests.support.powercut_writer import BOOT, CONFIG, POINTS, values
 
@@ -71,7 +72,7 @@ def format_disk(image: Path) -> None:
 
 @pytest.mark.timeout(600 if SOAK else 60)
 async def test_what_was_durable_survives_a_power_cut(tmp_path: Path) -> None:
-    moments = random.Random(1)
+    moments, promised = random.Random(1), 0
     for cut in range(CUTS):
         image = tmp_path / "disk.img"
         format_disk(image)
@@ -86,9 +87,16 @@ async def test_what_was_durable_survives_a_power_cut(tmp_path: Path) -> None:
                 after = batches[-1].last
             verification, stats = await buffer.verify(), buffer.stats()
             await buffer.stop()
+        promised += durable
         print(f"cut {cut + 1}: {durable} samples durable, {len(found)} found")
         assert not verification.problems
         assert len(found) >= durable > 0
         assert [tuple(sample.values) for sample in found] == [values(n) for n in range(1, len(found) + 1)]
         assert stats.stored == len(found) * len(POINTS)
         assert stats.connections["cloud"].corrupt == 0
+    if SOAK:
+        keep(
+            "power-cut",
+            f"The power was cut {CUTS} times, at random moments (EXT4_IOC_SHUTDOWN on a disk of its own). "
+            f"{promised:,} samples, one in three with priority, had been called durable, and all were found.",
+        )
