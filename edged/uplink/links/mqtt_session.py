@@ -20,6 +20,7 @@ import aiomqtt
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTT_LOG_ERR, WebsocketConnectionError, error_string
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edged.downlink.api import Incoming, Reply
 from edged.errors import PermanentError, TransientError
@@ -36,6 +37,8 @@ _FAREWELL = 2.0
 """Seconds that the end of a session may take."""
 _INCOMING = 256 * 1024
 """Bytes of the largest packet that a broker may send us."""
+UNACKNOWLEDGED = 100
+"""So many messages may a broker send before it has our word on the first: more wait there, not here."""
 _ANY = 65_535
 _CONNACK_PROPERTIES = (
     "MaximumPacketSize", "MaximumQoS", "ReasonString", "ReceiveMaximum", "RetainAvailable", "ServerKeepAlive",
@@ -93,7 +96,19 @@ def _make_properties(kind: int) -> Properties:
 class Session(aiomqtt.Client):
     """One connection, from dialling to its end."""
 
-    def __init__(self, broker: Broker, protocol: Version, will: Message, *, retain: bool) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        protocol: Version,
+        will: Message,
+        *,
+        retain: bool,
+        keep: Callable[[Incoming, int], None] | None = None,
+    ) -> None:
+        """`keep` gets what comes for us instead of `take`, and a number for `acknowledge`.
+
+        It must neither wait nor raise.
+        """
         self._broker = broker
         self._v5 = protocol is V5
         properties = None
@@ -101,6 +116,8 @@ class Session(aiomqtt.Client):
             properties = _make_properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = 0 if broker.clean else broker.session_expiry
             properties.MaximumPacketSize = _INCOMING
+            if keep is not None:
+                properties.ReceiveMaximum = UNACKNOWLEDGED
         super().__init__(
             broker.host, broker.port, username=broker.username, logger=_wire, identifier=broker.client_id,
             password=broker.password() if broker.password else None, protocol=protocol,
@@ -111,6 +128,9 @@ class Session(aiomqtt.Client):
             transport="websockets" if broker.websocket_path else "tcp", websocket_path=broker.websocket_path or None,
         )  # fmt: skip
         self.retain = retain
+        self._keep = keep
+        if keep is not None:
+            self._client.manual_ack_set(True)  # noqa: FBT003  # paho's signature
         self.take: Callable[[Incoming], None] | None = None
         """Gets what comes for us. It must neither wait nor raise."""
         self.ended: asyncio.Future[str] = self._loop.create_future()
@@ -227,6 +247,10 @@ class Session(aiomqtt.Client):
         return 5 + 2 + len(message.topic.encode()) + 2 + properties + len(message.payload)
 
     def _packing(self, message: Message) -> tuple[Properties | None, int]:
+        if message.correlation:
+            properties = _make_properties(PacketTypes.PUBLISH)
+            properties.ContentType, properties.CorrelationData = message.content_type, message.correlation
+            return properties, len(properties.pack())  # type: ignore[no-untyped-call]  # paho's
         key = message.content_type, tuple(message.properties.items())
         if key not in self._packed:
             properties = _make_properties(PacketTypes.PUBLISH)
@@ -376,7 +400,12 @@ class Session(aiomqtt.Client):
 
         Raises TransientError when the session ends meanwhile, or the broker does not answer.
         """
-        waiting = asyncio.ensure_future(self.subscribe(list(topics), timeout=self._broker.ack_timeout))
+        wanted: list[Any] = list(topics)
+        if self._v5 and self._keep is not None:  # a retained message can be told from a fresh one, even as it comes
+            wanted = [
+                (topic, aiomqtt.client.SubscribeOptions(qos=qos, retainAsPublished=True)) for topic, qos in topics
+            ]
+        waiting = asyncio.ensure_future(self.subscribe(wanted, timeout=self._broker.ack_timeout))
         try:
             both: list[asyncio.Future[Any]] = [waiting, self.ended]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -392,8 +421,20 @@ class Session(aiomqtt.Client):
 
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:  # noqa: ARG002  # paho's signature
         """Without a taker: what an old session brings is not for us, and must not pile up in a queue."""
-        if self.take is not None:
-            self.take(_incoming(message))
+        try:
+            incoming = _incoming(message)
+        except UnicodeDecodeError:
+            self.acknowledge(message.mid, message.qos)
+            return  # its topic is no text, so it is none of those subscribed to
+        if self._keep is not None:
+            self._keep(incoming, message.mid)
+        elif self.take is not None:
+            self.take(incoming)
+
+    def acknowledge(self, number: int, qos: int) -> None:
+        """Tell the broker that a message handed to `keep` is ours now. Without effect when the session has ended."""
+        if self._keep is not None and qos and not self.ended.done():
+            self._client.ack(number, qos)
 
 
 def _is_failure(code: Any) -> bool:
