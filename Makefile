@@ -32,6 +32,12 @@ soak: ## the long fault suite, a quarter of an hour, and its page docs/explanati
 	@EDGED_SOAK=1 $(BIN)/python -m pytest -n 4 --timing all -rP $(SOAK) $(ARGS)
 	@$(BIN)/python -m tests.support.faultpage
 
+system-test: ## installs the .deb into a Debian that is booted for it, and tries to break the service (root, 3 minutes)
+	@.ci/venv test
+	@apt-get install -y -qq --no-install-recommends systemd-container dbus e2fsprogs mosquitto mosquitto-clients >/dev/null
+	@$(BIN)/python .ci/package.py deb --out .build/deb
+	@EDGED_SYSTEM_TEST=1 $(BIN)/python -m pytest -s tests/system/service $(ARGS)
+
 system-test-ble: ## edged on a real kernel with a real bluetoothd, in a virtual machine (root, the network, ten minutes)
 	@.ci/venv test
 	@apt-get install -y --no-install-recommends mmdebstrap qemu-system-x86

@@ -203,6 +203,9 @@ def system_files(stage: Path, version: str) -> None:
     for name, text in (("changelog", entry.encode()), ("NEWS.md", (doc / "NEWS.md").read_bytes())):
         (doc / name).unlink(missing_ok=True)
         (doc / f"{name}.gz").write_bytes(gzip.compress(text, 9, mtime=0))
+    bill = Path(tempfile.mkdtemp(dir=stage.parent)) / "sbom.json"
+    run(sys.executable, ROOT / ".ci/sbom.py", bill, SOURCE_DATE_EPOCH=str(epoch()))
+    (doc / "sbom.cdx.json.gz").write_bytes(gzip.compress(bill.read_bytes(), 9, mtime=0))
     overrides = stage / "usr/share/lintian/overrides"
     overrides.mkdir(parents=True)
     shutil.copy(ROOT / ".ci/debian/lintian-overrides", overrides / "edged")
