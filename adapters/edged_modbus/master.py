@@ -105,7 +105,7 @@ class SerialMaster:
         """Answers that came after they were given up, ever."""
         self.news: list[str] = []
         self.forget = _FORGET
-        """Seconds that a unit is left alone at least that answers nothing which would show that an answer is no old one."""
+        """Seconds at least that a unit is left alone which answers nothing by which a late answer could be told."""
         self.ring = medium.ring
         self._medium = medium
         self._framing = framing

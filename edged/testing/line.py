@@ -104,6 +104,10 @@ class Line:
         """Seconds from the end of an answer to the next request, at the least so far."""
         self.ends: deque[float] = deque(maxlen=_HISTORY)
         """When the last bits of the answers were over (`time.monotonic()`)."""
+        self.handed: deque[float] = deque(maxlen=_HISTORY)
+        """When they were in fact handed over, later if the line's process was held up."""
+        self.begins: deque[float] = deque(maxlen=_HISTORY)
+        """When the requests were taken note of."""
         self.character = character_bits / baudrate if baudrate else 0.0
         self.silence = _silence(baudrate, self.character) if silence is None else silence
         self.port = ""
@@ -183,6 +187,7 @@ class Line:
             data = os.read(self._master, _ONCE)
         except OSError:
             return
+        self.begins.append(now)
         self._check_gap(now)
         if self.echo and self.before_echo:
             os.write(self._master, self.before_echo)
@@ -239,6 +244,7 @@ class Line:
         if not talk.ours:
             self._last_end = talk.end
             self.ends.append(talk.end)
+            self.handed.append(time.monotonic())
 
     def _deliver(self, talk: _Talk, now: float) -> None:
         ready = len(talk.data)
