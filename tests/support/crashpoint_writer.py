@@ -1,6 +1,7 @@
 """Does to a real buffer all that a gateway does, and notes what it promises.
 
-Run under recorddisk.c: `… crashpoint_writer FOLDER KEPT SEED STEPS ROWS`, with ROWS to fill it before the STEPS. A sample's number is its seq. The file `promise` in the folder says what a crash must not undo.
+Run under recorddisk.c: `… crashpoint_writer FOLDER KEPT SEED STEPS ROWS`, with ROWS to fill it before the STEPS.
+A sample's number is its seq. The file `promise` in the folder says what a crash must not undo.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ the devices say they served, and looks for gaps and repetitions by `epoch`, `seq
 One device in twenty has `priority: high`.
 
 Run on {date} with edged {version}, Linux {kernel}, Python {python} on {cores} cores, by `make soak`. These cases
-took {minutes:.0f} minutes, {at_once} at a time beside the other tests, so that the times of recovery include the wait for each
-other.
+took {minutes:.0f} minutes, {at_once} at a time beside the other tests, so that the times of recovery include
+the wait for each other.
 
 {table}
 

@@ -212,8 +212,8 @@ async def test_a_day_in_minutes_leaves_nothing_behind_and_loses_nothing(tmp_path
         keep(
             "day",
             f"A gateway lived {last['at'] / 3600:.0f} hours at {SPEED} times their speed (libfaketime), with {outages} "
-            f"outages of ten minutes: of {audit.readings:,} readings none was lost. From hour "
-            f"{first['at'] / 3600:.0f} to the end it went from {first['descriptors']} to {last['descriptors']} file descriptors, from "
+            f"outages of ten minutes: of {audit.readings:,} readings none was lost. From hour {first['at'] / 3600:.0f} "
+            f"to the end it went from {first['descriptors']} to {last['descriptors']} file descriptors, from "
             f"{first['tasks']} to {last['tasks']} tasks, and from {first['rss_kib'] / 1024:.1f} to "
             f"{last['rss_kib'] / 1024:.1f} MiB of memory.",
         )
