@@ -7,6 +7,7 @@ shared MQTT or HTTP link). The forwarder owns order, lanes, window, retries and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -200,6 +201,15 @@ class Link(Protocol):
 
     async def close(self) -> None:
         """End the session properly (offline status, DISCONNECT) within its own time limit. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Serves(Protocol):
+    """What a link may do besides: bring commands down and tell what becomes of them, as long as a session lasts."""
+
+    async def serve(self, slot: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        """Work until cancelled. `slot` is a place in the window, to be held while a message is in flight."""
         ...
 
 

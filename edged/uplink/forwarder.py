@@ -20,7 +20,7 @@ from edged.buffer.cursor import CursorState, Intervals, Span
 from edged.buffer.log import Buffer
 from edged.clock import boot_id, iso, mono_us
 from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
-from edged.uplink.api import Chunk, Encoder, Lane, Link
+from edged.uplink.api import Chunk, Encoder, Lane, Link, Serves
 from edged.uplink.delivery import Delivery, Session
 from edged.uplink.lanes import Chain, Route, plan, plan_beside, plan_strict
 from edged.uplink.pace import Pace
@@ -167,6 +167,8 @@ class Forwarder:
                 group.create_task(self._tell_of_the_clock(session.window), name=f"{self._name} clock"),
                 group.create_task(self._report(session.window), name=f"{self._name} report"),
             ]
+            if isinstance(self._link, Serves):
+                helpers.append(group.create_task(self._link.serve(session.window.slot), name=f"{self._name} commands"))
             try:
                 why = await self._link.lost()
             finally:

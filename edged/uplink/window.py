@@ -8,7 +8,8 @@ leaves one to the others; the backlog and what is sent once more have a share to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from edged.uplink.api import Lane
 from edged.uplink.pace import Pace
@@ -95,6 +96,15 @@ class Window:
         """A message is no longer in flight."""
         self._in_flight[lane] -= 1
         self._changed.set()
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """A place on the live lane, for what is no reading: the answer to a command."""
+        await self.take(Lane.LIVE)
+        try:
+            yield
+        finally:
+            self.give_back(Lane.LIVE)
 
     def changed(self) -> None:
         """Something that the slots depend on has changed: look again."""

@@ -12,6 +12,7 @@ from edged.clock import wall_us
 from edged.errors import EdgedError, PermanentError, TransientError
 from edged.uplink.api import OFFLINE, TOO_LARGE, Message, Outcome, Pacing, Verdict
 from edged.uplink.links import reasons
+from edged.uplink.links.mqtt_commands import CommandService, Slot
 from edged.uplink.links.mqtt_session import V5, V311, Accepted, Broker, Session, Version
 from edged.uplink.links.tls import explain
 
@@ -47,11 +48,15 @@ def _refuses_version(answer: Accepted | str) -> bool:
 class MqttLink:
     """Sessions with one broker, one after the other. Implements `edged.uplink.api.Link`."""
 
-    def __init__(self, name: str, broker: Broker, announcer: Announcer, pacing: Pacing) -> None:
+    def __init__(
+        self, name: str, broker: Broker, announcer: Announcer, pacing: Pacing, service: CommandService | None = None
+    ) -> None:
+        """`service`: what the connection does besides, if anything."""
         self._name = name
         self._broker = broker
         self._announcer = announcer
         self._pacing = pacing
+        self._service = service
         self._session: Session | None = None
         self._epoch = ""
         self._protocol = V311 if broker.protocol == "3.1.1" else V5
@@ -121,7 +126,11 @@ class MqttLink:
     async def _attempt(self, protocol: Version, will: Message) -> Accepted | str:
         """The broker's answer to one CONNECT, or what happened instead of one. Raises EdgedError."""
         broker, where = self._broker, self._where
-        session = self._session = Session(broker, protocol, will, retain=self._retain)
+        keep = None
+        if self._service is not None:
+            self._service.renew()
+            keep = self._service.keep
+        session = self._session = Session(broker, protocol, will, retain=self._retain, keep=keep)
         try:
             return await session.open()
         except TimeoutError as exc:
@@ -169,7 +178,9 @@ class MqttLink:
                 raise PermanentError(
                     f"{self._where} does not support QoS 1, without which delivery is not certain", reason="qos"
                 )
-            notes = await self._greet()
+            refused = await self._service.begin(self._session) if self._service and self._session else ""
+            notes = [refused] if refused else []
+            notes += await self._greet()
             begun = True
             return notes
         finally:
@@ -214,6 +225,11 @@ class MqttLink:
     async def report(self) -> None:
         """Publish the counters."""
         await self.send(self._announcer.health(self._epoch, wall_us()))
+
+    async def serve(self, slot: Slot) -> None:
+        """See `edged.uplink.api.Serves`."""
+        if self._service is not None:
+            await self._service.serve(self.send, slot)
 
     async def lost(self) -> str:
         """Wait until the session has ended; returns why."""

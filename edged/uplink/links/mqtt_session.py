@@ -402,9 +402,7 @@ class Session(aiomqtt.Client):
         """
         wanted: list[Any] = list(topics)
         if self._v5 and self._keep is not None:  # a retained message can be told from a fresh one, even as it comes
-            wanted = [
-                (topic, aiomqtt.client.SubscribeOptions(qos=qos, retainAsPublished=True)) for topic, qos in topics
-            ]
+            wanted = [(topic, SubscribeOptions(qos=qos, retainAsPublished=True)) for topic, qos in topics]
         waiting = asyncio.ensure_future(self.subscribe(wanted, timeout=self._broker.ack_timeout))
         try:
             both: list[asyncio.Future[Any]] = [waiting, self.ended]
