@@ -231,6 +231,8 @@ class ConnectionContext:
     """The way down; None unless the connection says `commands: true` (see `edged.config.base.CommandingConfig`)."""
     twin: Twin | None = None
     """The last reported and the desired value of every point."""
+    shared: dict[str, Any] = field(default_factory=dict)
+    """For what the encoder and the link of this connection must agree on, by the connector's own names."""
 
 
 @runtime_checkable

@@ -18,7 +18,9 @@ from edged.config.types import Duration, Name
 from edged.model import Sample, Value
 from edged.testing.audit import Audit
 from edged.uplink.api import ConnectionContext
-from edged.uplink.connectors.mqtt import CONNECTOR, MqttConnection
+from edged.uplink.brokers import BrokerConnection
+from edged.uplink.connectors import load_connector
+from edged.uplink.connectors.mqtt import MqttConnection
 from edged.uplink.forwarder import Forwarder
 from tests.support.subscriber import Subscriber
 
@@ -74,14 +76,26 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def gateway(
-    path: Path, port: int, *, flush: float = 0.1, retention: float = 0.0, running: bool = True, **settings: Any
+    path: Path,
+    port: int,
+    *,
+    flush: float = 0.1,
+    retention: float = 0.0,
+    max_age: float = 0.0,
+    running: bool = True,
+    dialect: type[BrokerConnection] = MqttConnection,
+    context: ConnectionContext | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Gateway]:
-    settings = {"retry_max": Duration(0.3), "connect_timeout": Duration(2), **settings}
-    config = MqttConnection(connector="mqtt", url=f"mqtt://127.0.0.1:{port}", **settings)
-    buffer = Buffer(path, BufferConfig(flush=Duration(flush), retention=Duration(retention)), ["cloud"], boot=boot_id())
-    context = replace(context_of(), counters=lambda: buffer.stats().told("cloud"))
+    """With the connection class of another connector, `connector` among the settings names it."""
+    settings = {"retry_max": Duration(0.3), "connect_timeout": Duration(2), "connector": "mqtt", **settings}
+    config = dialect(**{"url": f"mqtt://127.0.0.1:{port}", **settings})
+    connector = load_connector(config.connector)
+    limits = BufferConfig(flush=Duration(flush), retention=Duration(retention))
+    buffer = Buffer(path, limits, ["cloud"], boot=boot_id(), max_age={"cloud": max_age})
+    context = replace(context or context_of(), counters=lambda: buffer.stats().told("cloud"))
     await buffer.start()
-    forwarder = Forwarder("cloud", CONNECTOR.encoder(config, context), CONNECTOR.link(config, context), buffer)
+    forwarder = Forwarder("cloud", connector.encoder(config, context), connector.link(config, context), buffer)
     task = asyncio.create_task(forwarder.run()) if running else None
     try:
         yield Gateway(buffer, forwarder)

@@ -82,9 +82,10 @@ class Accepted(NamedTuple):
     properties: Mapping[str, Any]
 
 
-class _Waiting(NamedTuple):
+class Waiting(NamedTuple):
     """A message under way."""
 
+    mid: int
     outcome: asyncio.Future[Outcome]
     since: float
 
@@ -143,7 +144,7 @@ class Session(aiomqtt.Client):
         self._context: TlsContext | None = None
         self._raw: socket.socket | None = None
         self._error = ""
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._packed: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Properties, int]] = {}
@@ -264,8 +265,8 @@ class Session(aiomqtt.Client):
         """Publish and wait for the PUBACK or the end of the session."""
         return await self.confirmed(self.publish_now(message))
 
-    def publish_now(self, message: Message) -> Outcome | int:
-        """Begin to publish; the number to wait for, or the outcome where nothing was sent.
+    def publish_now(self, message: Message) -> Outcome | Waiting:
+        """Begin to publish; what to wait for, or the outcome where nothing was sent.
 
         The base class's `publish` throws the reason code away, sits out its time-out when the connection breaks, and
         logs a warning for each message beyond the tenth that waits.
@@ -280,21 +281,20 @@ class Session(aiomqtt.Client):
         if info.rc != 0:
             return Outcome(Verdict.RETRY, OFFLINE, error_string(info.rc))
         now = self._loop.time()
-        self._waiting[info.mid] = _Waiting(self._loop.create_future(), now)
+        waiting = self._waiting[info.mid] = Waiting(info.mid, self._loop.create_future(), now)
         if self._timer is None:
             self._timer = self._loop.call_at(now + self._broker.ack_timeout, self._check_acks)
-        return info.mid
+        return waiting
 
-    async def confirmed(self, begun: Outcome | int) -> Outcome:
-        """The broker's word on what `publish_now` began. To be called at once: an answer cannot come before."""
+    async def confirmed(self, begun: Outcome | Waiting) -> Outcome:
+        """The broker's word on what `publish_now` began."""
         if isinstance(begun, Outcome):
             return begun
-        waiting = self._waiting[begun]
         try:
-            return await waiting.outcome
+            return await begun.outcome
         finally:
-            if self._waiting.get(begun) is waiting:
-                del self._waiting[begun]
+            if self._waiting.get(begun.mid) is begun:
+                del self._waiting[begun.mid]
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: Any, properties: Any) -> None:  # noqa: ARG002  # paho's signature
         self._heard = self._loop.time()
