@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from edged.buffer.log import Buffer
 from edged.testing.audit import REPLAY, Audit, LaneId
 from edged.testing.proxy import FaultProxy
 from edged.uplink.payload import schema
-from tests.support.forwarding import WINDOW, Gateway, arrived, assert_complete, gateway, subscribed, until
+from tests.support.fakebroker import FakeBroker, Published, make_puback
+from tests.support.forwarding import POINTS, WINDOW, Gateway, arrived, assert_complete, gateway, subscribed, until
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
 
@@ -191,6 +193,29 @@ async def test_from_live_first_to_strict_and_back_nothing_is_sent_twice(tmp_path
                 assert (audit.missing, audit.gaps("plant-7", one.buffer.epoch)) == ([], [])
                 assert audit.duplicates <= 3 * WINDOW
                 await settled_in_the_end(one)
+
+
+async def test_what_becomes_too_old_while_it_waits_for_its_turn_is_not_sent(tmp_path: Path) -> None:
+    confirms = False
+
+    def readings(broker: FakeBroker) -> list[Published]:
+        return [message for message in broker.published if message.topic.endswith("/data")]
+
+    broker = FakeBroker(puback=lambda message: 0 if confirms or not message.topic.endswith("/data") else None)
+    async with broker, gateway(tmp_path / "b.db", broker.port, max_age=1, **ONE_EACH) as one:
+        one.poll(6)
+        await until(lambda: len(readings(broker)) == WINDOW)
+        await asyncio.sleep(1.1)
+        await one.buffer.change(lambda writer, done: writer.retention.retain(writer.ledger, done))
+        assert one.buffer.stats().connections["cloud"].expired == 60 * len(POINTS)
+        confirms = True
+        for message in readings(broker):
+            broker.say(make_puback(message.mid, 0, 5))
+        one.poll(1)
+        await one.drained()
+        assert (await one.saved())["delivered"] == 10 * len(POINTS)
+        assert len(readings(broker)) == WINDOW + 10
+        await settled_in_the_end(one)
 
 
 async def test_the_receiver_is_told_how_the_counters_stand(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ async def test_what_was_durable_survives_a_power_cut(tmp_path: Path) -> None:
         format_disk(image)
         with mounted(image, tmp_path / "disk") as folder:
             durable = write_until_cut(folder, moments.uniform(0.05, 1.5))
-        with mounted(image, tmp_path / "disk") as folder:
+        # A copy: where another mount namespace still holds the first mount, the same image would come back shut down.
+        found_image = shutil.copy(image, tmp_path / "found.img")
+        with mounted(Path(found_image), tmp_path / "found") as folder:
             buffer = Buffer(folder / "buffer.db", CONFIG, ["cloud"], boot=BOOT)
             await buffer.start()
             found, after = [], 0

@@ -107,7 +107,8 @@ async def judge_all(folder: Path, seed: int) -> tuple[int, int]:
         if promise.get("filling"):
             continue
         points += 1
-        for fate in FATES if disk.unsynced() > 1 else FATES[:1]:
+        fates = FATES if disk.unsynced() > 1 else FATES[:1]
+        for fate in fates if SOAK else [fates[points % len(fates)]]:
             disk.image(folder / "image", fate, chance)
             images += 1
             try:
