@@ -28,6 +28,8 @@ class Entrance:
         self._untold: dict[CommandResult, int] = {}
         self._accepted: dict[int, CommandResult] = {}
         """Those that only say `accepted`, which what follows makes needless."""
+        self._given: set[CommandResult] = set()
+        """Those that whoever reads now has got, and has not told yet."""
         self._news = asyncio.Event()
         self.dropped = 0
 
@@ -37,10 +39,9 @@ class Entrance:
 
     async def results(self) -> AsyncIterator[CommandResult]:
         """See `edged.downlink.api.Commands`."""
-        given: set[CommandResult] = set()
+        given = self._given = set()
         while True:
             self._news.clear()
-            given &= self._untold.keys()
             for result in [one for one in self._untold if one not in given]:
                 if result in self._untold:
                     given.add(result)
@@ -50,6 +51,7 @@ class Entrance:
     def told(self, result: CommandResult) -> None:
         """See `edged.downlink.api.Commands`."""
         number = self._untold.pop(result, None)
+        self._given.discard(result)
         if number is None:
             return
         if self._accepted.get(number) == result:
@@ -61,12 +63,14 @@ class Entrance:
         older = self._accepted.pop(number, None) if number else None
         if older is not None:
             self._untold.pop(older, None)
+            self._given.discard(older)
         self._untold[result] = number
         if number and result.state is State.ACCEPTED:
             self._accepted[number] = result
         while len(self._untold) > MOST_UNTOLD:
             oldest = next(iter(self._untold))
             self._accepted.pop(self._untold.pop(oldest), None)
+            self._given.discard(oldest)
             if not self.dropped:
                 log.warning("%s: more than %d results wait to be told; the oldest are dropped", self._name, MOST_UNTOLD)
             self.dropped += 1

@@ -223,12 +223,96 @@ class GatewayMetadata:
     """The devices by name."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CommandMessage:
+    """A command: what a point is to be.
+
+    It must say until when it may be carried out: by `expires`, by `time` and `ttl`, or by MQTT 5's message expiry.
+    Other keys are refused.
+    """
+
+    __pydantic_config__: ClassVar = _DOCUMENTED
+
+    point: str
+    """The point, as device/point."""
+    id: str = ""
+    """Names the command: what comes again with the same id is not carried out again. Up to 128 characters. Without it:
+    MQTT 5's correlation data."""
+    value: bool | int | float | str | None = None
+    """What the point is to be, as it shows it: scaled, the word of an enum. Either this or `raw`."""
+    raw: str | None = None
+    """The bytes to write as they go over the wire, in hexadecimal: for Modbus, registers with the high byte first."""
+    expires: int | str = 0
+    """When it expires, by the sender's clock: microseconds since 1970-01-01 UTC, or a text with its zone such as
+    2026-11-21T12:00:00Z."""
+    time: int | str = 0
+    """When it was sent, by the sender's clock, likewise."""
+    ttl: float | str = 0
+    """For how long it may be carried out: seconds, or a text such as 5m."""
+    confirm: bool = True
+    """Whether to read the point back."""
+    requester: str = ""
+    """Who wants it, for the gateway's log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandResultMessage:
+    """What became of a command. It goes to MQTT 5's response topic, with the correlation data, where there is one."""
+
+    __pydantic_config__: ClassVar = _DOCUMENTED
+
+    v: Literal[1]
+    """The version of this format."""
+    gateway: str
+    """The id of the gateway."""
+    connection: str
+    """The name of the connection in the gateway's configuration."""
+    id: str
+    """That of the command; empty if it had none that could be read."""
+    point: str
+    """The point, as device/point; empty if the message was no command."""
+    state: Literal["accepted", "executed", "verified", "failed", "expired", "rejected"]
+    """How far it has come. Only after `accepted` more will follow. After `rejected` and `expired` it is certain that
+    nothing was sent to the device."""
+    time: int
+    """When it came to this: microseconds since 1970-01-01 UTC, by the gateway's clock."""
+    reason: str = ""
+    """One word for why it was rejected or failed."""
+    detail: str = ""
+    """The same in one line for people."""
+    value: bool | int | float | str | None = None
+    """What the point read as afterwards, if it was read back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeMessage:
+    """A new value or quality of a point that has `monitor: true`."""
+
+    __pydantic_config__: ClassVar = _DOCUMENTED
+
+    v: Literal[1]
+    """The version of this format."""
+    gateway: str
+    """The id of the gateway."""
+    point: str
+    """The point, as device/point."""
+    value: bool | int | float | str | None
+    """The value; null if it is bad."""
+    time: int
+    """When it was read: microseconds since 1970-01-01 UTC."""
+    quality: str = "good"
+    """Absent while it is good."""
+
+
 MESSAGES: dict[str, type] = {
     "columns": Columns,
     "samples": OneSample,
     "status": GatewayStatus,
     "health": GatewayHealth,
     "metadata": GatewayMetadata,
+    "command": CommandMessage,
+    "result": CommandResultMessage,
+    "change": ChangeMessage,
 }
 """Every message by the name it has in the published documents."""
 

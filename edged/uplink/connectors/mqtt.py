@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import orjson
 
@@ -17,12 +18,17 @@ from edged import __version__
 from edged.buffer.batch import Batch
 from edged.config.base import STRICT, ConnectionConfig, DeviceConfig
 from edged.config.model import GatewayConfig
+from edged.downlink.api import Twin
 from edged.errors import ConfigError, PermanentError
 from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Lane, Link, Message
 from edged.uplink.brokers import NAMES, BrokerConnection, broker, pacing, topic_names
 from edged.uplink.encoders import encode_columns, encode_sample
+from edged.uplink.json_commands import JsonCommands, change_message
 from edged.uplink.payload import VERSION
 from edged.uplink.topics import check_template, fill
+
+if TYPE_CHECKING:
+    from edged.uplink.links.mqtt_commands import CommandService
 
 _MAX_CHUNK = 5000
 
@@ -44,6 +50,12 @@ class MqttConnection(BrokerConnection):
     metadata_topic: str = "edged/{gateway}/metadata"
     """Where a retained message describes devices, points and units. With `{device}`: one message for each device, as is
     needed where there are so many that the broker would find one message too large."""
+    command_topic: str = "edged/{gateway}/command"
+    """With `commands: true`: where commands are taken from."""
+    result_topic: str = "edged/{gateway}/command/result"
+    """Where it is told what became of a command, unless the command names a response topic itself."""
+    monitor_topic: str = "edged/{gateway}/monitor/{device}/{point}"
+    """Where changes of points with `monitor: true` go, one by one."""
     layout: Literal["columns", "samples"] = "columns"
     """`columns`: many samples in one message. `samples`: one message for each sample of a device."""
     max_readings: int = 500
@@ -55,6 +67,9 @@ class MqttConnection(BrokerConnection):
         """See the base class."""
         if self.layout == "samples":
             yield "max_readings", "with `layout: samples` each sample is a message"
+        if not self.commands:
+            yield "command_topic", "it needs `commands: true`"
+            yield "result_topic", "it needs `commands: true`"
         yield from super().idle()
 
     def __post_init__(self) -> None:
@@ -72,8 +87,14 @@ class MqttConnection(BrokerConnection):
         check_template(self.status_topic, NAMES)
         check_template(self.health_topic, NAMES)
         check_template(self.metadata_topic, (*NAMES, "device"))
-        if len({self.topic, self.status_topic, self.health_topic, self.metadata_topic}) < 4:  # noqa: PLR2004  # the four
-            raise ValueError("`topic`, `status_topic`, `health_topic` and `metadata_topic` must differ")
+        check_template(self.command_topic, NAMES)
+        check_template(self.result_topic, NAMES)
+        check_template(self.monitor_topic, (*NAMES, "device", "point"))
+        settings = (
+            "topic", "status_topic", "health_topic", "metadata_topic", "command_topic", "result_topic", "monitor_topic",
+        )  # fmt: skip
+        if len({getattr(self, setting) for setting in settings}) < len(settings):
+            raise ValueError(f"{', '.join(f'`{one}`' for one in settings[:-1])} and `{settings[-1]}` must differ")
 
 
 class JsonEncoder:
@@ -254,7 +275,28 @@ class MqttConnector:
         """The link of this connection. Raises ConfigError if its topics cannot be made."""
         from edged.uplink.links.mqtt import MqttLink  # noqa: PLC0415  # only a forwarding daemon pays for aiomqtt
 
-        return MqttLink(context.name, broker(config, context), Announcements(config, context), pacing(config))
+        announcements, service = Announcements(config, context), _service(config, context)
+        return MqttLink(context.name, broker(config, context), announcements, pacing(config), service)
+
+
+def _service(config: MqttConnection, context: ConnectionContext) -> CommandService:
+    """What the connection does besides. Raises ConfigError if a topic cannot be made."""
+    from edged.uplink.links.mqtt_commands import CommandService  # noqa: PLC0415  # as above
+
+    names, gateway = topic_names(context), str(context.gateway.id)
+    try:
+        topics = [fill(template, names) for template in (config.command_topic, config.result_topic)]
+        fill(config.monitor_topic, {**names, "device": "device", "point": "point"})
+    except ValueError as exc:
+        raise ConfigError(f"connection {context.name}: {exc}") from exc
+    dialect = JsonCommands(gateway, context.name, command_topic=topics[0], result_topic=topics[1])
+    twin = context.twin
+
+    async def changes(watched: Twin) -> AsyncIterator[Message]:
+        async for change in watched.changes():
+            yield change_message(gateway, config.monitor_topic, names, change)
+
+    return CommandService(context.name, dialect, context.commands, partial(changes, twin) if twin is not None else None)
 
 
 CONNECTOR = MqttConnector()
