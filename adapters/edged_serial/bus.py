@@ -40,6 +40,8 @@ _USUAL_ANSWER = 32
 _REACTION = 0.03
 """Bytes of an answer and seconds before it, where nothing is known of a device."""
 _MOST_FRAMES = 256
+_REST, _REST_NUMBERED = 3.0, 0.5
+"""For how many time-outs a device is left alone that has not answered, and one whose answers say to what they are."""
 _LOOK = 0.25
 """Seconds between two looks at whether the port is still there, while a first frame is awaited."""
 
@@ -216,6 +218,7 @@ class Bus:
         result = await self._line.ask(
             request, kind.framer(), accept, float(device.config.timeout),
             gap=float(kind.framing.gap), longest=kind.framing.max * kind.frames,
+            who=device.known_by(kind), rest=_REST_NUMBERED if device.numbers(kind) else _REST,
         )  # fmt: skip
         self._awake[device.name] = time.monotonic()
         return result
@@ -246,7 +249,7 @@ class Bus:
         for attempt in range(wake.tries):
             framer = DelimiterFramer(answer, 4096, keep=True)
             with contextlib.suppress(TransientError):
-                await self._line.ask(data, framer, lambda _frame, _moment: None, float(wake.pause), patient=False)
+                await self._line.ask(data, framer, lambda _frame, _moment: None, float(wake.pause), rest=0.0)
                 return
             await self._line.open()
             if attempt == wake.tries - 1:
@@ -267,7 +270,7 @@ class Bus:
             return ""
 
         text = await self._line.ask(
-            data, kind.framer(), accept, float(device.config.timeout), gap=float(kind.framing.gap)
+            data, kind.framer(), accept, float(device.config.timeout), gap=float(kind.framing.gap), rest=_REST
         )
         if text:
             raise PermanentError(f"{device.name} refused it: {text[:40]!r}", reason="refused")

@@ -102,6 +102,14 @@ class Device:
         """Whether this kind has to be asked for."""
         return self.config.asks(kind.name)
 
+    def known_by(self, kind: Kind) -> str:
+        """Its name if its answers say whose they are, else ""."""
+        return self.name if self.config.address is not None and _finds(kind, "address") else ""
+
+    def numbers(self, kind: Kind) -> bool:
+        """Whether its answers repeat the number of the request."""
+        return "sequence" in kind.send.names and _finds(kind, "sequence")
+
     def columns(self, points: Sequence[str]) -> list[Columns]:
         """The points by the frames they come in."""
         found: dict[tuple[Name, str], list[str]] = {}
@@ -153,6 +161,10 @@ class Device:
     def _echoes(template: Template, name: str, found: Raw, wanted: int | str) -> bool:
         sent = template.text_of(name, wanted) if isinstance(found, str) else []
         return _same(found, wanted) or (isinstance(found, str) and found in sent)
+
+
+def _finds(kind: Kind, name: str) -> bool:
+    return name in (kind.decoder.fields() or ())
 
 
 def _with_units(found: Fields) -> Fields:

@@ -1,8 +1,8 @@
 """A serial line in use: every byte goes to who listens, and one request at a time waits for its answer.
 
 Legacy protocols rarely number their requests, so a late answer looks like the answer to the next request. Therefore,
-after a request that was not answered properly, nothing is sent until a late answer would have come: as long again as
-the device was given. What arrives meanwhile reaches only those who listen.
+after a request that was not answered properly, nothing is sent whose answer that could be until it has come late, or
+some times as long has passed as the device was given. What arrives meanwhile reaches only those who listen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from edged.adapter import Reason, TransientError
 from edged.media import LineSettings, Medium
@@ -37,6 +38,24 @@ _UNREAD = 1024
 _SHOWN = 24
 
 
+@dataclass(frozen=True, slots=True)
+class _Debt:
+    """An answer that may still come."""
+
+    until: float
+    """Not any more after this moment, as far as can be told."""
+    framer: Framer
+    accept: Callable[[bytes, int], Any]
+
+    def paid_by(self, data: bytes, moment: int) -> bool:
+        """Whether these bytes complete it."""
+        for frame in self.framer.feed(data):
+            with contextlib.suppress(RejectedError):
+                self.accept(frame, moment)
+                return True
+        return False
+
+
 class RejectedError(Exception):
     """A frame that is not the answer; its message says why. Waiting goes on."""
 
@@ -51,12 +70,17 @@ class Line:
         """When the port was opened last: microseconds on the monotonic clock; 0 before."""
         self.foreign = 0
         """How often something came that nobody had asked for."""
+        self.late = 0
+        """Answers that came after they were given up."""
         self._settings = settings
         self._listeners: list[Heard] = []
         self._on_open: list[Callable[[], None]] = []
         self._reader: deque[tuple[bytes, int]] | None = None
         self._arrival = asyncio.Event()
         self._quiet_until = 0.0
+        self._owed: dict[str, _Debt] = {}
+        """By who is told by his answers; "" where they do not say whose they are."""
+        self._paid = asyncio.Event()
         self._last = 0.0
         self._keeper: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
@@ -117,16 +141,18 @@ class Line:
         *,
         gap: float = 0.0,
         longest: int = 1024,
-        patient: bool = True,
+        who: str = "",
+        rest: float = 1.0,
     ) -> T:
         """Send `data` (or let it do the sending), and return what `accept` makes of a frame and its time.
 
         That is the first frame that it does not reject. `within` seconds may pass before the answer begins. `gap` is
-        the silence that ends a frame, where one does. Without `patient` a missing answer is no reason to be quiet.
+        the silence that ends a frame, where one does. `who` is whose answers look like nobody else's.
+        Without an answer, nothing that could be mistaken is sent for `rest` times as long again, or until it has come.
         One request at a time. Raises TransientError.
         """
         await self.open()
-        await self._settle()
+        await self._settle(who)
         reader = self._reader = deque(maxlen=_UNREAD)
         self._arrival.clear()
         complaint = ""
@@ -153,10 +179,10 @@ class Line:
                     pause = max(_TAIL, _TAIL_CHARACTERS * self.medium.character)
                     deadline = min(last, max(deadline, time.monotonic() + pause))
         except TimeoutError:
-            self._be_quiet(within if patient else 0.0)
+            self._owed[who] = _Debt(time.monotonic() + rest * within, framer, accept)
             raise self._unanswered(framer, complaint, within) from None
         except BaseException:
-            self._be_quiet(within)
+            self._owed[who] = _Debt(time.monotonic() + max(rest, 1.0) * within, framer, accept)
             raise
         finally:
             self._reader = None
@@ -216,17 +242,26 @@ class Line:
             )
         return TransientError(f"no answer within {within:g} s", reason=Reason.TIMEOUT)
 
-    async def _settle(self) -> None:
-        """Wait until no late answer is to be expected, and nobody is talking."""
+    async def _settle(self, who: str = "") -> None:
+        """Wait until no late answer is to be expected that `who` could take for his, and nobody is talking."""
         calm = max(_CALM, _CALM_CHARACTERS * self.medium.character)
-        patience = time.monotonic() + max(1.0, self._quiet_until - time.monotonic() + 1.0)
+        patience = max(time.monotonic(), self._until(who)) + 1.0
         while (now := time.monotonic()) < patience:
-            until = max(self._quiet_until, self._last + calm if not self._listeners else 0.0)
+            until = max(self._until(who), self._last + calm if not self._listeners else 0.0)
             if now >= until:
+                self._owed = {name: debt for name, debt in self._owed.items() if debt.until > now}
                 return
-            await asyncio.sleep(until - now)
+            self._paid.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(until - now):
+                    await self._paid.wait()
         if not self._listeners:
             raise TransientError("the line is never silent: is somebody else sending?", reason=Reason.PROTOCOL)
+
+    def _until(self, who: str) -> float:
+        """Until when nothing may be sent for `who`."""
+        owed = [debt.until for name, debt in self._owed.items() if name in {"", who} or not who]
+        return max(self._quiet_until, *owed, 0.0)
 
     def _be_quiet(self, seconds: float) -> None:
         self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
@@ -235,6 +270,12 @@ class Line:
         self._last = moment / 1e6
         for heard in self._listeners:
             heard(data, moment)
+        for name, debt in list(self._owed.items()):
+            if debt.paid_by(data, moment):
+                del self._owed[name]
+                self.late += 1
+                self._be_quiet(_TAIL)
+                self._paid.set()
         if self._reader is not None:
             self._reader.append((data, moment))
             self._arrival.set()

@@ -88,7 +88,7 @@ class Pressure:
         if address not in self.addresses or request[4:6] != b"%02X" % (sum(request[1:4]) & 0xFF):
             return []
         self.asked += 1
-        return [Burst(self.frame(address if self.answer_as is None else self.answer_as), self.after)]
+        return [Burst(self.frame(address if self.answer_as is None else self.answer_as), self.after, address)]
 
 
 async def test_asks_and_reads(tmp_path: Path) -> None:
@@ -133,6 +133,34 @@ async def test_a_late_answer_is_never_taken_for_the_next_one(tmp_path: Path) -> 
             assert caught.value.reason == "timeout"
             line.fault = None
             assert await value(bus) == pytest.approx(7 + devices_.asked / 1000)
+
+
+@pytest.mark.parametrize("times", [1.2, 2.5, 3.5])
+async def test_an_answer_later_than_the_next_request_would_be_ends_the_rest_and_is_no_value(
+    tmp_path: Path, times: float
+) -> None:
+    devices_ = Pressure(7)
+    async with Line(devices_) as line, opened(tmp_path, line, a=ADDRESSED.format(address=7)) as bus:
+        line.fault = faults.late(0.15 * times)
+        with pytest.raises(TransientError):
+            await value(bus)
+        line.fault = None
+        assert await value(bus) == pytest.approx(7 + devices_.asked / 1000)
+        assert bus._line.late == 1
+
+
+async def test_others_whose_answers_say_whose_they_are_do_not_wait_for_a_late_one(tmp_path: Path) -> None:
+    devices_ = Pressure(7, 8)
+    both = {"a": ADDRESSED.format(address=7), "b": ADDRESSED.format(address=8)}
+    async with Line(devices_) as line, opened(tmp_path, line, **both) as bus:
+        line.fault = faults.late(0.5)
+        with pytest.raises(TransientError):
+            await value(bus)
+        line.fault = None
+        assert await value(bus, "b") == pytest.approx(8 + devices_.asked / 1000)
+        assert bus._line.late == 0, "it was asked before the late answer came"
+        assert await value(bus) == pytest.approx(7 + devices_.asked / 1000)
+        assert bus._line.late == 1
 
 
 async def test_a_cancelled_request_leaves_no_answer_behind(tmp_path: Path) -> None:
