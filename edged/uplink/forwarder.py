@@ -136,11 +136,14 @@ class Forwarder:
     async def _one_session(self, attempt: RetryCallState) -> None:
         """Connect, forward until the session ends, and raise EdgedError with the reason why."""
         self._story.opening()
+        self._dialling = mono_us() / 1e6
         try:
             line = await self._link.connect(self._buffer.epoch)
+            self._dialling = 0.0
             try:
                 await self._forward(line, attempt)
             finally:
+                self._dialling = mono_us() / 1e6
                 await self._link.close()
         except EdgedError as exc:
             self._story.off(exc)
