@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edged.config.base import STRICT, ConnectionConfig
+from edged.config.types import Duration
 from edged.uplink.api import ConnectionContext, Encoder, Link
 from edged.uplink.brokers import BrokerConnection, broker, pacing
 from edged.uplink.dialects.sparkplug import Node
+from edged.uplink.dialects.sparkplug_commands import SparkplugCommands
 
 _FORBIDDEN = "+/#"
 _MAX_READINGS = 5000
@@ -35,8 +37,13 @@ class SparkplugConnection(BrokerConnection):
     max_readings: int = 500
     """Up to how many readings of one device go into one message."""
 
+    command_timeout: Duration = Duration(30)
+    """With `commands: true`: how long a write may wait for its device before it is given up."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.command_timeout <= 0:
+            raise ValueError("`command_timeout` must be longer than 0")
         for key in ("group", "node", "primary_host"):
             if any(char in getattr(self, key) for char in _FORBIDDEN):
                 raise ValueError(f"`{key}` becomes a part of topics: it cannot contain `+`, `/` or `#`")
@@ -47,6 +54,8 @@ class SparkplugConnection(BrokerConnection):
         """See the base class."""
         yield from super().idle()
         yield "session_expiry", "Sparkplug wants each session to begin anew"
+        if not self.commands:
+            yield "command_timeout", "it needs `commands: true`"
 
 
 def _node(config: SparkplugConnection, context: ConnectionContext) -> Node:
@@ -74,12 +83,15 @@ class SparkplugConnector:
 
     def link(self, config: SparkplugConnection, context: ConnectionContext) -> Link:
         """The link of this connection."""
+        from edged.uplink.links.mqtt_commands import CommandService  # noqa: PLC0415  # as below
         from edged.uplink.links.sparkplug import SparkplugLink  # noqa: PLC0415  # only a forwarding daemon pays for aiomqtt
 
         node = _node(config, context)
+        dialect = SparkplugCommands(node, config.command_timeout, context.name)
         return SparkplugLink(
             context.name, replace(broker(config, context), clean=True), pacing(config), node,
             primary_host=config.primary_host, counters=context.counters, twin=context.twin,
+            service=CommandService(context.name, dialect, context.commands),
         )  # fmt: skip
 
 

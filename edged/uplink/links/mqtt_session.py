@@ -106,7 +106,7 @@ class Session(aiomqtt.Client):
         retain: bool,
         keep: Callable[[Incoming, int], None] | None = None,
     ) -> None:
-        """`keep` gets what comes for us instead of `take`, and a number for `acknowledge`.
+        """`keep` gets what comes for us and `take` does not want, and a number for `acknowledge`.
 
         It must neither wait nor raise.
         """
@@ -132,8 +132,8 @@ class Session(aiomqtt.Client):
         self._keep = keep
         if keep is not None:
             self._client.manual_ack_set(True)  # noqa: FBT003  # paho's signature
-        self.take: Callable[[Incoming], None] | None = None
-        """Gets what comes for us. It must neither wait nor raise."""
+        self.take: Callable[[Incoming], bool] | None = None
+        """Is shown first what comes for us; True where it wanted it. It must neither wait nor raise."""
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self.receive_maximum = _ANY
         self.max_packet = 0
@@ -424,10 +424,10 @@ class Session(aiomqtt.Client):
         except UnicodeDecodeError:
             self.acknowledge(message.mid, message.qos)
             return  # its topic is no text, so it is none of those subscribed to
-        if self._keep is not None:
+        if self.take is not None and self.take(incoming):
+            self.acknowledge(message.mid, message.qos)
+        elif self._keep is not None:
             self._keep(incoming, message.mid)
-        elif self.take is not None:
-            self.take(incoming)
 
     def acknowledge(self, number: int, qos: int) -> None:
         """Tell the broker that a message handed to `keep` is ours now. Without effect when the session has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from edged.uplink.api import OFFLINE, TOO_LARGE, Message, Outcome, Pacing, Verdi
 from edged.uplink.dialects import sparkplug_payload as payload
 from edged.uplink.dialects.sparkplug import NAMESPACE, REBIRTH, Node, SparkplugMessage
 from edged.uplink.links.mqtt import Broker, MqttLink
+from edged.uplink.links.mqtt_commands import CommandService
 from edged.uplink.links.mqtt_session import Session, Waiting
 
 _SEQS = 256
@@ -85,9 +87,10 @@ class SparkplugLink(MqttLink):
     def __init__(  # each is one thing that a session depends on
         self, name: str, broker: Broker, pacing: Pacing, node: Node, *, primary_host: str = "",
         counters: Callable[[], Mapping[str, int]] = dict, twin: Twin | None = None,
+        service: CommandService | None = None,
     ) -> None:  # fmt: skip
         self._deaths = _Deaths(node, counters)
-        super().__init__(name, broker, self._deaths, pacing)
+        super().__init__(name, broker, self._deaths, pacing, service)
         self._node = node
         self._counters = counters
         self._twin = twin
@@ -141,16 +144,17 @@ class SparkplugLink(MqttLink):
     def _offline(self) -> str:
         return f"the primary host {self._host.name!r} is not online; until it is, the readings are kept here"
 
-    def _take(self, incoming: Incoming) -> None:
+    def _take(self, incoming: Incoming) -> bool:
         if incoming.topic == self._host.topic:
             self._host.take(incoming.payload)
-        elif incoming.topic == self._node.topic("NCMD"):
-            try:
-                metrics = payload.parse(incoming.payload).metrics
-            except ValueError:
-                return
+            return True
+        if incoming.topic != self._node.topic("NCMD"):
+            return False
+        with suppress(ValueError):  # what is no payload asks for nothing
+            metrics = payload.parse(incoming.payload).metrics
             if any(metric.name == REBIRTH and metric.value is True for metric in metrics):
                 self._asked.set()
+        return True
 
     # -- births and deaths -----------------------------------------------------------------------------------------
 

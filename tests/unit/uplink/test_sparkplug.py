@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from edged.buffer.batch import Batch
 from edged.config.base import DeviceConfig, PointConfig
 from edged.config.types import Name
-from edged.downlink.api import TwinPoint, TwinValue
+from edged.downlink.api import Incoming, Refused, TwinPoint, TwinValue
 from edged.model import Quality, Reason, Sample, Value, bad
 from edged.uplink.api import Chunk, Envelope, Lane
 from edged.uplink.connectors.sparkplug import SparkplugConnection
 from edged.uplink.dialects import sparkplug_payload as payload
 from edged.uplink.dialects.protobuf import fields
 from edged.uplink.dialects.sparkplug import Node, SparkplugMessage, provenance
+from edged.uplink.dialects.sparkplug_commands import SparkplugCommands
 from edged.uplink.dialects.sparkplug_payload import DataType
 from tests.support.sparkplug import parsed, payload_class, properties_of, value_of
 
@@ -351,3 +352,42 @@ def test_a_torn_payload_is_told() -> None:
 def test_what_cannot_work_is_refused_with_advice(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         SparkplugConnection(connector="sparkplug", url="mqtt://b", **settings)
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+def dcmd(topic: str = "spBv1.0/fabrikam/DCMD/plant-7/m1", *, time: int | None = MS, **metric: Any) -> Incoming:
+    content = payload_class()()
+    if time is not None:
+        content.timestamp = time
+    content.metrics.add(datatype=DataType.DOUBLE, **metric)
+    return Incoming(topic=topic, payload=content.SerializeToString())
+
+
+@pytest.mark.parametrize("named", [{"name": "p0"}, {"alias": 1}])
+def test_a_host_writes_a_metric_by_name_or_alias(named: dict[str, Any]) -> None:
+    dialect = SparkplugCommands(node(p0=PointConfig()), 30.0, "scada")
+    assert dialect.topics() == [("spBv1.0/fabrikam/DCMD/plant-7/+", 1)]
+    (command,) = dialect.decode(dcmd(double_value=21.5, **named))
+    assert (command.address, command.value, command.valid_for, command.expires) == ("m1/p0", 21.5, 30.0, None)
+    assert dialect.decode(dcmd(double_value=21.5, **named))[0].id == command.id, "the broker may repeat it"
+    assert dialect.decode(dcmd(double_value=21.5, time=MS + 1, **named))[0].id != command.id
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (dcmd("spBv1.0/fabrikam/DCMD/plant-7/m9", name="p0", double_value=1.0), "unknown-point"),
+        (dcmd(name="p9", double_value=1.0), "unknown-point"),
+        (dcmd(alias=2, double_value=1.0), "unknown-point"),
+        (dcmd(name="p0"), "malformed"),
+        (dcmd(name="p0", double_value=1.0, time=None), "malformed"),
+        (replace(dcmd(name="p0", double_value=1.0), retained=True), "retained"),
+        (replace(dcmd(), payload=b"\x12\x7f"), "malformed"),
+    ],
+)
+def test_what_is_no_command_is_refused(message: Incoming, reason: str) -> None:
+    with pytest.raises(Refused) as caught:
+        SparkplugCommands(node(p0=PointConfig()), 30.0, "").decode(message)
+    assert caught.value.reason == reason
