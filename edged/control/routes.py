@@ -9,6 +9,7 @@ GET  /v1/buffer/export  stored samples, one JSON object a line; ?from=&to=&devic
 GET  /v1/buffer/ACTION  stats, verify, letters (JSON)
 GET  /v1/reload         what a reload would change (JSON)
 POST /v1/reload         reload; what happens, one JSON object a line; ?watch=SECONDS&keep=1
+POST /v1/write/DEVICE/POINT, GET /v1/commands, POST /v1/commands/cancel, GET /v1/twin[/DEVICE]: see `commands.py`
 POST /v1/buffer/ACTION  retry, purge, replay, repair, vacuum (JSON); ?connection=&id=&from=&to=&device=
 """
 
@@ -30,6 +31,7 @@ from edged.errors import ConfigError, EdgedError
 from edged.hub import Hub
 from edged.reload import Reloader, Run
 
+from . import commands
 from . import probe as raw
 from .look import Look
 from .records import poll_record, sample_record
@@ -58,6 +60,8 @@ class Ask:
     parts: tuple[str, ...]
     """What stands in the path where the route has a `*`."""
     options: service.Options
+    peer: str = ""
+    """Who the client is, by the kernel's word: the name of its user."""
 
 
 class Reply(NamedTuple):
@@ -69,6 +73,7 @@ class Reply(NamedTuple):
     body: AsyncIterator[bytes]
 
 
+_NO_COMMANDS = "this gateway takes no commands"
 _NO_LOOK = "this gateway cannot be looked into"
 _NO_FILE = "this gateway was not started with a file, so there is nothing to reload"
 Handler = Callable[[ControlApi, Ask], Awaitable[Reply]]
@@ -94,14 +99,14 @@ def stream(body: AsyncIterator[bytes]) -> Reply:
     return Reply(200, lines=True, body=body)
 
 
-async def answer(api: ControlApi, method: str, target: str) -> Reply:
-    """What to say to a request."""
+async def answer(api: ControlApi, method: str, target: str, peer: str = "") -> Reply:
+    """What to say to a request of `peer`."""
     url = urlsplit(target)
     parts = [unquote(part) for part in url.path.strip("/").split("/")]
     for (wanted, pattern), handler in ROUTES.items():
         names = _match(pattern.strip("/").split("/"), parts)
         if wanted == method and names is not None:
-            return await handler(api, Ask(names, parse_qs(url.query)))
+            return await handler(api, Ask(names, parse_qs(url.query, keep_blank_values=True), peer))
     return bad(404, f"there is no {method} {url.path}")
 
 
@@ -250,6 +255,45 @@ async def _events(run: Run) -> AsyncIterator[bytes]:
         yield orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
 
 
+async def _write(api: ControlApi, ask: Ask) -> Reply:
+    device, point = ask.parts
+    if api.downlink is None:
+        return bad(404, _NO_COMMANDS)
+    try:
+        return good(await commands.write(api.downlink, commands.command_from(device, point, ask.options, ask.peer)))
+    except ValueError as exc:
+        return bad(400, exc)
+
+
+async def _commands(api: ControlApi, ask: Ask) -> Reply:
+    if api.downlink is None:
+        return bad(404, _NO_COMMANDS)
+    try:
+        return good(await commands.listing(api.downlink, ask.options))
+    except ValueError as exc:
+        return bad(400, exc)
+    except EdgedError as exc:
+        return bad(503, exc)
+
+
+async def _cancel(api: ControlApi, ask: Ask) -> Reply:
+    if api.downlink is None:
+        return bad(404, _NO_COMMANDS)
+    return good({"cancelled": await api.downlink.cancel(ask.options.get("id", ()))})
+
+
+async def _twin(api: ControlApi, ask: Ask) -> Reply:
+    if api.twin is None or api.look is None:
+        return bad(404, _NO_COMMANDS)
+    known = api.look.config().devices
+    (device,) = ask.parts or ("",)
+    if device and device not in known:
+        return bad(404, f"there is no device {device!r}")
+    return good(
+        {str(name): await commands.twin_record(api.twin, str(name)) for name in ([device] if device else known)}
+    )
+
+
 ROUTES: Mapping[tuple[str, str], Handler] = {
     ("GET", "/v1/status"): _status,
     ("GET", "/v1/tail"): _tail,
@@ -260,6 +304,11 @@ ROUTES: Mapping[tuple[str, str], Handler] = {
     ("GET", "/v1/trace/*"): _trace,
     ("POST", "/v1/explain/*/*"): _explain,
     ("GET", "/v1/top"): _top,
+    ("POST", "/v1/write/*/*"): _write,
+    ("GET", "/v1/commands"): _commands,
+    ("POST", "/v1/commands/cancel"): _cancel,
+    ("GET", "/v1/twin"): _twin,
+    ("GET", "/v1/twin/*"): _twin,
     ("GET", "/v1/buffer/export"): _buffer_export,
     ("GET", "/v1/buffer/*"): _buffer,
     ("POST", "/v1/buffer/*"): _buffer_change,

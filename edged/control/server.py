@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pwd
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -63,7 +65,9 @@ class ControlServer:
             request = await _next_request(connection, reader)
         if request is None:
             return
-        reply = await answer(self._api, request.method.decode(), request.target.decode("ascii", "replace"))
+        reply = await answer(
+            self._api, request.method.decode(), request.target.decode("ascii", "replace"), _peer(writer)
+        )
         kind = _LINES if reply.lines else _JSON
         head = h11.Response(
             status_code=reply.status, headers=[("content-type", kind), ("connection", "close"), ("server", "edged")]
@@ -89,6 +93,17 @@ async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, body: 
     writer.write(connection.send(h11.EndOfMessage()) or b"")
     async with asyncio.timeout(_IDLE):
         await writer.drain()
+
+
+def _peer(writer: asyncio.StreamWriter) -> str:
+    """The name of the user at the other end, as the kernel knows it."""
+    sock: socket.socket = writer.get_extra_info("socket")
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
