@@ -443,7 +443,10 @@ class Daemon:
             "config": self._reloader.state() if self._reloader else None,
             "clock": asdict(self._clock.state()),
             "buffer": asdict(self._buffer.stats()),
-            "buses": [asdict(poller.state()) for poller in self._pollers.values()],
+            "buses": [
+                {**asdict(poller.state()), "where": self._config.buses[name].where}
+                for name, poller in self._pollers.items()
+            ],
             "connections": {name: asdict(forwarder.state()) for name, forwarder in self._forwarders.items()},
             "commands": asdict(self._downlink.state()),
             "faults": {name: asdict(fault) for name, fault in self._faults.items()},

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
 from edged.model import Sample
+
+_KEPT = 4
+"""So many samples of a device are remembered."""
 
 
 class Subscription:
@@ -43,8 +46,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
-        self.latest: dict[str, Sample] = {}
-        """The newest sample of each device."""
+        self._recent: dict[str, deque[Sample]] = {}
 
     @property
     def watched(self) -> bool:
@@ -53,9 +55,16 @@ class Hub:
 
     def publish(self, sample: Sample) -> None:
         """Hand over one sample. Never blocks."""
-        self.latest[sample.device] = sample
+        recent = self._recent.get(sample.device)
+        if recent is None:
+            recent = self._recent[sample.device] = deque(maxlen=_KEPT)
+        recent.append(sample)
         for subscription in self._subscriptions:
             subscription.put(sample)
+
+    def recent(self, device: str) -> Sequence[Sample]:
+        """The newest samples of a device, oldest first: one read of it may have yielded several."""
+        return list(self._recent.get(device, ()))
 
     @contextmanager
     def subscribe(self, bound: int = 1000) -> Iterator[Subscription]:

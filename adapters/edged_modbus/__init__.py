@@ -87,6 +87,10 @@ class _Adapter:
 
     def explain(self, device: Any, point: str, raw: Sequence[RawRead]) -> Sequence[Step]:
         """See `edged.adapter.Explains`."""
+        if device.sunspec is not None:
+            from .sunspec_explain import explain as explain_sunspec  # noqa: PLC0415  # the same
+
+            return explain_sunspec(point, raw)
         from .explain import explain  # noqa: PLC0415  # the same
 
         return explain(device.points[point], raw)

@@ -77,6 +77,7 @@ class _Exam:
         self._loaded: Loaded | None = None
         self._status: dict[str, Any] | None = None
         self._traces: dict[str, list[str]] = {}
+        self._unheard: dict[str, EdgedError] = {}
 
     @property
     def _base(self) -> Path:
@@ -148,21 +149,33 @@ class _Exam:
                 yield problem(f"gateway {name}", f"not connected: {one['detail']}", "see the checks of its way below")
 
     def _trace(self, bus: str, *, listen: float) -> list[str]:
-        """The frames of a bus: the gateway's, else our own."""
+        """The frames of a bus: the gateway's, else our own. Raises EdgedError."""
         if bus not in self._traces:
-            self._traces[bus] = self._heard(bus, listen)
-        return self._traces[bus]
+            if self._status is not None:
+                target = f"/v1/trace/{quote(bus, safe='')}"
+                self._traces[bus] = [line.decode() for line in client.lines(self._socket, target)]
+            else:
+                self._listen(listen)
+        found = self._traces.get(bus) or self._unheard[bus]
+        if isinstance(found, EdgedError):
+            raise found
+        return found
 
-    def _heard(self, bus: str, listen: float) -> list[str]:
-        from edged.doctor.lines import record_line
+    def _listen(self, seconds: float) -> None:
+        """Make our own traces, of all lines together. Raises ConfigError."""
+        from edged.doctor.lines import judged_buses, record_lines
 
-        if self._status is not None:
-            target = f"/v1/trace/{quote(bus, safe='')}"
-            return [line.decode() for line in client.lines(self._socket, target)]
         config = self._loaded.config if self._loaded else None
         if config is None:
             raise ConfigError("without a configuration it cannot be opened")
-        return record_line(config, bus, self._base, listen)
+        names = judged_buses(config)
+        if sys.stderr.isatty():
+            click.echo(f"Reading from {', '.join(names)}, for up to {seconds:g} s …", err=True)
+        for name, heard in record_lines(config, names, self._base, seconds).items():
+            if isinstance(heard, EdgedError):
+                self._unheard[name] = heard
+            else:
+                self._traces[name] = heard
 
     def bundle(self, target: Path, checks: Sequence[Check]) -> None:
         """Write the archive. Raises ConfigError."""

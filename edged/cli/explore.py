@@ -158,8 +158,9 @@ async def way_to(place: Place, socket: Path, *, direct: bool) -> AsyncIterator[t
 
     Raises ConfigError.
     """
-    if not direct and await asyncio.to_thread(owned, socket, place.bus):
-        yield _through_gateway(socket, place.bus), True
+    theirs = None if direct else await asyncio.to_thread(owner, socket, place)
+    if theirs is not None:
+        yield _through_gateway(socket, theirs), True
         return
     from edged.adapter import Prober, load_adapter  # as above
     from edged.config.secrets import filled
@@ -175,13 +176,18 @@ async def way_to(place: Place, socket: Path, *, direct: bool) -> AsyncIterator[t
         await bus.close()
 
 
-def owned(socket: Path, bus: str) -> bool:
-    """Whether a gateway is running that has this bus open."""
+def owner(socket: Path, place: Place) -> str | None:
+    """What the running gateway calls this bus, if it has it open.
+
+    It is told by its port or host: two configurations may well call different lines the same.
+    """
     try:
         status = client.call(socket, "/v1/status", timeout=5)
     except NoDaemonError:
-        return False
-    return any(one["bus"] == bus for one in status["buses"])
+        return None
+    where = place.bus_config.where
+    same = (one["bus"] for one in status["buses"] if (one["where"] == where if where else one["bus"] == place.bus))
+    return next(same, None)
 
 
 def _through_gateway(socket: Path, bus: str) -> Ask:
@@ -194,7 +200,7 @@ def _through_gateway(socket: Path, bus: str) -> Ask:
                 "timeout": request.timeout,
             }
         )  # fmt: skip
-        target = f"/v1/probe/{quote(bus)}?{options}"
+        target = f"/v1/probe/{quote(bus, safe='')}?{options}"
         record = await asyncio.to_thread(client.call, socket, target, method="POST")
         if "error" not in record:
             return RawAnswer(tuple(record["words"]), record["texts"])

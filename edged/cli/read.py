@@ -17,6 +17,7 @@ from edged.cli import EXIT_CONFIG, EXIT_PROBLEM, NoDaemonError, client
 from edged.errors import ConfigError
 
 if TYPE_CHECKING:
+    from edged.adapter import PollResult
     from edged.config.model import Config
 
 
@@ -89,27 +90,33 @@ def _point_of(sample: Mapping[str, Any], point: str) -> dict[str, Any]:
 
 def _read_direct(config: Config, device: str, base: Path) -> list[dict[str, Any]]:
     """Open the bus, poll all points once, close it. Raises TransientError, ConfigError."""
+    from edged.control import poll_record  # as above
+    from edged.pipeline import DevicePipeline
+
+    result = poll_directly(config, device, base)
+    pipeline = DevicePipeline(config.devices[device].points)
+    return [poll_record(replace(result, samples=[pipeline.compute(sample) for sample in result.samples]))]
+
+
+def poll_directly(config: Config, device: str, base: Path) -> PollResult:
+    """What one poll of a device yields, not scaled, on a bus of our own. Raises TransientError, ConfigError."""
     from edged.adapter import load_adapter  # as above
     from edged.config.secrets import filled
-    from edged.control import poll_record
-    from edged.pipeline import DevicePipeline
 
     if device not in config.devices:
         near = ", ".join(sorted(config.devices)) or "none"
-        click.echo(f"edged: there is no device {device!r}; the configuration has: {near}", err=True)
-        raise SystemExit(EXIT_CONFIG)
+        raise ConfigError(f"there is no device {device!r}; the configuration has: {near}")
     device_config = config.devices[device]
     bus_config = config.buses[device_config.bus]
-    pipeline = DevicePipeline(device_config.points)
 
-    async def poll() -> list[dict[str, Any]]:
+    async def poll() -> PollResult:
         devices = {name: filled(one, base=base) for name, one in config.devices_on(device_config.bus).items()}
+        devices[device] = filled(device_config, base=base)  # also if it is switched off
         bus = load_adapter(bus_config.adapter).open(device_config.bus, filled(bus_config, base=base), devices)
         try:
-            result = await bus.poll(bus.prepare(device, [str(point) for point in device_config.points]), raw=True)
+            return await bus.poll(bus.prepare(device, [str(point) for point in device_config.points]), raw=True)
         finally:
             await bus.close()
-        return [poll_record(replace(result, samples=[pipeline.compute(sample) for sample in result.samples]))]
 
     return asyncio.run(poll())
 

@@ -159,6 +159,12 @@ class BusConfig(Settings):
     retry_max: Duration = Duration(10)
     """Longest such pause."""
 
+    @property
+    def where(self) -> str:
+        """The port, or host and port, that tell it from other buses; empty where it has none."""
+        host, port = getattr(self, "host", None), getattr(self, "port", None)
+        return f"{host}:{port}" if isinstance(host, str) else port if isinstance(port, str) else ""
+
     def __post_init__(self) -> None:
         if not 0 < self.dead_share <= 1:
             raise ValueError("`dead_share` is a share of the time, above 0 and up to 1")

@@ -10,31 +10,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import orjson
 
-from edged.adapter import Bus, Explains, PollResult, Step, Traced, load_adapter
+from edged.adapter import Bus, PollResult, Traced, load_adapter
 from edged.buffer.log import Buffer
-from edged.clock import iso, mono_us, wall_us
+from edged.clock import mono_us, wall_us
 from edged.config.base import DeviceConfig, PointConfig
 from edged.config.model import Config
 from edged.errors import ConfigError, TransientError
 from edged.hub import Hub
 from edged.media import Frame, FrameRing
 from edged.model import Sample
-from edged.pipeline import DevicePipeline
 
+from .explaining import explanation, settings_of
 from .records import sample_record
 
 _QUEUED = 10_000
 """Most pieces that wait for a client who follows; the oldest go first, and it is told."""
 _SHOWN = 3
 """So many values of a device are on the screen."""
+_NAMED = 20
+"""Most names in a message."""
 _PATIENCE = 5.0
 """Seconds to wait for a disk."""
 _ALIVE = 1.0
@@ -66,40 +68,36 @@ class Look:
             what = "is not open" if bus is None else f"keeps no frames: the adapter {config.adapter!r} has none"
             raise ConfigError(f"{name} {what}")
         alive = (lambda: self.bus(name) is bus) if follow else None
-        return _frames(line_record(self.config(), name), list(bus.rings), alive)
+        return _frames(line_record(self.config(), name, bus.rings), list(bus.rings), alive)
 
     def labelled(self, device: str, labels: Mapping[str, str]) -> bool:
         """Whether a device has all these labels."""
         config = self.config().devices.get(device)
         return config is not None and labels.items() <= config.labels.items()
 
+    def buses(self) -> str:
+        """The names of the buses, for a message."""
+        return ", ".join(self.config().buses) or "none"
+
+    def nearest(self, device: str, point: str = "") -> str:
+        """What to say to who asked for a device or point that there is not."""
+        config = self.config().devices.get(device)
+        if config is None:
+            return f"there is no device {device!r}{_hint(device, self.config().devices)}"
+        if not config.enabled or self.bus(config.bus) is None:
+            return f"{device}, or its bus {config.bus}, is switched off"
+        return f"{device} has no point {point!r}{_hint(point, config.points)}"
+
     # -- a value -----------------------------------------------------------------------------------------------------
 
     async def explain(self, device: str, point: str) -> dict[str, Any]:
         """Each step to a value. Raises KeyError for what is not configured, TransientError."""
         config = self.config().devices[device]
-        settings = config.points[point]  # type: ignore[index]  # a Name is a str
-        results = await self.read(device)
-        sample, index = _holding(results, point)
-        raw = [each for result in results for each in result.raw]
+        settings = settings_of(config, point)
         adapter = load_adapter(self.config().buses[config.bus].adapter)
-        steps = list(adapter.explain(config, point, raw)) if isinstance(adapter, Explains) else _as_read(sample, index)
-        alone = replace(sample, points=(point,), values=(sample.values[index],), quality=_quality_of(sample, index))
-        steps += pipeline_steps(settings, alone)
-        final = DevicePipeline({point: settings}).compute(alone)
+        told = explanation(adapter, config, device, point, await self.read(device))
         stored = await self._stored(device, point, settings)
-        return {
-            "device": device,
-            "point": point,
-            "unit": settings.unit,
-            "time": iso(final.time),
-            "value": final.values[0],
-            "quality": str(final.quality[0]) if final.quality else "good",
-            "raw": [asdict(each) for each in raw],
-            "steps": [asdict(step) for step in steps],
-            "stored": stored,
-            "connections": self._sent(stored["seq"] if stored else None),
-        }
+        return {**told, "stored": stored, "connections": await self._sent(stored["seq"] if stored else None)}
 
     async def _stored(self, device: str, point: str, settings: PointConfig) -> dict[str, Any] | None:
         """The last stored reading of a point, if it can be found within its heartbeat."""
@@ -119,16 +117,29 @@ class Look:
                 return {"seq": last[0], "time": record["time"], "value": record["values"][point], "quality": quality}
         return None
 
-    def _sent(self, seq: int | None) -> dict[str, str]:
+    async def _sent(self, seq: int | None) -> dict[str, str]:
         """What each connection made of that reading."""
         if seq is None:
             return {}
-        found = {}
-        for name in self.buffer().stats().connections:
-            cursor = self.buffer().cursor(name)
+        buffer, found = self.buffer(), {}
+        letters = await buffer.letters()
+        for name in buffer.stats().connections:
+            cursor = buffer.cursor(name)
             settled = seq <= cursor.low or any(first <= seq <= last for first, last in cursor.islands)
-            found[str(name)] = "sent and confirmed" if settled else "waiting"
+            refused = [one for one in letters if one.connection == name and one.first <= seq <= one.last]
+            found[str(name)] = (
+                f"refused by the receiver: {refused[-1].reason} (a dead letter)" if refused
+                else "waiting" if not settled
+                else "not waiting any more: confirmed, too old, or not meant for it" if self._chooses(name)
+                else "sent and confirmed"
+            )  # fmt: skip
         return found
+
+    def _chooses(self, name: str) -> bool:
+        """Whether a connection does not take every reading: then what is settled need not have been sent."""
+        config = self.config()
+        connection = config.connections.get(name)
+        return bool(getattr(config, "flows", None)) or connection is None or connection.max_age > 0
 
     # -- everything --------------------------------------------------------------------------------------------------
 
@@ -144,7 +155,7 @@ class Look:
         return {
             **self.status(),
             "waiting": waiting,
-            "last": {name: _last_value(self.hub.latest.get(name)) for name in config.devices},
+            "last": {name: _last_values(self.hub.recent(name), one.points) for name, one in config.devices.items()},
             "limits": {"max_bytes": int(config.buffer.max_bytes)},
             "budget": {name: self._budget(name) for name in config.buses if self.bus(name) is not None},
         }
@@ -164,19 +175,31 @@ class Look:
         return round(load / max(bus.concurrency, 1), 4) or None
 
 
-def _last_value(sample: Sample | None) -> str:
-    """The first values of a sample, for people."""
-    if sample is None:
-        return ""
-    values = (
-        f"{point}={sample.quality[i] if value is None else f'{value:.6g}' if isinstance(value, float) else value}"
-        for i, (point, value) in enumerate(zip(sample.points[:_SHOWN], sample.values, strict=False))
-    )
-    return " ".join(values)
+def _hint(name: str, known: Collection[str]) -> str:
+    """What may have been meant, or what there is."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only a mistake pays for it
+
+    if close := get_close_matches(name, known, 1):
+        return f"; did you mean {close[0]!r}?"
+    listed = sorted(known)
+    more = f", … ({len(listed)} in all)" if len(listed) > _NAMED else ""
+    return f"; there are: {', '.join(listed[:_NAMED]) or 'none'}{more}"
 
 
-def line_record(config: Config, name: str) -> dict[str, Any]:
+def _last_values(samples: Sequence[Sample], order: Iterable[str]) -> str:
+    """The values in the newest samples of a device, for people: those of its first points."""
+    values: dict[str, str] = {}
+    for sample in samples:
+        for i, (point, value) in enumerate(zip(sample.points, sample.values, strict=True)):
+            text = sample.quality.get(i) if value is None else f"{value:.6g}" if isinstance(value, float) else value
+            values[point] = f"{point}={text}"
+    first = [values[point] for point in order if point in values] or list(values.values())
+    return " ".join(first[:_SHOWN])
+
+
+def line_record(config: Config, name: str, rings: Iterable[FrameRing] = ()) -> dict[str, Any]:
     """What one must know of a bus to understand its frames. Holds no secret."""
+    counted = [errors for ring in rings if ring.errors is not None and (errors := ring.errors()) is not None]
     bus = config.buses[name]
     timeouts = [float(getattr(device, "timeout", 1.0)) for device in config.devices_on(name).values()]
     return {
@@ -189,55 +212,17 @@ def line_record(config: Config, name: str) -> dict[str, Any]:
         "echo": getattr(bus, "echo", False),
         "timeout": min(timeouts, default=1.0),
         "offset": wall_us() - mono_us(),
+        "uart": {
+            "framing": sum(one.framing for one in counted),
+            "parity": sum(one.parity for one in counted),
+            "overrun": sum(one.overrun for one in counted),
+        },
     }
 
 
 def piece_record(link: int, piece: Frame) -> dict[str, Any]:
     """Some bytes as one JSON object: time in µs on the monotonic clock."""
     return {"time": piece.time, "link": link, "direction": piece.direction, "data": piece.data.hex()}
-
-
-def pipeline_steps(settings: PointConfig, sample: Sample) -> list[Step]:
-    """What the pipeline does to a single value, step by step. Pure."""
-    steps = []
-    done: dict[str, Any] = {}
-    for name in ("map", "scale", "offset", "decimals", "range"):
-        chosen = getattr(settings, name)
-        if chosen == getattr(PointConfig(), name):
-            continue
-        done[name] = chosen
-        after = DevicePipeline({sample.points[0]: PointConfig(**done)}).compute(sample)
-        quality = f", {after.quality[0]}" if after.quality else ""
-        steps.append(Step(name, _TEXTS[name](chosen), f"{after.values[0]}{quality}"))
-    if settings.deadband is not None:
-        text = f"stored when it changes by {settings.deadband}, or after {settings.heartbeat}"
-        steps.append(Step("deadband", text))
-    return steps
-
-
-_TEXTS: Mapping[str, Callable[[Any], str]] = {
-    "map": lambda line: f"{list(line.raw)} becomes {list(line.to)}",
-    "scale": lambda factor: f"× {factor:g}",
-    "offset": lambda number: f"+ {number:g}",
-    "decimals": lambda count: f"rounded to {count} decimals",
-    "range": lambda limits: f"must lie within {limits[0]:g} and {limits[1]:g}",
-}
-
-
-def _as_read(sample: Sample, index: int) -> list[Step]:
-    return [Step("read", "what the device yielded", str(sample.values[index]))]
-
-
-def _holding(results: Sequence[PollResult], point: str) -> tuple[Sample, int]:
-    for result in results:
-        for sample in result.samples:
-            if point in sample.points:
-                return sample, sample.points.index(point)
-    raise TransientError(f"the poll did not bring {point}")
-
-
-def _quality_of(sample: Sample, index: int) -> dict[int, Any]:
-    return {0: sample.quality[index]} if index in sample.quality else {}
 
 
 def _groups(device: DeviceConfig) -> dict[float, list[str]]:

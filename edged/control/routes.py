@@ -128,7 +128,7 @@ async def _read(api: ControlApi, ask: Ask) -> Reply:
     try:
         results = await api.read(device)
     except KeyError:
-        return bad(404, f"there is no enabled device {device!r}")
+        return bad(404, api.look.nearest(device) if api.look else f"there is no enabled device {device!r}")
     except EdgedError as exc:
         return bad(502, exc)
     return good([poll_record(result) for result in results])
@@ -175,7 +175,7 @@ async def _trace(api: ControlApi, ask: Ask) -> Reply:
     try:
         return stream(api.look.trace(bus, follow="follow" in ask.options))
     except KeyError:
-        return bad(404, f"there is no bus {bus!r}")
+        return bad(404, f"there is no bus {bus!r}; there are: {api.look.buses()}")
     except EdgedError as exc:
         return bad(409, exc)
 
@@ -187,7 +187,7 @@ async def _explain(api: ControlApi, ask: Ask) -> Reply:
     try:
         return good(await api.look.explain(device, point))
     except KeyError:
-        return bad(404, f"there is no enabled point {device}/{point}")
+        return bad(404, api.look.nearest(device, point))
     except EdgedError as exc:
         return bad(502, exc)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edged.adapter import Annotates, load_adapter
+from edged.adapter import Annotates, Traced, load_adapter
 from edged.config.model import Config
 from edged.config.secrets import filled
 from edged.control.look import line_record, piece_record
@@ -41,7 +41,11 @@ def judge(lines: Iterable[str], latency_ms: int | None = None) -> Iterator[Check
             Frame(record["time"], record["direction"], bytes.fromhex(record["data"]))
         )
     notes = [note for pieces in links.values() for note in adapter.annotate(pieces, head["character"])]
-    facts = LineFacts(head["baudrate"], head["parity"], head["echo"], head["timeout"], latency_ms)
+    uart: dict[str, int] = head.get("uart", {})
+    facts = LineFacts(
+        head["baudrate"], head["parity"], head["echo"], head["timeout"], latency_ms,
+        uart.get("framing", 0), uart.get("parity", 0), uart.get("overrun", 0),
+    )  # fmt: skip
     findings = classify(notes, facts)
     if not findings:
         yield ok(name, f"{sum(note.kind == 'request' for note in notes)} requests, and nothing wrong with the answers")
@@ -53,22 +57,46 @@ def judge(lines: Iterable[str], latency_ms: int | None = None) -> Iterator[Check
             yield (warning if one.code in _MILD else problem)(name, evidence, one.remedy)
 
 
-def record_line(config: Config, name: str, base: Path, seconds: float = LISTEN) -> list[str]:
-    """A trace of a bus that nobody else uses: its devices are read a few times. Raises EdgedError."""
+def record_lines(
+    config: Config, names: Iterable[str], base: Path, seconds: float = LISTEN
+) -> dict[str, list[str] | EdgedError]:
+    """Traces of buses that nobody else uses: their devices are read a few times, on all buses at the same time."""
 
-    async def run() -> list[str]:
+    async def run() -> dict[str, list[str] | EdgedError]:
+        async with asyncio.TaskGroup() as group:
+            tasks = {
+                name: group.create_task(_recorded(config, name, base, seconds), name=f"line {name}") for name in names
+            }
+        return {name: task.result() for name, task in tasks.items()}
+
+    return asyncio.run(run())
+
+
+async def _recorded(config: Config, name: str, base: Path, seconds: float) -> list[str] | EdgedError:
+    """One of them, or why there is none."""
+    try:
         settings = filled(config.buses[name], base=base)
         devices = {device: filled(one, base=base) for device, one in config.devices_on(name).items()}
         bus = load_adapter(settings.adapter).open(name, settings, devices)
         try:
             await listen(bus, devices, seconds=seconds)
             rings = pieces_of(bus)
+            head = line_record(config, name, bus.rings if isinstance(bus, Traced) else ())
         finally:
             await bus.close()
-        pieces = [piece_record(link, piece) for link, ring in enumerate(rings) for piece in ring]
-        return [json.dumps(record) for record in (line_record(config, name), *pieces)]
+    except EdgedError as exc:
+        return exc
+    pieces = [piece_record(link, piece) for link, ring in enumerate(rings) for piece in ring]
+    return [json.dumps(record) for record in (head, *pieces)]
 
-    return asyncio.run(run())
+
+def judged_buses(config: Config) -> list[str]:
+    """The enabled buses with devices whose frames can be judged."""
+    return [
+        str(name)
+        for name, bus in config.buses.items()
+        if bus.enabled and config.devices_on(name) and isinstance(load_adapter(bus.adapter), Annotates)
+    ]
 
 
 def check_lines(

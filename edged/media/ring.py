@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from .tty import LineErrors
 
 Direction = Literal["tx", "rx"]
 
@@ -30,6 +33,8 @@ class FrameRing:
         self._listeners: list[Callable[[Frame], None]] = []
         self.last_tx = 0
         """When something was sent last: microseconds on the monotonic clock."""
+        self.errors: Callable[[], LineErrors | None] | None = None
+        """What the UART counted since the line was opened, for who looks at the frames."""
 
     def add(self, time: int, direction: Direction, data: bytes) -> None:
         """Keep some bytes."""

@@ -71,6 +71,7 @@ class Medium:
         self._connect = connect
         self.name = name or settings.port
         self.ring = FrameRing()
+        self.ring.errors = self.errors
         self.character = settings.character
         """How long one character takes, seconds."""
         self.echo = settings.echo

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from edged.errors import TransientError
 from edged.model import Reason
 
-from .ports import NoPortError, find_port
+from .ports import SYSFS, NoPortError, find_port
 from .settings import LineSettings
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 _READ = 4096
 _PTY_MAJORS = range(136, 144)
 _TIOCGICOUNT = 0x545D
-_ASYNC_LOW_LATENCY = 1 << 13
+ASYNC_LOW_LATENCY = 1 << 13
+"""The flag that drivers know (linux/tty_flags.h)."""
 _FLAGS_AT = 16
-"""Where `flags` lies in the kernel's serial_struct."""
+"""Where `flags` lies in the kernel's serial_struct (linux/serial.h: after type, line, port and irq)."""
 _LSR_EMPTY = 1
 
 
@@ -115,7 +116,7 @@ def _prepare(port: serial.Serial, settings: LineSettings, path: str) -> None:
     # The lock only keeps out who asks for it; this keeps out everybody but root.
     fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
     if settings.low_latency:
-        _ask_for_low_latency(port.fileno(), path)
+        ask_for_low_latency(port.fileno(), path)
 
 
 def check_parity(fd: int) -> None:
@@ -129,17 +130,17 @@ def check_parity(fd: int) -> None:
     termios.tcsetattr(fd, termios.TCSANOW, attributes)
 
 
-def _ask_for_low_latency(fd: int, path: str) -> None:
+def ask_for_low_latency(fd: int, path: str, sysfs: Path = SYSFS, ioctl: Callable[..., object] = fcntl.ioctl) -> None:
     """Whatever the driver offers; that it offers nothing is no failure."""
     serial_struct = bytearray(128)
     with contextlib.suppress(OSError):
-        fcntl.ioctl(fd, termios.TIOCGSERIAL, serial_struct)
+        ioctl(fd, termios.TIOCGSERIAL, serial_struct)
         (flags,) = struct.unpack_from("i", serial_struct, _FLAGS_AT)
-        struct.pack_into("i", serial_struct, _FLAGS_AT, flags | _ASYNC_LOW_LATENCY)
-        fcntl.ioctl(fd, termios.TIOCSSERIAL, serial_struct)
-    with contextlib.suppress(OSError):  # FTDI's own switch; a udev rule may have made it writable
-        device = Path("/sys/class/tty") / Path(os.path.realpath(path)).name / "device"
-        (device / "latency_timer").write_text("1", encoding="ascii")
+        struct.pack_into("i", serial_struct, _FLAGS_AT, flags | ASYNC_LOW_LATENCY)
+        ioctl(fd, termios.TIOCSSERIAL, serial_struct)
+    timer = sysfs / "class" / "tty" / Path(os.path.realpath(path)).name / "device" / "latency_timer"
+    with contextlib.suppress(OSError), timer.open("r+", encoding="ascii") as switch:
+        switch.write("1")  # FTDI's own; a udev rule may have made it writable
 
 
 class TtyPort:
@@ -156,6 +157,7 @@ class TtyPort:
         self._unsent = bytearray()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._fd, self._readable)
+        self._errors_before = self._counted()
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the kernel. A port that is gone is told by `on_lost`."""
@@ -193,13 +195,20 @@ class TtyPort:
             self._port.rts = level
 
     def errors(self) -> LineErrors | None:
-        """The UART's counters, where the driver keeps them."""
+        """What the UART counted since it was opened, where the driver counts."""
+        now, before = self._counted(), self._errors_before
+        if now is None or before is None:
+            return None
+        return LineErrors(*(after - first for after, first in zip(now, before, strict=True)))
+
+    def _counted(self) -> tuple[int, int, int, int] | None:
+        """Framing and parity errors, overruns and breaks since the driver was loaded (linux/serial.h)."""
         counters = array.array("i", [0] * 20)
         try:
             fcntl.ioctl(self._fd, _TIOCGICOUNT, counters)
         except OSError:
             return None
-        return LineErrors(framing=counters[6], parity=counters[8], overrun=counters[7], breaks=counters[9])
+        return counters[6], counters[8], counters[7], counters[9]
 
     def reconfigure(self, settings: LineSettings) -> None:
         """Change speed, bits, parity and stop bits. Raises TransientError `unreachable`."""

@@ -197,9 +197,9 @@ def test_trace_follows(site: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("arguments", "code", "words"), [
     (["trace"], 2, "name a bus"),
-    (["trace", "nobody"], 1, "there is no bus 'nobody'"),
+    (["trace", "nobody"], 1, "there is no bus 'nobody'; there are: line-a, plc, demo"),
     (["explain", "chiller"], 2, "write DEVICE/POINT"),
-    (["explain", "chiller/nothing"], 1, "there is no enabled point chiller/nothing"),
+    (["explain", "chiller/nothing"], 1, "chiller has no point 'nothing'; there are: level, supply"),
     (["tail", "--label", "room"], 2, "write KEY=VALUE"),
 ])  # fmt: skip
 def test_mistakes_are_told_in_a_line(site: dict[str, Any], arguments: list[str], code: int, words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
+from edged.cli import main
 from tests.support.gateway import Gateway, running
 
 EDGED = [sys.executable, "-m", "edged"]
@@ -42,16 +45,27 @@ class Bench:
             text=True,
         )  # fmt: skip
 
-    def run(self, *arguments: str, code: int = 0) -> str:
+    def invoke(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr. In this process where that is possible: starting one takes half a second."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            with contextlib.chdir(self.folder):
+                result = CliRunner().invoke(main, arguments, env=self._environ)
+            assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+            return result.exit_code, result.stdout, result.stderr
         process = self.start(*arguments)
         out, err = process.communicate(timeout=50)
-        assert process.returncode == code, out + err
+        return process.returncode, out, err
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        got, out, err = self.invoke(*arguments)
+        assert got == code, out + err
         return out + err
 
     def json(self, *arguments: str, code: int = 0) -> Any:
-        process = self.start(*arguments, "--json")
-        out, err = process.communicate(timeout=50)
-        assert process.returncode == code, out + err
+        got, out, err = self.invoke(*arguments, "--json")
+        assert got == code, out + err
         return json.loads(out)
 
     def on_terminal(self, *arguments: str, answers: list[str]) -> str:
@@ -219,11 +233,21 @@ async def test_beside_a_running_gateway_all_go_through_it_and_the_polls_go_on(be
         record = bench.json("probe", "tank", "--input", "102", "--count", "1", *own)
         assert record["through_gateway"]
         assert "102" in record["words"]
-        found = bench.json("find", "tank", "--value", "-6.3", "--range", "input 95-105", *own)
+        found = bench.json("find", "tank", "--value", "-6.3", "--tolerance", "5%", "--range", "input 95-105", *own)
         assert found["matches"][0]["point"] == {"input": 102, "type": "int16", "scale": 0.1}
         scanned = bench.json("scan", "modbus", str(bench.line), "--unit", "1-3", *QUICK, *own)
         assert [one["unit"] for one in scanned["found"]] == [1, 2, 3]
         assert any("in use by the running gateway" in note for note in scanned["notes"])
+        # a port of its own that nobody has configured is not the gateway's line, whatever both are called
+        other = bench.json("scan", "modbus", "/dev/no-such-port", "--unit", "1", "--baud", "19200", *own, code=1)
+        assert other["found"] == []
+        assert "no-such-port" in other["notes"][0]
+        # and without a configuration the gateway's line is known by its port
+        alone = bench.json("scan", "modbus", str(bench.line), "--unit", "3", *QUICK, "--socket", str(gateway.socket))
+        assert [one["unit"] for one in alone["found"]] == [3]
+        explained = bench.json("explain", "tank/level", *own)
+        assert [step["name"] for step in explained["steps"]] == ["registers", "type", "order", "decoded", "scale"]
+        assert explained["connections"] == {}
         after = (await gateway.status())["buses"][0]
         assert after["polls"] > before["polls"]
         assert after["devices"][0]["health"] == "ok"
@@ -279,6 +303,17 @@ def test_on_a_terminal_init_asks_and_find_shows_how_long_it_takes(bench: Bench, 
     )
     assert "What does it show now?" in found
     assert "%" in found
+
+
+def test_explain_works_without_a_gateway(bench: Bench) -> None:
+    record = bench.json("explain", "tank/outside", "--config", "five.yaml")
+    assert record["steps"][-1]["name"] == "range"
+    assert -6.6 <= record["value"] <= -6.1
+    assert record["stored"] is None
+    out = bench.run("explain", "tank/outside", "--config", "five.yaml", "--direct")
+    assert "no: read without the gateway" in out
+    assert "has no point 'levle'; it has: level" in bench.run("explain", "tank/levle", "--config", "five.yaml", code=2)
+    assert "no device 'tanc'" in bench.run("explain", "tanc/level", "--config", "five.yaml", code=2)
 
 
 def test_read_shows_one_point_of_a_device_and_names_those_it_has(bench: Bench) -> None:

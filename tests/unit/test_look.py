@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from edged.config.base import LinearMap, PointConfig
+from edged.adapter import PollResult, RawRead, load_adapter
+from edged.config.base import DeviceConfig, LinearMap, PointConfig
 from edged.config.load import load
-from edged.control.look import Look, pipeline_steps
-from edged.errors import ConfigError
+from edged.config.types import Name
+from edged.control.explaining import explanation, pipeline_steps
+from edged.control.look import Look, _last_values
+from edged.errors import ConfigError, TransientError
 from edged.hub import Hub
 from edged.media import FrameRing
 from edged.model import Sample
@@ -74,3 +77,28 @@ def test_the_steps_of_the_pipeline_are_those_it_takes() -> None:
     }
     mapped = pipeline_steps(PointConfig(map=LinearMap(raw=(0, 4690), to=(4, 20))), sample)
     assert [(step.name, step.result) for step in mapped] == [("map", "12.0")]
+
+
+def test_what_an_adapter_without_steps_of_its_own_got_is_shown_as_it_came() -> None:
+    device = DeviceConfig(bus=Name("b"), points={Name("weight"): PointConfig(scale=2, unit="g")})
+    text = RawRead("message main", tuple(b"S S 12.5 g\r\n"))
+    result = PollResult([Sample("scale", 1, 1, ("weight",), (12.5,))], raw=[text, RawRead("message other", (0, 255))])
+    adapter = load_adapter("serial")
+    record = explanation(adapter, device, "scale", "weight", [result])
+    assert [(one["name"], one["result"]) for one in record["steps"]] == [
+        ("raw", "53 20 53 20 31 32 2E 35 20 67 0D 0A"), ("text", "'S S 12.5 g\\r\\n'"), ("raw", "00 FF"),
+        ("decoded", "12.5"), ("scale", "25.0"),
+    ]  # fmt: skip
+    assert (record["value"], record["unit"], record["quality"]) == (25.0, "g", "good")
+    with pytest.raises(KeyError):
+        explanation(adapter, device, "scale", "colour", [result])
+    with pytest.raises(TransientError, match="it brought nothing"):
+        explanation(adapter, device, "scale", "weight", [PollResult([])])
+
+
+def test_the_newest_values_of_a_device_are_put_together_from_several_samples() -> None:
+    hub = Hub()
+    for time, points, values in ((1, ("c", "b"), (1, 2)), (2, ("a",), (3.25,)), (3, ("c",), (4,))):
+        hub.publish(Sample("d", time, time, points, values))
+    assert _last_values(hub.recent("d"), ["a", "b", "c", "d"]) == "a=3.25 b=2 c=4"
+    assert _last_values(hub.recent("nobody"), ["a"]) == ""

@@ -54,6 +54,21 @@ async def test_what_a_device_measures_is_found_wherever_its_map_begins(base: int
     )
 
 
+async def test_how_a_point_came_about_is_told_from_the_registers() -> None:
+    async with served(Map()) as (_, bus):
+        job = bus.prepare("m", [])
+        for _ in range(2):  # with what was asked to find out, and without
+            raw = (await bus.poll(job, raw=True)).raw
+            steps = {step.name: step for step in TCP.explain(device({}, sunspec=SunSpec()), "inverter.PhVphA", raw)}
+            assert list(steps) == ["model", "registers", "type", "scale", "decoded"]
+            assert steps["model"].text.startswith("103, at holding 4")
+            assert steps["registers"].result == f"{2301:04X}"
+            assert steps["scale"].result == "× 10^-1"
+            assert (steps["decoded"].text, steps["decoded"].result) == ("in V", "230.1")
+            (other,) = TCP.explain(device({}, sunspec=SunSpec()), "meter.W", raw)
+            assert "no model meter" in other.text
+
+
 async def test_a_serial_line_carries_it_too_in_short_requests() -> None:
     image = Map()
     async with Rogue([image], framing="rtu") as server:
