@@ -61,6 +61,8 @@ _GOLDEN = 0.618033988749895
 _TOGETHER = 32
 """So many buses are polled in the same moments: one wake-up for all of them is what saves CPU on a small gateway."""
 _RESTART_MIN, _RESTART_MAX = 1.0, 60.0
+_WORKS = Vital(up=True)
+"""One for all the devices that do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class Daemon:
     # -- construction --------------------------------------------------------------------------------------------
 
     def _make_pollers(self, only: Collection[str] | None = None) -> Iterator[tuple[str, BusPoller]]:
+        groups_of: dict[tuple[int, float], list[tuple[float, tuple[str, ...]]]] = {}
         for number, (name, bus_config) in enumerate(self._config.buses.items()):
             devices = self._config.devices_on(name)
             if not (bus_config.enabled and devices):
@@ -135,13 +138,10 @@ class Daemon:
             assignments = []
             index = number // _TOGETHER
             for device, device_config in devices.items():
-                groups: dict[float, list[str]] = {}
-                for point, point_config in device_config.points.items():
-                    # Plain text from here on: the fast encoders refuse subclasses of str as keys.
-                    groups.setdefault(point_config.every or device_config.every, []).append(str(point))
-                if not groups:
-                    groups[device_config.every] = []  # a device that says itself which points it has
-                for every, points in groups.items():
+                alike = id(device_config.points), device_config.every  # devices of one profile share their points
+                if alike not in groups_of:
+                    groups_of[alike] = _groups(device_config)
+                for every, points in groups_of[alike]:
                     assignments.append(Assignment(str(device), points, every, index * _GOLDEN % 1.0))
                     index += 1
             if only is None or name in only:
@@ -363,11 +363,14 @@ class Daemon:
         """Which part works."""
         parts: dict[str, Vital] = {}
         for name, poller in self._pollers.items():
-            state = poller.state()
-            parts[f"bus {name}"] = Vital(state.health == "ok", state.last_error)
-            for one in state.devices:
-                slow = float(self._devices[one.device].every) if one.health == "starting" else 0.0
-                parts[f"device {one.device}"] = Vital(one.health == "ok", one.last_error, slow)
+            health, error = poller.health
+            parts[f"bus {name}"] = Vital(health == "ok", error)
+            for device, health, error in poller.healths():
+                if health == "ok":
+                    parts[f"device {device}"] = _WORKS
+                    continue
+                slow = float(self._devices[device].every) if health == "starting" else 0.0
+                parts[f"device {device}"] = Vital(up=False, detail=error, slow=slow)
         for name, forwarder in self._forwarders.items():
             uplink = forwarder.state()
             parts[f"connection {name}"] = Vital(uplink.connected, uplink.detail)
@@ -470,6 +473,16 @@ class Daemon:
         if poller is None or not config.enabled:
             raise KeyError(device)
         return await poller.read_now(device)
+
+
+def _groups(device: DeviceConfig) -> list[tuple[float, tuple[str, ...]]]:
+    """(Seconds, the points that are read so often together)."""
+    groups: dict[float, list[str]] = {}
+    for point, config in device.points.items():
+        # Plain text from here on: the fast encoders refuse subclasses of str as keys.
+        groups.setdefault(config.every or device.every, []).append(str(point))
+    # Without points it is a device that says itself which it has.
+    return [(every, tuple(points)) for every, points in groups.items()] or [(device.every, ())]
 
 
 def _waits(config: object) -> float:

@@ -89,9 +89,9 @@ class DevicePipeline:
 
     def __init__(self, points: Points, shapes: _Shapes | None = None) -> None:
         self._shapes = shapes or _Shapes(points)
-        self._sent: dict[str, _Sent] = {}
-        self._failing: dict[str, None] = {}
-        """A dict for a set: of 100,000 empty ones, it takes a third of the memory."""
+        self._sent: dict[str, _Sent] | None = None
+        self._failing: dict[str, None] | None = None
+        """Points, in the order in which they failed. Most devices need neither dict, and there may be 100,000."""
 
     @property
     def shapes(self) -> _Shapes:
@@ -116,35 +116,41 @@ class DevicePipeline:
         """Leave out what is within its deadband, and failures that were already told, until the heartbeat is due."""
         drop: set[int] = set()
         values, quality, mono = sample.values, sample.quality, sample.mono
+        if self._sent is None:
+            self._sent = {}
+        sent = self._sent
         for i, absolute, fraction in shape.bands:
             if i in quality:
                 continue
-            last, value = self._sent.get(shape.points[i]), values[i]
+            last, value = sent.get(shape.points[i]), values[i]
             recent = last is not None and last.quality is None and mono - last.mono < shape.heartbeats[i]
             if last is not None and recent and _within(value, last.value, absolute, fraction):
                 drop.add(i)
                 continue
-            self._sent[shape.points[i]] = _Sent(mono, value, None)
+            sent[shape.points[i]] = _Sent(mono, value, None)
         for i, why in quality.items():
             name = shape.points[i]
-            last = self._sent.get(name)
+            last = sent.get(name)
             if last is not None and last.quality == why and mono - last.mono < shape.heartbeats[i]:
                 drop.add(i)
             else:
-                self._sent[name] = _Sent(mono, None, why)
+                sent[name] = _Sent(mono, None, why)
+                if self._failing is None:
+                    self._failing = {}
                 self._failing[name] = None
         if self._failing:
-            self._recover(shape, quality)
+            _recover(shape, quality, self._failing, sent)
         return _without(shape, sample, drop) if drop else sample
 
-    def _recover(self, shape: _Shape, quality: Mapping[int, Quality]) -> None:
-        """Forget the failure of points that are good again."""
-        banded = {i for i, _, _ in shape.bands}
-        for i, name in enumerate(shape.points):
-            if i not in quality and name in self._failing:
-                del self._failing[name]
-                if i not in banded:
-                    self._sent.pop(name, None)
+
+def _recover(shape: _Shape, quality: Mapping[int, Quality], failing: dict[str, None], sent: dict[str, _Sent]) -> None:
+    """Forget the failure of points that are good again."""
+    banded = {i for i, _, _ in shape.bands}
+    for i, name in enumerate(shape.points):
+        if i not in quality and name in failing:
+            del failing[name]
+            if i not in banded:
+                sent.pop(name, None)
 
 
 def _compile(shape: _Shape, i: int, config: PointConfig) -> None:
@@ -200,7 +206,7 @@ def _compute(shape: _Shape, sample: Sample) -> Sample:
             quality[i] = bad(Reason.RANGE)
         elif type(value) is int and not -(2**63) <= value < 2**64:
             values[i] = float(value)  # what is stored and sent as an integer has 64 bits
-    return Sample(sample.device, sample.time, sample.mono, sample.points, values, quality or ALL_GOOD)
+    return Sample(sample.device, sample.time, sample.mono, sample.points, tuple(values), quality or ALL_GOOD)
 
 
 def _within(value: Value, last: Value, absolute: float, fraction: float) -> bool:

@@ -14,7 +14,7 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -90,7 +90,7 @@ class _Job:
 @dataclass(slots=True)
 class _Device:
     name: str
-    jobs: list[_Job] = field(default_factory=list)
+    jobs: tuple[_Job, ...] = ()
     health: str = "starting"
     since: int = field(default_factory=wall_us)
     down_at: float = 0.0
@@ -251,7 +251,7 @@ class BusPoller:
                 # The first reading should not wait for a long period's turn, nor should all begin in one instant.
                 due=now + assignment.phase * min(assignment.every, 1.0),
             )
-            device.jobs.append(job)
+            device.jobs += (job,)
             self._push(job.due, job)
 
     def _push(self, when: float, what: _Job | _Device) -> int:
@@ -447,6 +447,16 @@ class BusPoller:
         busy = min((now - began) / elapsed, 1.0) / self._bus.concurrency
         self._load += weight * (busy - self._load)
         self._load_at = now
+
+    @property
+    def health(self) -> tuple[str, str]:
+        """The bus's (health, last error), as in `BusState`."""
+        return self._health, self._last_error
+
+    def healths(self) -> Iterator[tuple[str, str, str]]:
+        """(Device, health, last error) of each: what `state` says, for whoever asks often."""
+        for device in self._devices.values():
+            yield device.name, device.health, device.last_error
 
     def state(self) -> BusState:
         """A snapshot."""

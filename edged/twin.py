@@ -11,6 +11,7 @@ import logging
 import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import orjson
 
@@ -31,6 +32,7 @@ _AT_A_TIME = 100
 _STALE = Quality("uncertain", Reason.STALE.value)
 """Of what was good before a restart, until the device has reported again."""
 _Known = dict[str, TwinValue]
+_NOTHING: Mapping[str, TwinValue] = MappingProxyType({})
 
 
 def _laid(known: Mapping[str, TwinValue], sample: Sample) -> _Known:
@@ -48,24 +50,31 @@ def _laid(known: Mapping[str, TwinValue], sample: Sample) -> _Known:
 
 @dataclass(slots=True)
 class _Device:
-    samples: dict[tuple[str, ...], Sample] = field(default_factory=dict)
-    known: _Known = field(default_factory=dict)
+    """Holds no dict of its own while all samples have one shape: there may be 100,000 devices."""
+
+    latest: Sample | None = None
+    others: dict[tuple[str, ...], Sample] | None = None
+    """The newest of each other shape, the oldest first."""
+    known: Mapping[str, TwinValue] = field(default_factory=lambda: _NOTHING)
     changed: bool = True
     loaded: bool = False
     """Whether `known` holds what the disk has."""
 
     def take(self, sample: Sample) -> None:
-        # The newest last, so that laying them together in this order ends with it.
-        self.samples.pop(sample.points, None)
-        self.samples[sample.points] = sample
+        before, self.latest = self.latest, sample
+        if before is not None and before.points != sample.points:
+            if self.others is None:
+                self.others = {}
+            self.others.pop(sample.points, None)
+            self.others[before.points] = before
         self.changed = True
-        if len(self.samples) > _SHAPES or (sample.quality and None in sample.values):
+        if (self.others and len(self.others) >= _SHAPES) or (sample.quality and None in sample.values):
             self.lay()
 
-    def lay(self) -> _Known:
-        for sample in self.samples.values():
+    def lay(self) -> Mapping[str, TwinValue]:
+        for sample in (*(self.others or {}).values(), *([self.latest] if self.latest else [])):
             self.known = _laid(self.known, sample)
-        self.samples.clear()
+        self.latest = self.others = None
         return self.known
 
 
@@ -81,6 +90,7 @@ class KeptTwin:
     """Implements `edged.downlink.api.Twin`."""
 
     def __init__(self, devices: Mapping[str, DeviceConfig], store: Store) -> None:
+        """`devices` must not change in place; a new configuration comes with `renew`."""
         self._store = store
         self._devices: dict[str, _Device] = {}
         self._desired: dict[str, dict[str, TwinValue]] = {}
@@ -91,7 +101,7 @@ class KeptTwin:
 
     def renew(self, devices: Mapping[str, DeviceConfig]) -> None:
         """The configuration has changed."""
-        self._configured = {str(name): frozenset(map(str, device.points)) for name, device in devices.items()}
+        self._configured = devices
         before = self._monitored
         self._monitored = {
             str(name): {str(point): before.get(str(name), {}).get(str(point)) for point in points}
@@ -135,7 +145,8 @@ class KeptTwin:
     async def device(self, name: str) -> Mapping[str, TwinPoint]:
         """See `edged.downlink.api.Twin`."""
         reported, desired = await self._known(name), self._desired.get(name, {})
-        listed = self._configured.get(name)  # empty where the device itself says which points it has
+        config = self._configured.get(name)
+        listed = frozenset(map(str, config.points)) if config else ()  # empty where the device itself says which it has
         return {
             point: TwinPoint(reported.get(point), desired.get(point))
             for point in sorted(reported.keys() | desired.keys())
@@ -155,7 +166,7 @@ class KeptTwin:
         finally:
             self._watchers.remove(watcher)
 
-    async def _known(self, name: str) -> _Known:
+    async def _known(self, name: str) -> Mapping[str, TwinValue]:
         device = self._devices.get(name)
         if device is None:
             if name not in self._configured:
@@ -204,7 +215,7 @@ class KeptTwin:
             yield name, zlib.compress(orjson.dumps(plain), 1)
 
 
-def _older(older: _Known, newer: _Known) -> _Known:
+def _older(older: Mapping[str, TwinValue], newer: Mapping[str, TwinValue]) -> _Known:
     """Both; of what is bad now, the last value is the older one's."""
     both = {**older, **newer}
     for point, now in newer.items():

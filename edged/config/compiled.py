@@ -27,7 +27,7 @@ from edged.config.types import Secret
 from edged.errors import ConfigError
 from edged.uplink.connectors import load_connector
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the layout of the compiled form changes."""
 CHECK_TIMEOUT = 300.0
 """Seconds. Thousands of lines take some seconds on the slowest board; longer than this is a hang."""
@@ -92,7 +92,7 @@ def compiled(config: Config, inputs: Inputs) -> bytes:
 
 
 def _data(config: Config) -> dict[str, Any]:
-    """The configuration, and apart from it the points that devices have in common: each device has a number there."""
+    """The configuration, and beside it, by number: settings that devices have in common, and the points of these."""
     known: dict[int, Any] = {}
     data = {field.name: dump(getattr(config, field.name), known) for field in dataclasses.fields(Config)}
     points: dict[int, Any] = {}
@@ -103,7 +103,11 @@ def _data(config: Config) -> dict[str, Any]:
             number = numbers.setdefault(id(mapping), len(points))
             points[number] = mapping
             device["points"] = number
-    return {"config": data, "points": list(points.values())}
+    settings: dict[str, int] = {}
+    data["devices"] = {
+        name: settings.setdefault(json.dumps(device), len(settings)) for name, device in data["devices"].items()
+    }
+    return {"config": data, "settings": list(map(json.loads, settings)), "points": list(points.values())}
 
 
 def restore(content: bytes) -> Config:
@@ -121,7 +125,8 @@ def _restored(content: bytes) -> Compiled:
             raise StaleError("it was made by another version of edged")
         if not Inputs(**record["inputs"]).unchanged(os.environ):
             raise StaleError("something it was made from has changed")
-        return Compiled(_config(_with_points(record["config"], record["points"]), record["classes"]), record["sources"])
+        settings = _with_points(record["settings"], record["points"])
+        return Compiled(_config(record["config"], settings, record["classes"]), record["sources"])
     except (ValueError, TypeError, LookupError, ConfigError) as exc:
         raise StaleError(f"it does not fit the installed code: {exc}") from exc
 
@@ -185,33 +190,36 @@ def _compile(path: Path, said: Callable[[str], None] | None) -> bytes:
         return result.read()
 
 
-def _with_points(data: dict[str, Any], points: list[Any]) -> dict[str, Any]:
-    for device in data["devices"].values():
+def _with_points(settings: list[dict[str, Any]], points: list[Any]) -> list[dict[str, Any]]:
+    for device in settings:
         if "points" in device:
             device["points"] = points[device["points"]]
-    return data
+    return settings
 
 
-def _config(data: dict[str, Any], names: dict[str, str]) -> Config:
-    """Rebuild it, with the classes that the installed adapters and connectors have now."""
+def _config(data: dict[str, Any], settings: list[dict[str, Any]], names: dict[str, str]) -> Config:
+    """Rebuild it, with the classes that the installed adapters and connectors have now.
+
+    Devices with the same settings are one object.
+    """
 
     def named(kind: str, word: str, cls: Any) -> Any:
         if names.get(f"{kind} {word}") != _name_of(cls):
             raise StaleError(f"{kind} {word!r} is implemented by another class")
         return cls
 
-    adapters = {name: bus["adapter"] for name, bus in data["buses"].items()}
+    words = [data["buses"][device["bus"]]["adapter"] for device in settings]
+    devices = [
+        build(named("device", word, load_adapter(word).device_config), device)
+        for word, device in zip(words, settings, strict=True)
+    ]
     return Config(
         **{name: build(cls, data[name]) for name, cls in _SINGLE.items()},
         buses={
             name: build(named("bus", bus["adapter"], load_adapter(bus["adapter"]).bus_config), bus)
             for name, bus in data["buses"].items()
         },
-        devices={
-            name: build(named("device", word, load_adapter(word).device_config), device)
-            for name, device in data["devices"].items()
-            for word in [adapters[device["bus"]]]
-        },
+        devices={name: devices[number] for name, number in data["devices"].items()},
         connections={
             name: build(named("connection", one["connector"], load_connector(one["connector"]).connection_config), one)
             for name, one in data["connections"].items()

@@ -9,7 +9,7 @@ import types
 import typing
 import weakref
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,7 +81,7 @@ def _maker(hint: Any) -> _Make:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _dataclass(hint)
     if isinstance(hint, type) and issubclass(hint, (*_SCALARS, enum.Enum)):
-        return hint
+        return lru_cache(1024)(hint)
     return _as_it_is
 
 
@@ -120,7 +120,13 @@ class _Points(dict[Any, Any]):
 
 def _dataclass(cls: Any) -> _Make:
     makers = {name: _maker(hint) for name, hint in typing.get_type_hints(cls).items()}
-    return lambda data: cls(**{name: makers[name](one) for name, one in data.items()})
+    shared: dict[str, Any] = {field.name: {} for field in dataclasses.fields(cls) if _makes_dict(field)}
+    return lambda data: cls(**shared | {name: makers[name](one) for name, one in data.items()})
+
+
+def _makes_dict(field: dataclasses.Field[Any]) -> bool:
+    """Whether its default is an empty dict: nobody changes a configuration, so one will do for all."""
+    return field.init and field.default_factory is dict
 
 
 def _union(hints: tuple[Any, ...]) -> _Make:

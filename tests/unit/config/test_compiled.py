@@ -148,7 +148,7 @@ def test_new_code_is_noticed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (b'"format": 2', b'"format": 0', "another version"),
+        (b'"format": 3', b'"format": 0', "another version"),
         (b":SimBus", b":SimBuz", "another class"),
         (b'"waveform": "ramp"', b'"waveforn": "ramp"', "does not fit"),
         (b'"lab": {', b'"lax": {', "does not fit"),
