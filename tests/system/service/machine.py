@@ -43,7 +43,9 @@ def missing() -> str:
     if not Path("/dev/loop-control").exists():
         return "the kernel has no loop devices"
     if f"{sys.version_info.major}.{sys.version_info.minor}" != debian_python():
-        return f"the package for this Debian has to be built with its own Python, {debian_python() or 'which is missing'}"
+        return (
+            f"the package for this Debian has to be built with its own Python, {debian_python() or 'which is missing'}"
+        )
     return ""
 
 
@@ -100,6 +102,8 @@ class Machine:
     def furnish(self) -> None:
         """Make of this machine's tree one that boots without its services, and without what it has of edged."""
         etc = self.root / "etc"
+        for left in ("etc/edged", "var/lib/edged", "etc/systemd/system/edged.service.d"):
+            shutil.rmtree(self.root / left, ignore_errors=True)
         for wants in (etc / "systemd/system").glob("*.wants"):
             shutil.rmtree(wants)
         for name in _MASKED:
@@ -126,7 +130,7 @@ class Machine:
             )  # fmt: skip
         until = began + 60
         while time.monotonic() < until and self._process.poll() is None:
-            if self._leader or self._find_leader():
+            if self._find_leader():
                 state = self.shell("systemctl is-system-running 2>&1 || true").strip()
                 if state in _READY:
                     self.boot_seconds = time.monotonic() - began
@@ -138,7 +142,9 @@ class Machine:
         assert self._process
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         with suppress(OSError, IndexError):
-            self._leader = int(children.read_text().split()[0])
+            leader = int(children.read_text().split()[0])
+            if Path(f"/proc/{leader}/comm").read_text() == "systemd\n":  # not a program that prepares its start
+                self._leader = leader
         return self._leader
 
     def switch_off(self) -> None:
@@ -187,7 +193,8 @@ class Machine:
         result = subprocess.run(
             [
                 "nsenter", "-t", str(self._leader), "-m", "-p", "-u", "-i", "-n", "-C", "--", "/usr/bin/env", "-i",
-                "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb", "LANG=C.UTF-8", "/bin/bash", "-c", script,
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb", "LANG=C.UTF-8", "/bin/bash", "-c",
+                script,
             ],
             check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
         )  # fmt: skip
