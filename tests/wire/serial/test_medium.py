@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import os
 import socket
 import sys
@@ -186,6 +188,40 @@ async def test_serial_server_by_plain_tcp() -> None:
                 assert "closed the connection" in await medium.closed()
 
 
+async def test_kernel_is_asked_to_give_up_a_serial_server_that_vanishes_without_a_word() -> None:
+    """Within half a minute, with a request under way or without one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number = listener.getsockname()[1]
+        async with opened(f"socket://127.0.0.1:{number}"):
+            (ours,) = _sockets_to(number)
+            options = {"TCP_USER_TIMEOUT": 25_000, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+            assert {name: ours.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in options} == options
+            assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            ours.close()
+
+
+def _sockets_to(port: int) -> list[socket.socket]:
+    """Our connections to a port of this machine, each as another descriptor."""
+    found = []
+    for link in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError):
+            if link.readlink().name.startswith("socket:"):
+                one = socket.socket(fileno=os.dup(int(link.name)))
+                if one.family == socket.AF_INET and _peer(one) == port:
+                    found.append(one)
+                else:
+                    one.close()
+    return found
+
+
+def _peer(one: socket.socket) -> int:
+    try:
+        return int(one.getpeername()[1])
+    except OSError:
+        return 0
+
+
 async def test_serial_server_that_is_not_there_is_named() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -203,6 +239,11 @@ async def test_serial_server_by_rfc2217_gets_the_lines_settings() -> None:
                 await medium.send(b"hello")
                 assert await read(medium, 5) == b"HELLO"
                 assert device.baudrate == 2_400
+                medium.reconfigure(dataclasses.replace(medium.settings, baudrate=4_800))
+                await medium.send(b"again")
+                assert await read(medium, 5) == b"AGAIN"
+                assert device.baudrate == 4_800
+                assert medium.character == pytest.approx(10 / 4_800)
 
 
 async def test_timer_is_never_early() -> None:
