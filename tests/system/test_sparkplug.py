@@ -20,6 +20,7 @@ from edged.testing.proxy import FaultProxy
 from edged.uplink.connectors.sparkplug import SparkplugConnection
 from tests.support.forwarding import POINTS, WINDOW, Gateway, context_of, gateway, until
 from tests.support.mosquitto import Mosquitto
+from tests.support.plant import plant
 from tests.support.sparkplug import Host, javascript_host
 from tests.support.subscriber import Subscriber, subscribed
 
@@ -266,3 +267,28 @@ async def test_a_host_that_others_wrote_understands_us_and_is_understood(tmp_pat
             await host.send("spBv1.0/edged/NCMD/plant-7", {"timestamp": now // 1000, "metrics": [rebirth]})
             assert (await host.next("NBIRTH"))["seq"] == 0
             assert (await host.next("DBIRTH"))["seq"] == 1
+
+
+async def test_a_host_writes_a_point_and_sees_what_became_of_it(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker:
+        settings = {"connector": "sparkplug", "url": f"mqtt://127.0.0.1:{broker.port}"}
+        async with javascript_host(broker.port) as host, plant(tmp_path / "gateway", **settings):
+            metrics = {metric["name"]: metric for metric in (await host.next("DBIRTH"))["metrics"]}
+            assert {name: metric["type"] for name, metric in metrics.items()} == {
+                "setpoint": "Int64", "pump": "Boolean", "flow": "Double",
+            }  # fmt: skip
+            assert metrics["setpoint"]["properties"]["readOnly"]["value"] is False
+            assert metrics["flow"]["properties"]["readOnly"]["value"] is True
+            write = {"alias": metrics["setpoint"]["alias"], "type": "Int64", "value": 42, "timestamp": 1}
+            await host.send("spBv1.0/edged/DCMD/plant-7/chiller", {"timestamp": 1, "metrics": [write]})
+            async with asyncio.timeout(20):
+                seen: list[Any] = []
+                while 42 not in seen:
+                    data = (await host.next("DDATA"))["metrics"]
+                    seen += [one["value"] for one in data if one["alias"] == write["alias"]]
+            await host.send(
+                "spBv1.0/edged/NCMD/plant-7",
+                {"timestamp": 2, "metrics": [{"name": "Node Control/Rebirth", "type": "Boolean", "value": True}]},
+            )
+            born = {metric["name"]: metric["value"] for metric in (await host.next("DBIRTH"))["metrics"]}
+            assert born == {"setpoint": 42, "pump": False, "flow": 0.9}
