@@ -139,8 +139,9 @@ def ask_for_low_latency(fd: int, path: str, sysfs: Path = SYSFS, ioctl: Callable
         struct.pack_into("i", serial_struct, _FLAGS_AT, flags | ASYNC_LOW_LATENCY)
         ioctl(fd, termios.TIOCSSERIAL, serial_struct)
     timer = sysfs / "class" / "tty" / Path(os.path.realpath(path)).name / "device" / "latency_timer"
-    with contextlib.suppress(OSError), timer.open("r+", encoding="ascii") as switch:
-        switch.write("1")  # FTDI's own; a udev rule may have made it writable
+    if timer.exists():  # FTDI's own; a udev rule may have made it writable
+        with contextlib.suppress(OSError):
+            timer.write_text("1", encoding="ascii")
 
 
 class TtyPort:

@@ -193,7 +193,7 @@ async def test_kernel_is_asked_to_give_up_a_serial_server_that_vanishes_without_
     with socket.create_server(("127.0.0.1", 0)) as listener:
         number = listener.getsockname()[1]
         async with opened(f"socket://127.0.0.1:{number}"):
-            (ours,) = _sockets_to(number)
+            ours = _connection_to(number)
             options = {"TCP_USER_TIMEOUT": 25_000, "TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
             assert {name: ours.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in options} == options
             assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -201,23 +201,21 @@ async def test_kernel_is_asked_to_give_up_a_serial_server_that_vanishes_without_
             ours.close()
 
 
-def _sockets_to(port: int) -> list[socket.socket]:
-    """Our connections to a port of this machine, each as another descriptor."""
-    found = []
+def _connection_to(port: int) -> socket.socket:
+    """Ours to a port of this machine, as another descriptor."""
     for link in list(Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(OSError):
             if link.readlink().name.startswith("socket:"):
                 one = socket.socket(fileno=os.dup(int(link.name)))
-                if one.family == socket.AF_INET and _peer(one) == port:
-                    found.append(one)
-                else:
-                    one.close()
-    return found
+                if _peer(one) == port:
+                    return one
+                one.close()
+    raise AssertionError(f"no connection to {port}")
 
 
 def _peer(one: socket.socket) -> int:
     try:
-        return int(one.getpeername()[1])
+        return int(one.getpeername()[1]) if one.family == socket.AF_INET else 0
     except OSError:
         return 0
 
