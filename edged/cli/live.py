@@ -199,6 +199,10 @@ def _connection_lines(name: str, connection: Mapping[str, Any], counts: Mapping[
         f"  messages: {connection['in_flight']} of {connection['window']} in flight, {connection['delivered']:,} "
         f"delivered, {connection['retried']:,} sent again, {connection['rejected']:,} refused"
     )
+    if connection.get("next_try"):
+        yield f"  {connection['state'].replace('_', ' ')}; next try {connection['next_try']}"
+    elif connection["connected"] and connection.get("last_error"):
+        yield f"  the session before this one: {connection['last_error']}"
     if connection["last_rejection"]:
         yield f"  last refusal: {connection['last_rejection']}"
 
