@@ -160,3 +160,22 @@ async def _limit() -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise TransientError(f"it did not come to an end within {_LONGEST:g} s", reason=Reason.TIMEOUT) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A bus that nobody polls, for a single command. Implements `Polled`."""
+
+    bus: Bus
+
+    def answers(self, device: str) -> bool:  # noqa: ARG002  # as announced
+        """Nobody knows before it was asked."""
+        return True
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Bus]:
+        """At once."""
+        yield self.bus
+
+    def emit(self, sample: Sample) -> None:
+        """Nobody wants it."""
