@@ -160,7 +160,8 @@ def install(guest: Machine, site: Site, table: Table, package: Path) -> None:
     table.add("user, groups", "dialout" in guest.shell("id -nG edged"), guest.shell("id edged").strip())
     enabled, active = guest.shell("systemctl is-enabled edged").strip(), guest.shell(STATE).strip()
     table.add("service enabled and started by the installation", (enabled, active) == ("enabled", "active"), active)
-    table.add("the shipped configuration runs", "running what" in guest.shell("edged status") or active == "active")
+    shown = guest.shell("edged status; echo code $?")
+    table.add("the shipped configuration runs", "code 0" in shown, shown.split("\n")[0])
     demo = DEMO.read_text("utf-8").replace(
         "    retry_max:", "    username: demo\n    password: !secret mqtt\n    retry_max:"
     )
@@ -335,26 +336,55 @@ def upgrade(guest: Machine, site: Site, table: Table, newer: Path) -> None:
     )
 
 
-def purge(guest: Machine, table: Table) -> None:
+def traces(guest: Machine) -> set[str]:
+    """Everything in the guest that bears the name."""
+    elsewhere = " -o ".join(f"-path /{name}" for name in ("proc", "sys", "tmp", "mnt", "var/log/journal"))
+    script = (
+        f"find / -xdev \\( {elsewhere} \\) -prune -o -iname '*edged*' -print; getent passwd edged; getent group edged; "
+        "systemctl list-unit-files --no-legend 'edged*'; systemctl list-units --all --no-legend 'edged*'"
+    )
+    return set(guest.shell(script).splitlines())
+
+
+def purge(guest: Machine, table: Table, before: set[str]) -> None:
     guest.shell("dpkg -r edged", 120)
     table.add("removal keeps configuration and buffer", (guest.root / "var/lib/edged/buffer.db").exists())
     said = guest.shell("dpkg -P edged", 120)
-    elsewhere = " -o ".join(
-        f"-path /{name}" for name in ("proc", "sys", "work", "tmp", "mnt", "root", "var/log", "home")
+    left = traces(guest) - before
+    table.add("purge leaves nothing", not left and "rror" not in said, ", ".join(sorted(left)[:5]))
+
+
+def from_the_bundle(guest: Machine, table: Table, archive: Path, before: set[str]) -> None:
+    """Another way to the same service: wheels, no index, no network, a virtual environment."""
+    (guest.share / archive.name).write_bytes(archive.read_bytes())
+    folder = archive.name.removesuffix(".tar.gz")
+    said = guest.shell(f"cd /tmp && tar xf /mnt/host/{archive.name} && time {folder}/install /opt/edged --service", 300)
+    active = guest.shell(STATE).strip()
+    seconds = said.split("real")[-1].split()[0]
+    table.add("a bundle of wheels installs itself, and the service, offline", active == "active", seconds)
+    status = guest.shell("edged service status; echo code $?")
+    table.add(
+        "edged service status", "code 0" in status and "active (running), enabled" in status, status.split("\n")[0]
     )
-    left = guest.shell(
-        f"find / -xdev \\( {elsewhere} \\) -prune -o -iname '*edged*' -print; getent passwd edged; getent group edged; "
-        "systemctl list-unit-files --no-legend 'edged*'"
-    ).strip()  # fmt: skip
-    table.add("purge leaves nothing", not left and "rror" not in said, left[:300] or "")
+    again = guest.shell("/opt/edged/bin/edged service install; echo code $?")
+    table.add("edged service install once more", "code 0" in again)
+    guest.shell("echo '# mine' >>/etc/edged/edged.yaml; edged service install")
+    kept = "# mine" in (guest.root / "etc/edged/edged.yaml").read_text("utf-8")
+    table.add("... never overwrites a configuration", kept)
+    guest.shell("/opt/edged/bin/edged service uninstall </dev/null")
+    table.add(
+        "edged service uninstall keeps what nobody said to remove", (guest.root / "etc/edged/edged.yaml").exists()
+    )
+    said = guest.shell("/opt/edged/bin/edged service uninstall --purge; rm -rf /opt/edged")
+    left = traces(guest) - before
+    table.add("edged service uninstall --purge leaves nothing", not left, ", ".join(sorted(left)[:5]))
 
 
-def built() -> Path:
-    """The package under test: $EDGED_DEB, or the newest that `make system-test` has built."""
-    if given := os.environ.get("EDGED_DEB"):
-        return Path(given)
-    packages = sorted((ROOT / ".build/deb").glob("edged_*.deb"), key=lambda path: path.stat().st_mtime)
-    assert packages, "there is no package: make system-test builds one"
+def built(pattern: str) -> Path:
+    """What is under test: the newest of that kind that `make system-test` has built."""
+    folder = Path(os.environ.get("EDGED_DIST") or ROOT / ".build/deb")
+    packages = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+    assert packages, f"there is no {folder}/{pattern}: make system-test builds it"
     return packages[-1]
 
 
@@ -373,7 +403,7 @@ def test_the_package_on_a_booted_debian(tmp_path: Path) -> None:
     reason = machine.missing()
     if reason:
         pytest.skip(reason)
-    package = built()
+    package = built("edged_*.deb")
     newer = repacked(package, tmp_path)
     table = Table()
     site_folder = tmp_path / "site"
@@ -385,6 +415,7 @@ def test_the_package_on_a_booted_debian(tmp_path: Path) -> None:
     ):
         guest.furnish()
         guest.switch_on()
+        before = traces(guest)
         install(guest, site, table, package)
         boots(guest, site, table)
         ready_comes_late(guest, table)
@@ -398,6 +429,7 @@ def test_the_package_on_a_booted_debian(tmp_path: Path) -> None:
         power_cut(guest, site, table)
         upgrade(guest, site, table, newer)
         accounts(guest, table, "after the upgrade")
-        purge(guest, table)
+        purge(guest, table, before)
+        from_the_bundle(guest, table, built("edged-*.tar.gz"), before)
     print("\n" + table.show())
     assert not [what for what, good, _ in table.rows if good != "ok"]

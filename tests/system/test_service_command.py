@@ -1,0 +1,136 @@
+"""`edged service` on a root file system in a folder: what it puts there, and that it takes all of it away again."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edged.cli.service import describe, shipped, to_install, unit_text
+from edged.errors import ConfigError
+
+EDGED = [sys.executable, "-m", "edged"]
+UNIT = "etc/systemd/system/edged.service"
+PLACES = (
+    UNIT, "etc/sysusers.d/edged.conf", "etc/tmpfiles.d/edged.conf", "etc/udev/rules.d/70-edged.rules",
+    "etc/dbus-1/system.d/edged.conf", "etc/polkit-1/rules.d/70-edged.rules",
+)  # fmt: skip
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, ("systemctl", "systemd-sysusers", "systemd-tmpfiles"))), reason="there is no systemd"
+)
+
+
+def service(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*EDGED, "service", *arguments],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A system that has users, and nothing else."""
+    root = tmp_path / "root"
+    for folder in ("etc", "run", "var/lib"):
+        (root / folder).mkdir(parents=True)
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\ndialout:x:20:\n")
+    return root
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_symlink() or path.is_file()}
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="systemd-sysusers and systemd-tmpfiles need root")
+def test_install_and_purge_leave_the_system_as_it_was(root: Path) -> None:
+    before = files(root)
+    done = service("install", "--root", str(root))
+    assert done.returncode == 0, done.stderr
+    assert {*PLACES, "etc/edged/edged.yaml", "usr/local/bin/edged"} <= files(root)
+    assert (root / "etc/systemd/system/multi-user.target.wants/edged.service").is_symlink()
+    assert f"ExecStart={sys.prefix}/bin/edged run" in (root / UNIT).read_text("utf-8")
+    assert "edged:x:" in (root / "etc/passwd").read_text()
+    assert "dialout:x:20:edged" in (root / "etc/group").read_text()
+    assert (root / "etc/edged/edged.yaml").stat().st_mode & 0o777 == 0o640
+    assert service("uninstall", "--purge", "--root", str(root)).returncode == 0
+    assert {one for one in files(root) - before if not one.startswith("etc/") or "edged" in one} <= {"etc/.pwd.lock"}
+    assert "edged" not in (root / "etc/passwd").read_text()
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="systemd-sysusers and systemd-tmpfiles need root")
+def test_what_a_person_has_changed_stays(root: Path) -> None:
+    (root / "etc/edged").mkdir()
+    (root / "etc/edged/edged.yaml").write_text("gateway: {id: mine}\n")
+    assert service("install", "--root", str(root)).returncode == 0
+    assert service("install", "--root", str(root)).returncode == 0, "again, as after an upgrade"
+    done = service("uninstall", "--root", str(root))
+    assert done.returncode == 0
+    assert "kept: " in done.stdout
+    assert (root / "etc/edged/edged.yaml").read_text() == "gateway: {id: mine}\n"
+    assert not any((root / place).exists() for place in PLACES)
+
+
+def test_a_unit_of_somebody_else_is_not_overwritten(root: Path) -> None:
+    (root / UNIT).parent.mkdir(parents=True)
+    (root / UNIT).write_text("[Service]\nExecStart=/opt/mine\n")
+    done = service("install", "--root", str(root))
+    assert done.returncode == 2
+    assert f"{root / UNIT} is there already" in done.stderr
+    service("uninstall", "--purge", "--root", str(root))
+    assert (root / UNIT).read_text() == "[Service]\nExecStart=/opt/mine\n"
+
+
+def test_beside_the_debian_package_it_refuses(root: Path) -> None:
+    packaged = root / "usr/lib/systemd/system/edged.service"
+    packaged.parent.mkdir(parents=True)
+    packaged.write_text("")
+    assert "Debian's package" in service("install", "--root", str(root)).stderr
+
+
+def test_a_dry_run_changes_nothing_and_says_all(root: Path) -> None:
+    before = files(root)
+    done = service("install", "--dry-run", "--root", str(root))
+    assert files(root) == before
+    assert all(f"write {root / place}" in done.stdout for place in PLACES)
+    assert "run systemctl" in done.stdout
+
+
+def test_an_environment_in_a_home_is_shown_to_the_service_and_the_rest_of_the_home_is_not() -> None:
+    prefix = Path("/home/pi/gateway/.venv")
+    text = unit_text(shipped("edged.service"), prefix, [prefix, Path("/usr"), Path("/home/pi/gateway")])
+    assert "ExecStart=/home/pi/gateway/.venv/bin/edged run\n" in text
+    assert "ExecReload=/home/pi/gateway/.venv/bin/edged reload" in text
+    assert "ProtectHome=tmpfs\nBindReadOnlyPaths=/home/pi/gateway\nBindReadOnlyPaths=/home/pi/gateway/.venv\n" in text
+    assert "ProtectHome=yes" in unit_text(
+        shipped("edged.service"), Path("/opt/edged"), [Path("/opt/edged"), Path("/usr")]
+    )
+
+
+def test_an_environment_in_a_temporary_folder_is_refused(root: Path) -> None:
+    prefix = Path("/tmp/venv")  # noqa: S108  # that is what is refused
+    with pytest.raises(ConfigError, match="temporary"):
+        list(to_install(root, prefix, [prefix], start=True))
+
+
+def test_status_says_what_systemd_says() -> None:
+    facts = {
+        "LoadState": "loaded", "UnitFileState": "enabled", "ActiveState": "active", "SubState": "running",
+        "Result": "success", "StatusText": "polling 66 points", "MainPID": "37", "NRestarts": "2",
+        "ExecMainStartTimestamp": "Sat 2026-11-21 04:21:17 UTC", "MemoryCurrent": "47185920", "FragmentPath": "/x",
+    }  # fmt: skip
+    assert list(describe(facts)) == [
+        "active (running), enabled, /x", "says: polling 66 points",
+        "process 37 since Sat 2026-11-21 04:21:17 UTC, 45 MiB", "started again by itself: 2 times",
+    ]  # fmt: skip
+    assert "sudo edged service install" in next(describe({"LoadState": "not-found"}))
+    watchdog = [*describe({**facts, "Result": "watchdog", "MainPID": "0", "MemoryCurrent": "[not set]"})]
+    assert "last ended by: watchdog (journalctl -u edged)" in watchdog
