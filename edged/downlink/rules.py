@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import Decimal
 
 from edged.adapter import Bus, Payloads
@@ -79,9 +80,9 @@ def _of_raw(settings: PointConfig, payloads: Payloads | None, command: Command) 
 
 
 def _shown(settings: PointConfig, command: Command, value: Value) -> Value:
-    """A value as the device has it, as the point shows it."""
+    """A value as the device has it, as the point shows it, whatever its range."""
     sample = Sample(command.device, 0, 0, (command.point,), (value,))
-    return DevicePipeline({command.point: settings}).compute(sample).values[0]
+    return DevicePipeline({command.point: replace(settings, range=None)}).compute(sample).values[0]
 
 
 def _check_range(settings: PointConfig, command: Command, value: Value) -> None:

@@ -88,18 +88,17 @@ def names(result: PollResult) -> list[str]:
 
 
 @contextlib.contextmanager
-def pymodbus_server(kind: str, *units: int, sslctx: ssl.SSLContext | None = None) -> Iterator[int]:
+def pymodbus_server(kind: str, *units: int, sslctx: ssl.SSLContext | None = None, port: int = 0) -> Iterator[int]:
     """A server on pymodbus' own simulator, in a thread with its own loop; yields the port."""
     import asyncio  # noqa: PLC0415  # only for the thread below
 
     started = threading.Event()
-    port = 0
     loop = asyncio.new_event_loop()
     server: ModbusTcpServer | ModbusUdpServer
 
     async def serve() -> None:
         nonlocal port, server
-        server = _pymodbus_server(kind, units, sslctx)
+        server = _pymodbus_server(kind, units, sslctx, port)
         await server.serve_forever(background=True)
         transport = cast("Any", server.transport)
         socket = transport.sockets[0] if kind != "udp" else transport.get_extra_info("socket")
@@ -127,7 +126,7 @@ def pymodbus_server(kind: str, *units: int, sslctx: ssl.SSLContext | None = None
 
 
 def _pymodbus_server(
-    kind: str, units: tuple[int, ...], sslctx: ssl.SSLContext | None
+    kind: str, units: tuple[int, ...], sslctx: ssl.SSLContext | None, port: int
 ) -> ModbusTcpServer | ModbusUdpServer:
     from pymodbus import FramerType, ModbusDeviceIdentification  # noqa: PLC0415  # heavy, and not for every test
     from pymodbus.server import ModbusTcpServer, ModbusTlsServer, ModbusUdpServer  # noqa: PLC0415  # likewise
@@ -143,7 +142,7 @@ def _pymodbus_server(
         info_name={"VendorName": "Fabrikam", "ProductCode": "P1", "MajorMinorRevision": "2.0"}
     )
     devices = [SimDevice(unit, (bits(), bits(), words(), words())) for unit in units]
-    where: dict[str, Any] = {"address": (HOST, 0), "identity": identity}
+    where: dict[str, Any] = {"address": (HOST, port), "identity": identity}
     if kind == "udp":
         return ModbusUdpServer(devices, **where)
     if kind == "tls":
