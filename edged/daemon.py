@@ -40,7 +40,8 @@ from edged.notify import extend, notify, patience
 from edged.pipeline import Pipeline
 from edged.polling import Assignment, BusPoller
 from edged.priority import Priorities
-from edged.reload import Reloader, Start, Vital, Vitals
+from edged.reload import Reloader, Start
+from edged.trial import Vital, Vitals
 from edged.twin import KeptTwin
 from edged.uplink.api import ConnectionContext
 from edged.uplink.connectors import load_connector

@@ -3,9 +3,9 @@
     request → validate (child process) → diff → apply → trial, watched ─┬→ good: the new last good configuration
                                                                          └→ rolled back, with the reason
 
-While a trial is being watched a further reload may come; it is judged against the same last good configuration. What
-happened is kept in `edged.config.history`, and the daemon starts with the last good configuration when the file
-cannot be used (`choose`).
+While a trial is being watched a further reload may come; it is judged against the same last good configuration (how:
+`edged.trial`). What happened is kept in `edged.config.history`, and the daemon starts with the last good configuration
+when the file cannot be used (`choose`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,32 +26,12 @@ from edged.config.history import Entry, History, Result, fingerprint, lay_out, s
 from edged.config.model import Config
 from edged.errors import ConfigError, EdgedError, TransientError
 from edged.notify import notify
+from edged.trial import LOOK, Run, Trial, Vitals
 
 log = logging.getLogger("edged.reload")
 
-_LOOK = 0.5
-"""Seconds between two looks at what was changed, at least."""
 _LOOK_SHARE = 0.05
 """The largest share of the time that looking may take: with 100,000 devices a look takes long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Vital:
-    """Whether one part works, for the judgement."""
-
-    up: bool
-    detail: str = ""
-    slow: float = 0.0
-    """Seconds within which it need not have shown anything yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Vitals:
-    """How everything does at one moment. Keys are `bus NAME`, `device NAME`, `connection NAME`."""
-
-    parts: Mapping[str, Vital]
-    faults: Mapping[str, str]
-    """Parts that had to be started again, and why the last time."""
 
 
 class Gateway(Protocol):
@@ -144,101 +124,6 @@ def _restored(entry: Entry, state: Path) -> Compiled:
         return load_with_sources(lay_out(entry, folder / "files"), folder / "cache", log.debug)
 
 
-@dataclass(slots=True)
-class Run:
-    """One reload, and what it has told so far."""
-
-    watch: float | None = None
-    """Seconds; None: as configured."""
-    keep: bool = False
-    """Whether to keep the new configuration although it does not come up."""
-    events: list[dict[str, Any]] = field(default_factory=list)
-    over: bool = False
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def tell(self, event: str, *, last: bool = False, **facts: Any) -> None:
-        """Add an event; after the last one nothing follows."""
-        self.events.append({"event": event, **facts})
-        self.over |= last
-        self._news.set()
-        self._news = asyncio.Event()
-
-    async def follow(self) -> AsyncIterator[dict[str, Any]]:
-        """The events from the first to the last. For any number of followers."""
-        told = 0
-        while True:
-            news = self._news
-            while told < len(self.events):
-                told += 1
-                yield self.events[told - 1]
-            if self.over:
-                return
-            await news.wait()
-
-
-@dataclass(slots=True)
-class _Trial:
-    """A configuration that runs and has not proved itself yet."""
-
-    run: Run
-    entry: Entry | None
-    base: Config
-    """What to go back to."""
-    base_entry: Entry | None
-    worked: Vitals
-    """How things were before."""
-    parts: frozenset[str]
-    """What is judged."""
-    watch: float
-    began: float
-    pause: float = _LOOK
-    """Seconds until the next look."""
-    looks: int = 0
-    up: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def left(self) -> float:
-        return self.began + self.watch - time.monotonic()
-
-    def look(self, now: Vitals) -> str:
-        """Count what is up; returns why to give up at once, if so."""
-        self.looks += 1
-        for part in self.parts & now.parts.keys():
-            self.up[part] = self.up.get(part, 0) + now.parts[part].up
-        broken = [f"{part}: {why}" for part, why in now.faults.items() if part in self.parts]
-        return "; ".join(sorted(broken))
-
-    def failed(self, now: Vitals) -> list[str]:
-        """What worked before, was changed, and does not work now."""
-        return _grouped([part for part in self._down(now) if self._worked(part)], now, " worked before")
-
-    def silent(self, now: Vitals) -> list[str]:
-        """What did not work before either, or is new."""
-        return _grouped([part for part in self._down(now) if not self._worked(part)], now, "")
-
-    def _down(self, now: Vitals) -> list[str]:
-        """What is down, unless that is an exception; with the patience that a rarely read device needs."""
-        return [
-            part
-            for part in sorted(self.parts & now.parts.keys())
-            if not now.parts[part].up
-            and 2 * self.up.get(part, 0) < max(self.looks, 1)
-            and now.parts[part].slow <= self.watch
-        ]
-
-    def _worked(self, part: str) -> bool:
-        before = self.worked.parts.get(part)
-        return before is not None and before.up
-
-
-def _grouped(parts: list[str], now: Vitals, words: str) -> list[str]:
-    """A line for each reason, with all the parts that it keeps down."""
-    reasons: dict[str, list[str]] = {}
-    for part in parts:
-        reasons.setdefault(now.parts[part].detail or "nothing has come yet", []).append(part)
-    return [f"{', '.join(named)}{words}: {reason}" for reason, named in reasons.items()]
-
-
 class Reloader:
     """Carries out reloads, one after the other."""
 
@@ -249,7 +134,7 @@ class Reloader:
         self._cache = state / "cache"
         self._history = History(state / "history")
         self._requests: asyncio.Queue[Run] = asyncio.Queue(1)
-        self._trial: _Trial | None = None
+        self._trial: Trial | None = None
         self._entry = start.entry
         self._sources = start.compiled.sources
         self._from_file = not start.problem
@@ -333,8 +218,8 @@ class Reloader:
             return
         self._entry = await self._keep(files, "trial", ("started with it",))
         config, parts = self._gateway.config, frozenset(self._gateway.vitals().parts)
-        self._trial = _Trial(
-            Run(keep=True), self._entry, config, None, Vitals({}, {}), parts, float(config.control.watch),
+        self._trial = Trial(
+            Run(keep=True), self._entry, config, None, (), Vitals({}, {}), parts, float(config.control.watch),
             time.monotonic(),
         )  # fmt: skip
 
@@ -365,6 +250,7 @@ class Reloader:
         running = gateway.config
         config = _without_restart(running, fresh.config)
         base, worked = (old.base, old.worked) if old else (running, gateway.vitals())
+        base_restart = old.base_restart if old else self._restart
         concerned = gateway.neighbours(diff.touched) | (old.parts if old else frozenset())
         await gateway.adopt(config, diff.touched)
         concerned |= gateway.neighbours(diff.touched)
@@ -385,16 +271,18 @@ class Reloader:
             self._trial = None
         watch = float(config.control.watch) if run.watch is None else run.watch
         self._entry = await self._keep(files, "trial", tuple(diff.lines()))
-        self._trial = _Trial(run, self._entry, base, base_entry, worked, concerned, watch, time.monotonic())
+        self._trial = Trial(
+            run, self._entry, base, base_entry, base_restart, worked, concerned, watch, time.monotonic()
+        )
         run.tell("applied", watch=watch, entry=self._entry.number if self._entry else None)
 
     # -- the trial -------------------------------------------------------------------------------------------------
 
-    async def _look(self, trial: _Trial) -> None:
+    async def _look(self, trial: Trial) -> None:
         began = time.thread_time()
         now = self._gateway.vitals()
         broken = trial.look(now)
-        trial.pause = max(_LOOK, (time.thread_time() - began) / _LOOK_SHARE)
+        trial.pause = max(LOOK, (time.thread_time() - began) / _LOOK_SHARE)
         if trial.left > 0 and not broken:
             return
         failed = trial.failed(now) + ([broken] if broken else [])
@@ -411,14 +299,14 @@ class Reloader:
         log.info("the configuration has been watched for %.0f s%s", trial.watch, "" if failed else " and is good")
         trial.run.tell("kept" if failed else "good", last=True, problems=failed, notes=notes)
 
-    async def _roll_back(self, trial: _Trial, why: str) -> None:
+    async def _roll_back(self, trial: Trial, why: str) -> None:
         log.error("rolling back: %s", why)
         notify("RELOADING=1", f"MONOTONIC_USEC={mono_us()}", "STATUS=rolling back")
         touched = compare(self._gateway.config, trial.base).touched
         await self._gateway.adopt(trial.base, touched)
         await self._settle()
         await self._conclude(trial.entry, "rolled-back", why)
-        self._entry, self._from_file, self._restart = trial.base_entry, False, ()
+        self._entry, self._from_file, self._restart = trial.base_entry, False, trial.base_restart
         self._since = iso(wall_us())
         self._problem, self._trial = f"rolled back: {why}", None
         notify("READY=1", f"STATUS={self._problem}")

@@ -29,7 +29,8 @@ from edged.downlink.api import Twin
 from edged.downlink.downlink import Downlink
 from edged.errors import ConfigError, EdgedError
 from edged.hub import Hub
-from edged.reload import Reloader, Run
+from edged.reload import Reloader
+from edged.trial import Run
 
 from . import commands
 from . import probe as raw

@@ -329,6 +329,13 @@ async def test_what_only_a_restart_applies_is_named(tmp_path: Path) -> None:
         code, events = await one.reload("--no-wait")
         assert (code, events[0]["restart_needed"], events[-1]["event"]) == (0, named, "applied")
         assert (await one.gateway.status())["config"]["restart_needed"] == named
+        # ... and still is after a later change was rolled back
+        link = '{connector: mqtt, url: "mqtt://127.0.0.1:1", username: a, password: !secret nowhere}'
+        await one.until(lambda status: status["config"]["watching"] == 0)
+        one.gateway.config.write_text(text + f"connections: {{x: {link}}}\n")
+        code, events = await one.reload(watch="20s")
+        assert (code, events[-1]["event"]) == (1, "rolled-back")
+        assert (await one.gateway.status())["config"]["restart_needed"] == named
 
 
 async def test_systemd_hears_of_the_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
