@@ -18,7 +18,7 @@ from edged.cli import client
 from tests.support.commanding import COMMANDS, RESULTS, ending, gateway_in, healthy, now, results, sending
 from tests.support.gateway import Gateway, running
 from tests.support.modbus import pymodbus_server
-from tests.support.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.subscriber import Got, subscribed
 
 pytestmark = pytest.mark.mosquitto
@@ -195,8 +195,7 @@ async def test_commands_sent_while_away_come_later_or_expire(tmp_path: Path, bro
 
 
 async def test_a_device_that_is_away_gets_the_newest_value_when_it_is_back(tmp_path: Path, broker: Mosquitto) -> None:
-    with pymodbus_server("tcp", 1) as port:
-        pass
+    port = free_port()
     gateway = gateway_in(tmp_path / "gateway", port, broker.port)
     with subscribed(broker.port, RESULTS) as heard:
         async with running(gateway), sending(broker.port) as sender:
