@@ -21,7 +21,6 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator
 from email.utils import formatdate
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
@@ -63,9 +62,8 @@ def epoch() -> int:
     """The time that everything in a package bears: that of the last commit, so that two builds yield the same bytes."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
-    result = subprocess.run(
-        ["git", "log", "-1", "--format=%ct"], cwd=ROOT, check=False, capture_output=True, text=True
-    )  # a source archive has no history
+    log = [shutil.which("git") or "git", "log", "-1", "--format=%ct"]
+    result = subprocess.run(log, cwd=ROOT, check=False, capture_output=True, text=True)  # an archive has no history
     return int(result.stdout or (ROOT / "requirements.lock").stat().st_mtime)
 
 
@@ -79,9 +77,9 @@ def requirements() -> list[str]:
     for text in [*project["dependencies"], *(text for extra in EXTRAS for text in optional[extra])]:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate():
-            name = canonicalize_name(requirement.name)
-            needed[name] = distribution(name)
-            closure(name, frozenset(requirement.extras), needed)
+            key = canonicalize_name(requirement.name)
+            needed[key] = distribution(key)
+            closure(key, frozenset(requirement.extras), needed)
     for name in sorted(needed.keys() - pinned.keys()):
         print(f"{name} is not in requirements.lock: taking the version that is installed here", file=sys.stderr)
     return [
@@ -168,7 +166,8 @@ def environment(stage: Path, arch: str, wheels: Path) -> None:
     )
     script = home / "bin/edged"
     # -I: neither the caller's folder nor his PYTHONPATH may change what runs as a service, or as root.
-    script.write_text(f"#!/{HOME}/bin/python3 -I\nimport sys\n\nfrom edged.cli import main\n\nsys.exit(main())\n", "ascii")
+    code = "import sys\n\nfrom edged.cli import main\n\nsys.exit(main())\n"
+    script.write_text(f"#!/{HOME}/bin/python3 -I\n{code}", "ascii")
     script.chmod(0o755)
     (stage / "usr/bin").mkdir()
     (stage / "usr/bin/edged").symlink_to("../lib/edged/bin/edged")
@@ -218,8 +217,9 @@ def control_files(stage: Path, arch: str, version: str) -> None:
     files = sorted(path for path in stage.rglob("*") if path.is_file() and not path.is_symlink())
     size = sum((path.stat().st_size + 1023) // 1024 for path in files)
     template = (ROOT / ".ci/debian/control").read_text("utf-8")
+    glibc = f"2.{GLIBC.get(PYTHON, 36)}"
     (folder / "control").write_text(
-        template.format(version=version, arch=arch, size=size, python=PYTHON, glibc=f"2.{GLIBC.get(PYTHON, 36)}"), "utf-8"
+        template.format(version=version, arch=arch, size=size, python=PYTHON, glibc=glibc), "utf-8"
     )
     (folder / "conffiles").write_text("/etc/edged/edged.yaml\n", "ascii")
     lines = [f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(stage)}" for path in files]  # noqa: S324  # dpkg's format
@@ -233,7 +233,7 @@ def settle(stage: Path) -> None:
     for path in [stage, *stage.rglob("*")]:
         if path.is_symlink():
             continue
-        runs = path.is_dir() or path.parent.name in ("bin", "DEBIAN") and path.read_bytes()[:2] == b"#!"
+        runs = path.is_dir() or (path.parent.name in ("bin", "DEBIAN") and path.read_bytes()[:2] == b"#!")
         path.chmod(0o755 if runs else 0o644)
     for path in [*stage.rglob("*"), stage]:
         os.utime(path, (epoch(), epoch()), follow_symlinks=False)
@@ -259,10 +259,10 @@ def deb(arch: str, out: Path, wheels: Path | None) -> Path:
 # -- the folder of wheels ----------------------------------------------------------------------------------------------
 
 
-def members(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What goes into the archive, in an order that does not change."""
-    for path in sorted(folder.rglob("*")):
-        yield path, f"{folder.name}/{path.relative_to(folder)}"
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The same owner and time whoever builds."""
+    info.mtime, info.uid, info.gid, info.uname, info.gname = epoch(), 0, 0, "root", "root"
+    return info
 
 
 def bundle(arch: str, out: Path, wheels: Path | None) -> Path:
@@ -275,17 +275,17 @@ def bundle(arch: str, out: Path, wheels: Path | None) -> Path:
         script = folder / "install"
         script.write_text((ROOT / ".ci/bundle-install").read_text("utf-8").replace("@PYTHON@", PYTHON), "utf-8")
         script.chmod(0o755)
-        sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  wheels/{path.name}" for path in sorted((folder / "wheels").iterdir())]
-        (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n", "ascii")
+        wheels_here = sorted((folder / "wheels").iterdir())
+        sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  wheels/{path.name}\n" for path in wheels_here]
+        (folder / "SHA256SUMS").write_text("".join(sums), "ascii")
         archive = out / f"{name}.tar.gz"
-
-        def plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
-            info.mtime, info.uid, info.gid, info.uname, info.gname = epoch(), 0, 0, "root", "root"
-            return info
-
-        with archive.open("wb") as file, gzip.GzipFile("", "wb", mtime=epoch(), fileobj=file) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
-            for path, member in members(folder):
-                tar.add(path, member, recursive=False, filter=plain)
+        with (
+            archive.open("wb") as file,
+            gzip.GzipFile("", "wb", mtime=epoch(), fileobj=file) as packed,
+            tarfile.open(fileobj=packed, mode="w") as tar,
+        ):
+            for path in [folder / "SHA256SUMS", folder / "install", *wheels_here]:
+                tar.add(path, f"{name}/{path.relative_to(folder)}", filter=_plain)
     return archive
 
 

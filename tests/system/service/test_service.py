@@ -199,7 +199,9 @@ def ready_comes_late(guest: Machine, table: Table) -> None:
     )
     guest.shell("systemctl start --no-block edged; sleep 4")
     state, status = guest.shell(STATE).strip(), guest.shell(f"{SHOW} StatusText").strip()
-    table.add("READY only after the first successful start-up", state == "activating", f"{state} {status[:60]}")
+    restarts = int(guest.shell(f"sleep 8; {SHOW} NRestarts").strip())
+    table.add("what only a person can mend is tried again, gently", 0 < restarts < 4, f"{restarts} times in 12 s")
+    table.add("READY only after the first successful start-up", state != "active", f"{state} {status[:60]}")
     guest.shell(
         "systemctl stop edged; rmdir /var/lib/edged/buffer.db; mv /tmp/b/* /var/lib/edged/; systemctl start edged"
     )
