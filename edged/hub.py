@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from edged.model import Sample
 
 _KEPT = 4
-"""So many samples of a device are remembered."""
+"""So many samples of a device are remembered, each with other points."""
 
 
 class Subscription:
@@ -46,7 +46,9 @@ class Hub:
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
-        self._recent: dict[str, deque[Sample]] = {}
+        self._latest: dict[str, Sample] = {}
+        self._others: dict[str, dict[tuple[str, ...], Sample]] = {}
+        """Of devices whose samples differ in their points, the newest of each kind before the latest, oldest first."""
 
     @property
     def watched(self) -> bool:
@@ -55,16 +57,24 @@ class Hub:
 
     def publish(self, sample: Sample) -> None:
         """Hand over one sample. Never blocks."""
-        recent = self._recent.get(sample.device)
-        if recent is None:
-            recent = self._recent[sample.device] = deque(maxlen=_KEPT)
-        recent.append(sample)
+        before = self._latest.get(sample.device)
+        self._latest[sample.device] = sample
+        if before is not None and before.points is not sample.points and before.points != sample.points:
+            self._put_aside(before, sample)
         for subscription in self._subscriptions:
             subscription.put(sample)
 
     def recent(self, device: str) -> Sequence[Sample]:
         """The newest samples of a device, oldest first: one read of it may have yielded several."""
-        return list(self._recent.get(device, ()))
+        latest = self._latest.get(device)
+        return [*self._others.get(device, {}).values(), *([latest] if latest else [])]
+
+    def _put_aside(self, before: Sample, sample: Sample) -> None:
+        others = self._others.setdefault(sample.device, {})
+        others.pop(sample.points, None)
+        others[before.points] = before
+        if len(others) >= _KEPT:
+            del others[next(iter(others))]
 
     @contextmanager
     def subscribe(self, bound: int = 1000) -> Iterator[Subscription]:
