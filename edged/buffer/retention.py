@@ -76,11 +76,12 @@ class Retention:
             young = False
             with closing(self._store.heads(after)) as rows:
                 for row in rows:
-                    young = not row.target and not self._older(row, age, unknown=False)
+                    asked_for = row.target not in {"", PRIORITY}  # sent once more, whatever its age
+                    young = not asked_for and not self._older(row, age, unknown=False)
                     if young or len(old) == _ROWS:
                         break
                     after = row.seq
-                    if not row.target:
+                    if not asked_for:
                         old.append(row)
             self._book(old, "expired", name, account, done)
             if young or len(old) < _ROWS:

@@ -41,6 +41,8 @@ class FaultProxy:
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        """Bound as long as the context lasts, so that nobody else takes the port while it refuses."""
 
     async def __aenter__(self) -> Self:
         await self._listen()
@@ -50,21 +52,27 @@ class FaultProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.refuse()
+        if self._socket is not None:
+            self._socket.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _listen(self) -> None:
+        if self._socket is None:
+            with _bound(self.port) as probe:  # only a port that was asked for outlives the end of listening
+                self.port = probe.getsockname()[1]
+                self._socket = _bound(self.port)
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
+            self._server = await asyncio.start_server(self._serve, sock=self._socket.dup())
 
     async def refuse(self) -> None:
         """Reset every connection and accept none until `restore()`."""
-        if self._server is not None:
+        if self._server is not None and self._socket is not None:
             self._server.close()
             self._server = None
+            self._socket.shutdown(socket.SHUT_RD)  # it listens no longer, but stays bound
         self.reset()
 
     def reset(self) -> None:
@@ -143,3 +151,10 @@ class FaultProxy:
         except ConnectionError:
             pass  # one side is gone: tell the other
         writer.close()
+
+
+def _bound(port: int) -> socket.socket:
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(("127.0.0.1", port))
+    return one
