@@ -19,7 +19,11 @@ from ruamel.yaml import YAML
 from edged.uplink.connectors.mqtt import MqttConnection
 from edged.uplink.payload import MESSAGES, VERSION, schema
 
-_PARAMETERS = {"gateway": "The id of the gateway (`gateway: id` of its configuration), escaped like a URL."}
+_PARAMETERS = {
+    "gateway": "The id of the gateway (`gateway: id` of its configuration), escaped like a URL.",
+    "device": "The name of a device, escaped like a URL.",
+    "point": "The name of a point, escaped like a URL.",
+}
 _CHANNELS = {
     "readings": (
         "topic",
@@ -41,7 +45,23 @@ _CHANNELS = {
         ("metadata",),
         "Devices, labels, points and units. Retained, QoS 1; published at the beginning of each session.",
     ),
+    "commands": (
+        "command_topic",
+        ("command",),
+        "Commands, never retained, QoS 1: with `commands: true` the gateway takes them from here.",
+    ),
+    "results": (
+        "result_topic",
+        ("result",),
+        "What became of commands that name no response topic of their own. Not retained, QoS 1.",
+    ),
+    "changes": (
+        "monitor_topic",
+        ("change",),
+        "Changes of points with `monitor: true`, as they come. Not retained, QoS 1; not repeated after an outage.",
+    ),
 }
+_RETAINED = frozenset({"status", "health", "metadata"})
 
 
 def document() -> dict[str, Any]:
@@ -63,17 +83,21 @@ def document() -> dict[str, Any]:
                 "address": topics[setting],
                 "description": text,
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
-                "parameters": {name: {"description": what} for name, what in _PARAMETERS.items()},
+                "parameters": {
+                    name: {"description": what}
+                    for name, what in _PARAMETERS.items()
+                    if f"{{{name}}}" in topics[setting]
+                },
                 "bindings": {"mqtt": {"bindingVersion": "0.2.0"}},
             }
             for channel, (setting, messages, text) in _CHANNELS.items()
         },
         "operations": {
-            f"publish{channel.title()}": {
-                "action": "send",
+            f"{_VERBS[_action(channel)]}{channel.title()}": {
+                "action": _action(channel),
                 "channel": {"$ref": f"#/channels/{channel}"},
                 "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages],
-                "bindings": {"mqtt": {"qos": 1, "retain": channel != "readings", "bindingVersion": "0.2.0"}},
+                "bindings": {"mqtt": {"qos": 1, "retain": channel in _RETAINED, "bindingVersion": "0.2.0"}},
             }
             for channel, (_, messages, _) in _CHANNELS.items()
         },
@@ -91,6 +115,14 @@ def document() -> dict[str, Any]:
             "schemas": definitions,
         },
     }
+
+
+_VERBS = {"send": "publish", "receive": "take"}
+
+
+def _action(channel: str) -> str:
+    """What the gateway does there."""
+    return "receive" if channel == "commands" else "send"
 
 
 def _moved(node: Any) -> Any:

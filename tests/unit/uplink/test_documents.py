@@ -50,6 +50,9 @@ def test_every_reference_in_the_asyncapi_document_leads_somewhere() -> None:
         MqttConnection.status_topic,
         MqttConnection.health_topic,
         MqttConnection.metadata_topic,
+        MqttConnection.command_topic,
+        MqttConnection.result_topic,
+        MqttConnection.monitor_topic,
     }
 
 
