@@ -48,6 +48,7 @@ def budgets(results: Results) -> Iterator[Row]:
     yield from _waiting(results)
     yield from _growth(results)
     yield from _sensors(results)
+    yield from _radio(results)
     yield Row(
         "threads and descriptors with 20 Modbus connections", "stated",
         f"{steady['threads']:.0f} threads, {steady['descriptors']:.0f} descriptors", None,
@@ -102,16 +103,31 @@ def _serial(results: Results) -> Iterator[Row]:
 
 
 def _drain(results: Results) -> Iterator[Row]:
-    drain, aiomqtt = results["drain"], results["raw"]["aiomqtt"]["per_second"]
+    drain = results["drain"]
     rate = drain["drained_per_second"]
     yield Row("backlog drained beside live readings, readings/s", "≥ 50,000", f"{rate:,.0f}", rate >= 50_000)
-    share = drain["messages_per_second"] / aiomqtt
+    share = drain["of_aiomqtt"]
     yield Row(
         f"the same in messages ({drain['message_bytes']:,.0f} bytes) to aiomqtt alone", "≥ 0.5",
-        f"{share:.2f} = {drain['messages_per_second']:,.0f}/s to {aiomqtt:,.0f}/s, at {drain['cpu_percent']:.0f} % of "
-        "the core",
+        f"{share:.2f} = {drain['messages_per_second']:,.0f}/s to {drain['aiomqtt_per_second']:,.0f}/s, at "
+        f"{drain['cpu_percent']:.0f} % of the core",
         share >= 0.5,
     )  # fmt: skip
+    if (one := results.get("backlog")) is not None:
+        yield Row(
+            f"a start with {one['file_mib']:.0f} MiB of backlog in the buffer", "stated",
+            f"opened in {one['opened_in_s']:.2f} s, drained at {one['drained_per_s']:,.0f} readings/s, up to "
+            f"{one['rss_mib']:.0f} MiB RSS", None,
+        )  # fmt: skip
+
+
+def _radio(results: Results) -> Iterator[Row]:
+    one = results.get("ble")
+    if one is None:
+        return
+    what = f"BLE only, {one['advertisements heard/s']:,.0f} advertisements/s"
+    yield _most(f"{what}: RSS, MiB", one["RSS, MiB"], 45, digits=1)
+    yield _most(f"{what}: CPU, % of a core", one["% of one core"], 25, digits=1)
 
 
 def _waiting(results: Results) -> Iterator[Row]:

@@ -23,7 +23,12 @@ RESULTS: dict[str, Any] = {
     "steady": LOAD | {"cpu_percent": 0.6},
     "prompt": LOAD,
     "load-4000": LOAD,
-    "drain": {"drained_per_second": 60_000.0, "messages_per_second": 600.0, "message_bytes": 2700.0, "cpu_percent": 20},
+    "drain": {
+        "drained_per_second": 60_000.0, "messages_per_second": 600.0, "message_bytes": 2700.0, "cpu_percent": 20,
+        "aiomqtt_per_second": 5000.0, "of_aiomqtt": 0.12,
+    },
+    "backlog": {"file_mib": 90.0, "opened_in_s": 0.01, "drained_per_s": 300_000, "rss_mib": 60.0},
+    "ble": {"advertisements heard/s": 1990.0, "RSS, MiB": 43.9, "% of one core": 14.0},
     "sensors-1": {
         "devices": 100_000, "due_per_second": 1667.0, "events_per_second": 1666.0, "cpu_percent": 5.0, "rss_mib": 240.0,
         "latency_ms_p95": 900.0,
