@@ -37,8 +37,6 @@ _WINDOW = 128
 _DRIFT = 0.0005
 """The share of the value by which it may well have moved between display and reading."""
 _MOST_TOLERANCE = 0.2
-_ENOUGH = 2
-"""So many looks tell a float from one that only has its upper register."""
 _SHADOW = 4.0
 """So many bits less likely than the float with the same upper register, and it is only that one's shadow. Of 600 random
 devices the right float never was less likely than its shadow at all."""
@@ -104,7 +102,7 @@ def search(shown: Sequence[Shown]) -> list[Match]:
     ]
     cuts = _Cuts(max(shown, key=_size).image)
     ranked = [replace(match, likely=_likely(match, shown, cuts)) for match in _without_twins(found)]
-    if len({one.value for one in shown}) >= _ENOUGH:
+    if any(len(set(match.values)) > 1 for match in ranked):  # several looks, and something has moved meanwhile
         ranked = _without_shadows(ranked)
     return sorted(ranked, key=lambda match: -match.likely)
 

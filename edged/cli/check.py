@@ -197,6 +197,11 @@ def _print(path: Path, loaded: Loaded, found: Findings) -> None:
             f"  {one.bus}: {_count(one.devices, 'device')}, {_count(one.points, 'point')}, "
             f"{one.transactions:.3g} transactions/s{share}"
         )
+        if one.unknown:
+            click.echo(
+                f"    without {', '.join(one.unknown[:4])}{', …' if len(one.unknown) > 4 else ''}: "  # noqa: PLR2004  # a few
+                "only the device tells which points it has; `--online` shows what that takes"
+            )
     for line in _costs(found):
         click.echo(line)
 

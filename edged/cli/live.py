@@ -6,14 +6,16 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import click
 
-from edged.cli import client
+from edged.cli import EXIT_CONFIG, client
 from edged.paths import socket_path
 
 _SOCKET = click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
@@ -48,6 +50,7 @@ def tail(
         raise click.BadParameter(f"{wrong[0]!r}: write KEY=VALUE, as in room=plant", param_hint="--label")
     wanted = [tuple(part.partition("/")[::2]) for part in what]
     chosen = [] if any(device == "*" for device, _ in wanted) else [device for device, _ in wanted]
+    _warn_of_strangers(socket_path(socket), [device for device, _ in wanted if device != "*"])
     query = urlencode([("device", device) for device in chosen] + [("label", label) for label in labels])
     curves = Sparklines()
     shown = 0
@@ -61,6 +64,21 @@ def tail(
         shown += 1
         if shown == count:
             return
+
+
+def _warn_of_strangers(path: Path, devices: Sequence[str]) -> None:
+    """Say which of the devices the gateway does not poll: nothing would ever come of them."""
+    if not devices:
+        return
+    status = client.call(path, "/v1/status", timeout=10)
+    polled = [one["device"] for bus in status["buses"] for one in bus["devices"]]
+    for device in devices:
+        if device not in polled:
+            close = get_close_matches(device, polled, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it polls {', '.join(sorted(polled)[:20]) or 'none'}"
+            click.echo(f"edged: the gateway polls no device {device!r}; {hint}", err=True)
+    if not set(devices) & set(polled):
+        raise SystemExit(EXIT_CONFIG)
 
 
 def _only(record: dict[str, Any], wanted: Iterable[tuple[str, ...]]) -> dict[str, Any] | None:

@@ -44,6 +44,8 @@ class BusLoad:
     """The periods that were asked for, shortest first."""
     line: str = ""
     """The line it runs on, for people; empty where that is not what limits it."""
+    unknown: tuple[str, ...] = ()
+    """Devices that say only when they are asked what there is to read: their load is not in it."""
 
 
 def predict(config: Config, nodes: Nodes, report: Report) -> list[BusLoad]:
@@ -104,7 +106,10 @@ def _load_of(name: str, bus: Bus, devices: dict[str, DeviceConfig], nodes: Nodes
             transactions += len(requests) / every
             load, whole = load + seconds / every, whole + seconds
     count = sum(len(config.points) for config in devices.values())
-    return BusLoad(name, len(devices), count, readings, polls, transactions, load, whole, tuple(sorted(periods)))
+    unknown = tuple(str(device) for device, config in devices.items() if not config.points)
+    return BusLoad(
+        name, len(devices), count, readings, polls, transactions, load, whole, tuple(sorted(periods)), unknown=unknown
+    )
 
 
 def _judge(one: BusLoad, mark: Mark, path: str, remedy: str, report: Report) -> None:

@@ -201,6 +201,7 @@ def test_trace_follows(site: dict[str, Any]) -> None:
     (["explain", "chiller"], 2, "write DEVICE/POINT"),
     (["explain", "chiller/nothing"], 1, "chiller has no point 'nothing'; there are: level, supply"),
     (["tail", "--label", "room"], 2, "write KEY=VALUE"),
+    (["tail", "chilller"], 2, "the gateway polls no device 'chilller'; did you mean 'chiller'?"),
 ])  # fmt: skip
 def test_mistakes_are_told_in_a_line(site: dict[str, Any], arguments: list[str], code: int, words: str) -> None:
     done = run(site, *arguments, ok=(code,))
@@ -283,6 +284,9 @@ def test_the_archive_holds_no_secret(site: dict[str, Any]) -> None:
         "config/edged.yaml",
         "trace/line-a.jsonl",
     } <= set(files)
+    kept = list((Path(site["state"][1]) / "history").iterdir())
+    assert kept  # each with the files as they were written, passwords included: not one of them goes along
+    assert not [name for name in files if "history" in name or name.endswith(kept[0].name)]
     assert "eastron-sdm120" in files["config/edged.yaml"]
     assert "the broker" not in files["version.txt"]
     everything = "\n".join(files.values())
