@@ -32,7 +32,7 @@ COMMANDS = {
     "tail": ("edged.cli.live", "Show readings as they come."),
     "read": ("edged.cli.read", "Poll a device once and show raw registers and decoded values."),
     "write": ("edged.cli.write", "Write a value to a point, read it back, and say what came of it."),
-    "commands": ("edged.cli.commands", "List the commands that came, who sent them and what became of them; take one back."),
+    "commands": ("edged.cli.commands", "List the commands that came, from whom, and what became of them."),
     "twin": ("edged.cli.twin", "Show the last reported and the desired value of every point."),
     "find": ("edged.cli.find", "Find the register that shows what the display of the device shows."),
     "probe": ("edged.cli.probe", "Show raw registers of a device, and everything they could mean."),

@@ -15,9 +15,9 @@ from edged.cli import EXIT_PROBLEM, NoDaemonError, client
 _SOCKET = click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
 
 
-@click.group(short_help="List the commands that came, who sent them and what became of them; take one back.")
+@click.group(short_help="List the commands that came, from whom, and what became of them.")
 def commands() -> None:
-    """List the commands that came, who sent them and what became of them; take one back."""
+    """List the commands that came, from whom, and what became of them."""
 
 
 @commands.command("list")

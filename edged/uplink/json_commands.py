@@ -60,7 +60,7 @@ def _command(document: dict[str, Any], message: Incoming) -> Command:
         expires=expires,
         valid_for=valid_for,
         confirm=_flag(document.get("confirm", True)),
-        requester=_text(document, "requester") if document.get("requester") else "",
+        requester=_text(document, "requester") if document.get("requester", "") != "" else "",
         reply=message.reply,
     )
 
