@@ -75,10 +75,11 @@ class CommandsState:
 class Downlink:
     """All commands of a gateway. `run` must be running for anything to be done."""
 
-    def __init__(self, path: Path, around: Surroundings) -> None:
-        """`path`: where commands are kept."""
+    def __init__(self, path: Path, around: Surroundings, most: int = MOST_QUEUED) -> None:
+        """`path`: where commands are kept; `most`: how many may wait."""
         self.store = Store(path)
         self._around = around
+        self._most = most
         self._entrances: dict[str, Entrance] = {}
         self._queues: dict[str, _Queue] = {}
         self._ended: Counter[str] = Counter()
@@ -192,8 +193,8 @@ class Downlink:
             check_form(command)
             deadline = deadline_of(command, now)
             self._expected(command)
-            if self._waiting() >= MOST_QUEUED:
-                raise PermanentError(f"{MOST_QUEUED} commands wait already", reason="full")
+            if self._waiting() >= self._most:
+                raise PermanentError(f"{self._most} commands wait already", reason="full")
         except PermanentError as exc:
             return deadline, (State.REJECTED.value, str(exc.reason), str(exc))
         if deadline.due(now) is Due.TOO_LATE:
