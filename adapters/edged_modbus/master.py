@@ -452,7 +452,8 @@ class SerialMaster:
         if self._medium.echo or not heard.startswith(frame):
             return heard
         self._medium.echo = self._echo_known = True
-        self._tell("echo", "the adapter hears what it sends; that is taken out from now on (`echo: true` says so)")
+        says_so = "" if self._remote else " (`echo: true` says so)"  # RTU over TCP has no such setting
+        self._tell("echo", f"the adapter hears what it sends; that is taken out from now on{says_so}")
         return heard[len(frame) :]
 
     def _tell(self, key: str, text: str) -> None:
