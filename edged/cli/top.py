@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _FULL = 0.8
 """Beyond this share of its time a bus has no room left."""
 _SECONDS_A_DAY = 86_400
+_LONG_ENOUGH = 30.0
+"""Over fewer seconds no growth is told: the file grows in steps."""
 _REMEMBERED = 300
 """So many looks back the growth of the buffer is measured."""
 
@@ -36,8 +38,9 @@ _REMEMBERED = 300
 def top(once: bool, every: float, socket: str | None, as_json: bool) -> None:
     """Show buses, devices, connections and the buffer on one screen, until Ctrl-C. Made for 80 × 24 over SSH.
 
-    Lag is what waits for a connection: readings, and the age of the oldest. `days left` is how long until the buffer
-    is full if it goes on growing as it did while you watched; with --once as it did since the gateway started.
+    Lag is what waits for a connection: readings, and the age of the oldest. `days left`, while a connection
+    is down, is how long until the buffer is full if it goes on growing as it did while you watched, or, before that can
+    be told, as what waits for that connection did.
     """
     path = socket_path(socket)
     values: dict[str, str] = {}
@@ -75,22 +78,31 @@ def _look(path: Any, looks: deque[tuple[float, int]], values: dict[str, str]) ->
     return record
 
 
-def days_left(record: Mapping[str, Any], looks: list[tuple[float, int]]) -> float | None:
-    """Days until the buffer is full at this rate; None while it does not grow, or nothing can be said."""
-    room: int = record["limits"]["max_bytes"] - record["buffer"]["used_bytes"]
-    began, first = looks[0]
-    if len(looks) == 1:  # only one look: reckon from the start of the gateway
-        began, first = datetime.fromisoformat(record["started"]).timestamp(), 0
-    elapsed = looks[-1][0] - began
-    grown: int = looks[-1][1] - first
-    if elapsed <= 0 or grown <= 0 or not _waits(record):
+def days_left(record: Mapping[str, Any], looks: Sequence[tuple[float, int]]) -> float | None:
+    """Days until the buffer is full at this rate; None while nothing is held back, or nothing can be said.
+
+    The rate is that at which the buffer grew while it was watched, else that at which the longest queue did.
+    """
+    room = max(record["limits"]["max_bytes"] - record["buffer"]["used_bytes"], 0)
+    held = [one for name, one in record["waiting"].items() if one and _holds_back(record, name)]
+    if not held:
         return None
-    return max(room, 0) / (grown / elapsed) / _SECONDS_A_DAY
+    (began, first), (ended, last) = looks[0], looks[-1]
+    if ended - began >= _LONG_ENOUGH:
+        rate = (last - first) / (ended - began)
+    else:
+        longest = max(held, key=lambda one: one["readings"])
+        readings = record["buffer"]["readings"]
+        if longest["oldest_age"] < _LONG_ENOUGH or not readings:
+            return None
+        rate = longest["readings"] / longest["oldest_age"] * record["buffer"]["used_bytes"] / readings
+    return float(room / rate / _SECONDS_A_DAY) if rate > 0 else None
 
 
-def _waits(record: Mapping[str, Any]) -> bool:
-    """Whether a connection holds readings back; what is delivered makes room by itself."""
-    return any(one["pending"] for one in record["buffer"]["connections"].values())
+def _holds_back(record: Mapping[str, Any], name: str) -> bool:
+    """Whether a connection keeps readings from leaving; what is delivered makes room by itself."""
+    connection = record["connections"].get(name)
+    return connection is not None and not connection["connected"]
 
 
 def screen(record: Mapping[str, Any], values: Mapping[str, str], width: int, height: int) -> Table:
