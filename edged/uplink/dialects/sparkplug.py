@@ -20,6 +20,8 @@ from edged.downlink.api import TwinPoint, TwinValue
 from edged.model import GOOD, Quality, Reason, Sample, Value, bad
 from edged.uplink.api import Chunk, Envelope, Lane, Message
 from edged.uplink.dialects import sparkplug_payload as payload
+from edged.uplink.dialects.cutting import cut
+from edged.uplink.dialects.kinds import Kind, promised
 from edged.uplink.dialects.sparkplug_payload import HISTORICAL, NULL, DataType
 from edged.uplink.topics import escape
 
@@ -83,21 +85,10 @@ def _kind_of(value: Value) -> DataType:
     return payload.suits(DataType.BOOLEAN if isinstance(value, bool) else DataType.DOUBLE, value)
 
 
-def _hinted(config: PointConfig | None) -> DataType | None:
-    """The type that the configuration of a point promises."""
-    word = str(getattr(config, "type", None) or "").lower()
-    if config is None or not word:
-        return None
-    if word in {"bit", "bool", "boolean"}:
-        return DataType.BOOLEAN
-    if word.startswith(("string", "text", "ascii")):
-        return DataType.STRING
-    scaled = config.scale != 1 or config.offset or config.map is not None or config.decimals is not None
-    if scaled or word.startswith(("float", "double")):
-        return DataType.DOUBLE
-    if word.startswith(("int", "uint")):
-        return DataType.UINT64 if word == "uint64" else DataType.INT64
-    return None
+_TYPES = {
+    Kind.TRUTH: DataType.BOOLEAN, Kind.WHOLE: DataType.INT64, Kind.LARGE: DataType.UINT64,
+    Kind.NUMBER: DataType.DOUBLE, Kind.TEXT: DataType.STRING,
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -158,8 +149,9 @@ class Node:
         columns = self._devices.setdefault(device, {})
         alias = columns[point].alias if point in columns else max(self._aliases, default=0) + 1
         self._aliases[alias] = device, point
-        hint = _hinted(config)
-        column = columns[point] = Column(point, alias, config, hint or DataType.DOUBLE, hint is not None)
+        kind = promised(config)
+        hint = _TYPES[kind] if kind else DataType.DOUBLE
+        column = columns[point] = Column(point, alias, config, hint, kind is not None)
         column.fit(None)
         return column
 
@@ -203,19 +195,8 @@ class Node:
     # -- data --------------------------------------------------------------------------------------------------------
 
     def split(self, batch: Batch) -> Iterator[Chunk]:
-        """Cut a batch into runs of samples of one device: a DDATA has no more. Emptied samples go with a neighbour."""
-        begin = count = 0
-        device = ""
-        for i, sample in enumerate(batch.samples):
-            size = len(sample.points)
-            if size and count and (sample.device != device or count + size > self.max_readings):
-                yield Chunk(batch.first + begin, batch.samples[begin:i], count, batch.boot, batch.replay)
-                begin, count = i, 0
-            if size:
-                device = sample.device
-            count += size
-        if begin < len(batch.samples):
-            yield Chunk(batch.first + begin, batch.samples[begin:], count, batch.boot, batch.replay)
+        """Cut a batch into runs of samples of one device: a DDATA has no more."""
+        return cut(batch, self.max_readings, one_device=True)
 
     def encode(self, chunk: Chunk, envelope: Envelope) -> SparkplugMessage:
         """DDATA, without time and `seq` as yet; of samples that thinning has emptied an NDATA that only counts them."""
