@@ -61,6 +61,9 @@ class _Device:
     """Whether `known` holds what the disk has."""
 
     def take(self, sample: Sample) -> None:
+        fails = bool(sample.quality) and None in sample.values
+        if fails:
+            self.lay()  # what it takes the place of holds the last good values
         before, self.latest = self.latest, sample
         if before is not None and before.points != sample.points:
             if self.others is None:
@@ -68,7 +71,7 @@ class _Device:
             self.others.pop(sample.points, None)
             self.others[before.points] = before
         self.changed = True
-        if (self.others and len(self.others) >= _SHAPES) or (sample.quality and None in sample.values):
+        if (self.others and len(self.others) >= _SHAPES) or fails:
             self.lay()
 
     def lay(self) -> Mapping[str, TwinValue]:
@@ -200,10 +203,14 @@ class KeptTwin:
     async def save(self) -> None:
         """Write what has changed."""
         names = [name for name, device in self._devices.items() if device.changed]
+        begin = 0
         try:
             for begin in range(0, len(names), _AT_A_TIME):
                 await self._store.keep([one async for one in self._packed(names[begin : begin + _AT_A_TIME])])
         except TransientError as exc:
+            for name in names[begin:]:
+                if name in self._devices:
+                    self._devices[name].changed = True
             log.warning("the last values are not on the disk: %s", exc)
 
     async def _packed(self, names: Iterable[str]) -> AsyncIterator[tuple[str, bytes]]:
@@ -228,9 +235,10 @@ def _unpacked(data: bytes | None) -> _Known:
     if data is None:
         return {}
     try:
-        plain = orjson.loads(zlib.decompress(data))
-        return {
-            point: TwinValue(value, time, Quality.parse(quality)) for point, (value, time, quality) in plain.items()
-        }
-    except (zlib.error, ValueError, TypeError):
+        known = {}
+        for point, (value, time, quality) in orjson.loads(zlib.decompress(data)).items():
+            was = Quality.parse(quality)
+            known[point] = TwinValue(value, time, _STALE if was == GOOD else was)
+    except (zlib.error, ValueError, TypeError, AttributeError):
         return {}  # the next save mends it
+    return known

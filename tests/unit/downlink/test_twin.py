@@ -42,7 +42,7 @@ async def test_the_newest_of_each_point_counts_whatever_the_shape_of_its_sample(
     async with kept(tmp_path) as twin:
         for time in range(1, 100):
             twin.take(sample(time, x=time, y=-time))
-            twin.take(sample(time, **{"xyz"[time % 3]: 1000 + time}))
+            twin.take(Sample("d", time, time, ("xyz"[time % 3],), (1000 + time,)))
         known = await twin.device("d")
         assert {point: one.reported.value for point, one in known.items() if one.reported} == {
             "x": 1099, "y": -99, "z": 1098
@@ -88,8 +88,9 @@ async def test_changes_come_once_each_and_the_newest_where_nobody_takes_them(tmp
     seen: list[Change] = []
 
     async def watch(twin: KeptTwin) -> None:
-        async for change in twin.changes():
-            seen.append(change)
+        changes = twin.changes()
+        while True:
+            seen.append(await anext(changes))
 
     async with kept(tmp_path) as twin:
         watcher = asyncio.create_task(watch(twin))
