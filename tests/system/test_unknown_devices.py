@@ -7,10 +7,12 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,11 @@ PAGE = Path(__file__).parents[2] / "docs/tutorial/unknown-devices.md"
 FIVE = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[0]
 FINISHED = re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[-1]
 QUICK = ("--timeout", "0.1")
+BLOCK = re.compile(r"```console\n\$ edged ([^\n]*)\n(.*?)```", re.DOTALL)
+"""A command of the page, and what it printed."""
+UPDATE = bool(os.environ.get("EDGED_UPDATE_PAGE"))
+_BEGINNINGS = frozenset({"probe"})
+"""Of these the page shows only the first lines, and which these are depends on the numbers."""
 
 
 class Bench:
@@ -85,6 +92,19 @@ class Bench:
             assert process.wait(30) == 0, shown.decode()
         return shown.decode()
 
+    def stored(self, devices: Collection[str]) -> dict[tuple[str, str], Any]:
+        """What the gateway has stored of each point, as soon as there is something of all these devices."""
+        deadline = time.monotonic() + 40
+        found: dict[tuple[str, str], Any] = {}
+        while not set(devices) <= {device for device, _ in found}:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.3)
+            code, out, _ = self.invoke("buffer", "export", "--json")
+            for line in out.splitlines() if code == 0 else ():
+                sample = json.loads(line)
+                found |= {(sample["device"], point): value for point, value in sample["values"].items()}
+        return found
+
     def display(self, device: str, point: str, digits: int) -> str:
         """What the device shows: a simulated one has no display, so we look behind the scenes."""
         (result,) = self.json("read", device, "--config", "five.yaml", "--direct")
@@ -116,6 +136,47 @@ def config(bench: Bench, tmp_path: Path) -> str:
     return str(file)
 
 
+def as_shown(text: str) -> list[str]:
+    """What a command printed, without what differs each time: numbers, widths of columns, further ways to read it."""
+    number = r"(?<!\S)(?:[0-9A-F]{4}|-?[\d,]+(?:\.\d+)?%?|\d{4}-\d\d-\d\dT\S+)(?=[\s;,]|$)"
+    lines = [" ".join(re.sub(number, "#", line).split()) for line in text.rstrip().splitlines()]
+    ways = re.compile(r"# (ways?|less likely ones|(holding|input) # (u?int|float|bcd)\d+ )|and # less|$")
+    first = next((i + 1 for i, line in enumerate(lines) if re.match(r"# ways? to read", line)), None)
+    return [line for i, line in enumerate(lines) if i == first or not ways.match(line)]
+
+
+def test_what_the_tutorial_shows_is_what_one_run_prints(bench: Bench) -> None:
+    """With EDGED_UPDATE_PAGE=1 the page gets the output of this run."""
+    page, before = PAGE.read_text("utf-8"), ""
+    for command, shown in BLOCK.findall(page):
+        arguments = shlex.split(command.replace("/tmp/edged-line", str(bench.line)))  # noqa: S108  # as the page has it
+        arguments = [f"page-{one}" if one == "edged.yaml" else one for one in arguments]
+        told = command
+        for option in {"--value", "--again"} & set(arguments):
+            at = arguments.index(option) + 1
+            value = bench.display("heat-meter", "supply", 1)
+            while UPDATE and option == "--again" and value == before:
+                value = bench.display("heat-meter", "supply", 1)  # a page shall show two different ones
+            before = value
+            told, arguments[at] = command.replace(arguments[at], value), value
+        if arguments[0] == "check":
+            text = FINISHED.replace("/tmp/edged-line", str(bench.line))  # noqa: S108  # likewise
+            (bench.folder / "page-edged.yaml").write_text(text)
+        quicker = {"scan": QUICK, "find": ("--range", "holding 0-49")}.get(arguments[0], ())
+        code, out, err = bench.invoke(*arguments, *quicker)
+        assert code == 0, err
+        printed = out.replace(str(bench.line), "/tmp/edged-line").replace("page-edged", "edged")  # noqa: S108  # likewise
+        if arguments[0] in _BEGINNINGS:
+            printed = "".join(printed.splitlines(keepends=True)[: shown.count("\n")])
+            assert as_shown(printed)[:1] == as_shown(shown)[:1]
+            assert re.search(r"^  float32  CDAB +\d", out, re.MULTILINE)
+        else:
+            assert as_shown(printed) == as_shown(shown), command
+        page = page.replace(f"$ edged {command}\n{shown}", f"$ edged {told}\n{printed}", 1)
+    if UPDATE:
+        PAGE.write_text(page, "utf-8")
+
+
 def test_the_tutorial_leads_from_five_unknown_devices_to_readings(bench: Bench) -> None:
     out = bench.run(
         "scan", "modbus", str(bench.line), "--baud", "19200", "--unit", "1-16", *QUICK, "--write", "edged.yaml"
@@ -142,6 +203,20 @@ def test_the_tutorial_leads_from_five_unknown_devices_to_readings(bench: Bench) 
     (bench.folder / "finished.yaml").write_text(json.dumps(finished))
     bench.run("check", "finished.yaml")
     bench.run("check", "finished.yaml", "--online")
+    with bench.start("run", "finished.yaml") as gateway:
+        try:
+            stored = bench.stored(finished["devices"])
+        finally:
+            gateway.terminate()
+    assert gateway.returncode == 0
+    wanted = {(device, point) for device, one in finished["devices"].items() for point in one.get("points", {})}
+    assert wanted <= stored.keys()
+    assert {("grid-meter", "voltage"), ("grid-meter", "frequency")} <= stored.keys()
+    behind = YAML(typ="safe").load(FIVE)["devices"]
+    for device, point in wanted:
+        limits = behind[device]["points"][point].get("range")
+        if limits is not None:
+            assert limits[0] <= stored[device, point] <= limits[1], (device, point)
 
 
 def test_a_scan_never_writes_over_a_file(bench: Bench, tmp_path: Path) -> None:
