@@ -36,6 +36,8 @@ HOME = "usr/lib/edged"
 """Where the environment lies on the target, below /."""
 EXTRAS = ("meters", "sunspec", "ble-decoders")
 """What a gateway in the field may need. Not `demo`: its broker is a toy."""
+WITHOUT = {("ble-decoders", "armhf")}
+"""They need cryptography and cffi, which offer no wheel for 32-bit ARM. Sensors of native formats work all the same."""
 LEFT_OUT = NEVER_LOADED | {"pip"}
 """`pip` is there for a command of sqlite-utils that installs plug-ins."""
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}
@@ -67,14 +69,15 @@ def epoch() -> int:
     return int(result.stdout or (ROOT / "requirements.lock").stat().st_mtime)
 
 
-def requirements() -> list[str]:
-    """Everything that edged needs at run time, at the versions of the lock."""
+def requirements(arch: str = "amd64") -> list[str]:
+    """Everything that edged needs at run time there, at the versions of the lock."""
+    extras = [extra for extra in EXTRAS if (extra, arch) not in WITHOUT]
     lock = (ROOT / "requirements.lock").read_text("utf-8")
     pinned = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;]+)", lock, re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     optional = project["optional-dependencies"]
     needed: dict[str, Distribution] = {}
-    for text in [*project["dependencies"], *(text for extra in EXTRAS for text in optional[extra])]:
+    for text in [*project["dependencies"], *(text for extra in extras for text in optional[extra])]:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate():
             key = canonicalize_name(requirement.name)
@@ -110,9 +113,9 @@ def fetch(arch: str, folder: Path, wheels: Path | None) -> None:
     target = [*platforms(arch), f"--python-version={PYTHON}", "--implementation=cp", "--only-binary=:all:"]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     command = [*pip, "download", "--no-deps", *source, "-d", str(folder), *target]
-    if subprocess.run([*command, *requirements()], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+    if subprocess.run([*command, *requirements(arch)], check=False, stderr=subprocess.DEVNULL).returncode == 0:
         return
-    for requirement in requirements():
+    for requirement in requirements(arch):
         if subprocess.run([*command, requirement], check=False, stderr=subprocess.DEVNULL).returncode:
             build_pure(requirement, folder, source)
 
@@ -121,10 +124,10 @@ def build_pure(requirement: str, folder: Path, source: list[str]) -> None:
     """A wheel without compiled parts, where the package offers that (SKIP_CYTHON and its like are their own words)."""
     switches = {"SKIP_CYTHON": "1", "AIOHTTP_NO_EXTENSIONS": "1", "MULTIDICT_NO_EXTENSIONS": "1", "CC": "false"}
     with tempfile.TemporaryDirectory() as name:
-        run(
-            sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "wheel", "--no-deps", "--no-cache-dir",
-            *source, f"--no-binary={requirement.partition('==')[0]}", "-w", name, requirement, **switches,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "wheel", "--no-deps"]
+        command += ["--no-cache-dir", *source, f"--no-binary={requirement.partition('==')[0]}", "-w", name, requirement]
+        if subprocess.run(command, check=False, env={**os.environ, **switches}).returncode:
+            raise SystemExit(f"{requirement} offers neither a wheel for the target nor one without compiled parts")
         (built,) = Path(name).glob("*.whl")
         if not built.name.endswith("-none-any.whl"):
             # Some build tools name the machine although nothing in the wheel is for one.

@@ -193,7 +193,8 @@ class Machine:
         result = subprocess.run(
             [
                 "nsenter", "-t", str(self._leader), "-m", "-p", "-u", "-i", "-n", "-C", "--", "/usr/bin/env", "-i",
-                "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb", "LANG=C.UTF-8", "/bin/bash", "-c",
+                "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME=/root", "TERM=dumb", "LANG=C.UTF-8", "/bin/bash", "-c",
                 script,
             ],
             check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,

@@ -265,6 +265,7 @@ attempt('raw packets', lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
 attempt('chroot', lambda: os.chroot('/var/lib/edged'))
 attempt('D-Bus', lambda: socket.socket(socket.AF_UNIX).connect('/run/dbus/system_bus_socket'))
 """
+_NOT_FOR_A_PROBE = ("ExecReload", "ExecStopPost", "Watchdog", "Restart=", "Type=")
 ALLOWED = {"write /var/lib/edged/x", "write /run/edged/x", "open /dev/ttyS0", "D-Bus"}
 
 
@@ -272,7 +273,7 @@ def sandbox(guest: Machine, table: Table) -> None:
     """Ask in the place of the daemon: the same unit, another program."""
     (guest.root / "usr/local/bin/probe.py").write_text(PROBE)
     unit = (guest.root / "usr/lib/systemd/system/edged.service").read_text("utf-8")
-    lines = [line for line in unit.splitlines() if not line.startswith(("ExecReload", "Watchdog", "Restart=", "Type="))]
+    lines = [line for line in unit.splitlines() if not line.startswith(_NOT_FOR_A_PROBE)]
     text = "\n".join(lines).replace("/usr/bin/edged run", "/usr/lib/edged/bin/python3 /usr/local/bin/probe.py")
     (guest.root / "etc/systemd/system/probe.service").write_text(
         text.replace("StandardOutput=journal", "StandardOutput=truncate:/probe.txt")
