@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 
@@ -30,6 +32,8 @@ def run(config: str | None, state: str | None, socket: str | None, log_level: st
     from edged.daemon import Places, run_daemon
     from edged.reload import choose
 
+    # Until the daemon listens to it: a reload that comes while it starts must not end it, and it reads the file anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logs.set_up(log_level)
     file = paths.config_path(config)
     folder = paths.state_dir(state)
