@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,23 @@ import amqtt.broker
 import orjson
 import pytest
 
+from edged.config.base import DeviceConfig
 from edged.config.model import GatewayConfig
 from edged.config.types import Duration, Name, Secret, Size
 from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
 from edged.testing.proxy import FaultProxy
-from edged.uplink.api import CLOSED, DELIVERED, OFFLINE, SILENT, TOO_LARGE, ConnectionContext, Message, Outcome, Verdict
+from edged.uplink.api import (
+    CLOSED,
+    DELIVERED,
+    OFFLINE,
+    SILENT,
+    TOO_LARGE,
+    ConnectionContext,
+    Message,
+    Outcome,
+    Serves,
+    Verdict,
+)
 from edged.uplink.connectors.mqtt import CONNECTOR, MqttConnection
 from edged.uplink.links.mqtt import MqttLink
 from tests.support.fakebroker import OK, OK_311, REFUSED_311, FakeBroker, connack
@@ -596,3 +609,36 @@ async def test_small_packets_do_not_wait_for_each_other(broker: Mosquitto) -> No
         raw = session._client.socket()
         assert isinstance(raw, socket.socket)
         assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_readings_wait_for_the_first_metadata_only_and_the_others_keep_to_a_part_of_the_window(
+    tmp_path: Path,
+) -> None:
+    devices = {f"d{number}": DeviceConfig(bus=Name("line")) for number in range(50)}
+    config = MqttConnection(
+        connector="mqtt", url="mqtt://127.0.0.1:1", metadata_topic="edged/{gateway}/metadata/{device}", window=8
+    )
+    held, most = 0, 0
+
+    @contextlib.asynccontextmanager
+    async def slot() -> AsyncIterator[None]:
+        nonlocal held, most
+        held += 1
+        most = max(most, held)
+        yield
+        held -= 1
+
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, "edged/plant-7/metadata/+") as subscriber:
+        config = replace(config, url=f"mqtt://127.0.0.1:{broker.port}")
+        context = ConnectionContext("cloud", GatewayConfig(id=Name("plant-7")), devices, lambda _: "")
+        link = CONNECTOR.link(config, context)
+        await link.connect(EPOCH)
+        await until(lambda: len(subscriber.messages) == 7)  # a window of eight, of which one said that it is online
+        await asyncio.sleep(0.2)
+        assert len(subscriber.messages) == 7
+        assert isinstance(link, Serves)
+        await asyncio.wait_for(link.serve(slot), 10)
+        await until(lambda: len(subscriber.messages) == 50)
+        await link.close()
+    assert {message.topic.rpartition("/")[2] for message in subscriber.messages} == devices.keys()
+    assert 1 <= most <= 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 from edged.clock import wall_us
@@ -18,14 +20,18 @@ from edged.uplink.links.tls import explain
 
 __all__ = ["Announcer", "Broker", "MqttLink"]
 
+log = logging.getLogger("edged.uplink")
+
 _NOTES = 5
+_PART = 4
+"""A quarter of the window at most is for what is left to say of the devices."""
 
 
 class Announcer(Protocol):
     """What to say at the beginning and the end of a session. `time`: microseconds since the Unix epoch."""
 
-    def greeting(self, epoch: str, time: int) -> Sequence[Message]:
-        """What to say when a session is open."""
+    def greeting(self, epoch: str, time: int) -> Iterable[Message]:
+        """What to say when a session is open: what matters most comes first, for readings wait for the first ones."""
         ...
 
     def health(self, epoch: str, time: int) -> Message:
@@ -58,6 +64,10 @@ class MqttLink:
         self._pacing = pacing
         self._service = service
         self._session: Session | None = None
+        self._unsaid: Iterator[Message] = iter(())
+        """What is left of the greeting: readings do not wait for it."""
+        self._refused_some = False
+        """Whether it was told that the broker did not take some of that."""
         self._epoch = ""
         self._protocol = V311 if broker.protocol == "3.1.1" else V5
         self._retain = True
@@ -193,18 +203,28 @@ class MqttLink:
             return []
         if not session.retain:
             notes.append("the broker retains nothing, so status and metadata are not kept")
-        messages = self._announcer.greeting(self._epoch, wall_us())
-        for begin in range(0, len(messages), self.window):
-            some = messages[begin : begin + self.window]
-            outcomes = await asyncio.gather(*map(self.send, some))
-            if session.ended.done():
-                raise TransientError(f"{self._where}: {session.ended.result()}", reason="closed")
-            notes += [
-                f"{message.topic} not published: {outcome.detail}"
-                for message, outcome in zip(some, outcomes, strict=True)
-                if outcome.verdict is not Verdict.DELIVERED
-            ]
+        self._unsaid = iter(self._announcer.greeting(self._epoch, wall_us()))
+        some = list(islice(self._unsaid, self.window))
+        outcomes = await asyncio.gather(*map(self.send, some))
+        if session.ended.done():
+            raise TransientError(f"{self._where}: {session.ended.result()}", reason="closed")
+        notes += [
+            f"{message.topic} not published: {outcome.detail}"
+            for message, outcome in zip(some, outcomes, strict=True)
+            if outcome.verdict is not Verdict.DELIVERED
+        ]
         return notes[:_NOTES]
+
+    async def _say_the_rest(self, slot: Slot) -> None:
+        """Of 100,000 devices the metadata take minutes."""
+        for message in self._unsaid:
+            async with slot():
+                outcome = await self.send(message)
+            if outcome.verdict is Verdict.RETRY:
+                return  # the session is over
+            if outcome.verdict is Verdict.REJECTED and not self._refused_some:
+                self._refused_some = True
+                log.warning("%s: %s not published: %s", self._name, message.topic, outcome.detail)
 
     # -- a session -------------------------------------------------------------------------------------------------
 
@@ -228,8 +248,11 @@ class MqttLink:
 
     async def serve(self, slot: Slot) -> None:
         """See `edged.uplink.api.Serves`."""
-        if self._service is not None:
-            await self._service.serve(self.send, slot)
+        async with asyncio.TaskGroup() as group:
+            for number in range(max(1, self.window // _PART)):
+                group.create_task(self._say_the_rest(slot), name=f"{self._name} metadata {number}")
+            if self._service is not None:
+                group.create_task(self._service.serve(self.send, slot), name=f"{self._name} service")
 
     async def lost(self) -> str:
         """Wait until the session has ended; returns why."""
