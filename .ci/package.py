@@ -21,6 +21,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+import zipfile
 from email.utils import formatdate
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
@@ -36,8 +37,8 @@ HOME = "usr/lib/edged"
 """Where the environment lies on the target, below /."""
 EXTRAS = ("meters", "sunspec", "ble-decoders")
 """What a gateway in the field may need. Not `demo`: its broker is a toy."""
-WITHOUT = {("ble-decoders", "armhf")}
-"""They need cryptography and cffi, which offer no wheel for 32-bit ARM. Sensors of native formats work all the same."""
+WITHOUT = {("ble-decoders", "armhf"), ("meters", "armhf")}
+"""They need cryptography and pycryptodome, which offer no wheel for 32-bit ARM."""
 LEFT_OUT = NEVER_LOADED | {"pip"}
 """`pip` is there for a command of sqlite-utils that installs plug-ins."""
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}
@@ -129,15 +130,13 @@ def build_pure(requirement: str, folder: Path, source: list[str]) -> None:
         if subprocess.run(command, check=False, env={**os.environ, **switches}).returncode:
             raise SystemExit(f"{requirement} offers neither a wheel for the target nor one without compiled parts")
         (built,) = Path(name).glob("*.whl")
-        if not built.name.endswith("-none-any.whl"):
-            # Some build tools name the machine although nothing in the wheel is for one.
-            run(sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--target", f"{name}/look", built)
-            if [*Path(name, "look").rglob("*.so")]:
-                raise SystemExit(f"{requirement} has no wheel for the target, and compiles for this machine only")
-            run(sys.executable, "-m", "wheel", "tags", "--remove", "--python-tag=py3", "--abi-tag=none",
-                "--platform-tag=any", built)  # fmt: skip
-            (built,) = Path(name).glob("*.whl")
-        shutil.copy(built, folder)
+        with zipfile.ZipFile(built) as wheel:
+            compiled = [member for member in wheel.namelist() if member.endswith(".so")]
+        if compiled:
+            raise SystemExit(f"{requirement} has no wheel for the target, and compiles for this machine only")
+        # Some build tools name the machine although nothing in the wheel is for one; pip goes by the name.
+        package, version, *_ = built.name.split("-")
+        shutil.copy(built, folder / f"{package}-{version}-py3-none-any.whl")
 
 
 # -- the .deb ----------------------------------------------------------------------------------------------------------
