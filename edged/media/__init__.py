@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from .notes import Defect, FrameNote, NoteKind, Part
     from .ports import NoPortError, SerialPort, candidates, find_port, list_ports
     from .remote import SocketPort
-    from .ring import Frame, FrameRing
+    from .ring import Frame, FrameRing, LineErrors
     from .serial import Chunk, Medium
     from .timer import Alarm, PreciseTimer
-    from .tty import LineErrors
 
 __all__ = [
     "Alarm", "Chunk", "Defect", "Frame", "FrameNote", "FrameRing", "LineErrors", "LineSettings", "Medium",
@@ -30,10 +29,9 @@ _WHERE = {
     "NoPortError": "ports", "SerialPort": "ports", "candidates": "ports", "find_port": "ports", "list_ports": "ports",
     "Defect": "notes", "FrameNote": "notes", "NoteKind": "notes", "Part": "notes",
     "SocketPort": "remote",
-    "Frame": "ring", "FrameRing": "ring",
+    "Frame": "ring", "FrameRing": "ring", "LineErrors": "ring",
     "Chunk": "serial", "Medium": "serial",
     "Alarm": "timer", "PreciseTimer": "timer",
-    "LineErrors": "tty",
 }  # fmt: skip
 
 

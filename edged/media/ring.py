@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-if TYPE_CHECKING:
-    from .tty import LineErrors
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 Direction = Literal["tx", "rx"]
 
@@ -19,6 +17,16 @@ class Frame(NamedTuple):
     """When they were sent, or when their last part arrived: microseconds on the monotonic clock."""
     direction: Direction
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LineErrors:
+    """What the UART found wrong since it was opened (TIOCGICOUNT). Many framing errors mean a wrong baud rate."""
+
+    framing: int
+    parity: int
+    overrun: int
+    breaks: int
 
 
 class FrameRing:

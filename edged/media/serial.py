@@ -20,10 +20,10 @@ from typing import NamedTuple, Protocol, TypeVar
 from edged.errors import TransientError
 from edged.model import Reason
 
-from .ring import FrameRing
+from .ring import FrameRing, LineErrors
 from .settings import LineSettings
 from .timer import PreciseTimer
-from .tty import LineErrors, TtyPort, close_tty, open_tty
+from .tty import TtyPort, close_tty, open_tty
 
 log = logging.getLogger("edged.media")
 T = TypeVar("T")

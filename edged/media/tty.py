@@ -15,7 +15,6 @@ import stat
 import struct
 import termios
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from edged.errors import TransientError
 from edged.model import Reason
 
 from .ports import SYSFS, NoPortError, find_port
+from .ring import LineErrors
 from .settings import LineSettings
 
 if TYPE_CHECKING:
@@ -36,16 +36,6 @@ ASYNC_LOW_LATENCY = 1 << 13
 _FLAGS_AT = 16
 """Where `flags` lies in the kernel's serial_struct (linux/serial.h: after type, line, port and irq)."""
 _LSR_EMPTY = 1
-
-
-@dataclass(frozen=True, slots=True)
-class LineErrors:
-    """What the UART found wrong since it was opened (TIOCGICOUNT). Many framing errors mean a wrong baud rate."""
-
-    framing: int
-    parity: int
-    overrun: int
-    breaks: int
 
 
 def open_tty(settings: LineSettings) -> tuple[serial.Serial, str, str]:
