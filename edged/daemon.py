@@ -44,8 +44,8 @@ from edged.reload import Reloader, Start
 from edged.trial import Vital, Vitals
 from edged.twin import KeptTwin
 from edged.uplink.api import ConnectionContext
-from edged.uplink.connectors import load_connector
 from edged.uplink.forwarder import Forwarder
+from edged.uplink.forwarders import flow_states, forwarders, told
 from edged.wallclock import Clock
 from edged.watchdog import LIMIT, REQUEST_LIMIT, Watchdog, Work, limit_for
 
@@ -103,7 +103,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._started = wall_us()
         self._buffer = self._new_buffer()
-        self._served = tuple(config.connections)
+        self._served = tuple(config.cursors())
         """The connections that the buffer keeps readings for."""
         self._group: asyncio.TaskGroup
         self._parts: dict[str, asyncio.Task[None]] = {}
@@ -163,16 +163,23 @@ class Daemon:
     async def _run_connection(self, name: str) -> None:
         """Build and run one forwarder. Raises ConfigError, for instance when a certificate or secret is missing."""
         connection = filled(self._config.connections[name], base=self._places.config_dir)
-        connector = load_connector(connection.connector)
         context = ConnectionContext(
             name, self._config.gateway, self._devices, self._secret, lambda: self._clock.trusted,
             partial(self._counters, name), self._commands(name), self._twin,
         )  # fmt: skip
-        forwarder = Forwarder(
-            name, connector.encoder(connection, context), connector.link(connection, context), self._buffer, self._clock
-        )
-        self._forwarders[name] = forwarder
-        await forwarder.run()
+        made = forwarders(self._config, name, connection, context, self._buffer, self._clock)
+        self._drop_forwarders(name)
+        self._forwarders.update(made)
+        if len(made) == 1:
+            await next(iter(made.values())).run()
+            return
+        async with asyncio.TaskGroup() as group:
+            for place, forwarder in made.items():
+                group.create_task(forwarder.run(), name=place)
+
+    def _drop_forwarders(self, connection: str) -> None:
+        for place in [one for one in self._forwarders if one.partition("/")[0] == connection]:
+            del self._forwarders[place]
 
     def _commands(self, connection: str) -> Entrance | None:
         config = self._config.connections[connection]
@@ -187,7 +194,7 @@ class Daemon:
 
     def _counters(self, connection: str) -> dict[str, int]:
         """What became of the readings, as a connection's receiver is told."""
-        return self._buffer.stats().told(connection)
+        return told(self._buffer.stats(), self._config, connection)
 
     def _secret(self, secret: Secret) -> str:
         return resolve(secret, base=self._places.config_dir)
@@ -277,7 +284,8 @@ class Daemon:
     def _new_buffer(self) -> Buffer:
         config = self._config
         path = Path(config.buffer.path) if config.buffer.path else self._places.state / "buffer.db"
-        return Buffer(path, config.buffer, list(config.connections), boot=boot_id(), max_age=_max_ages(config))
+        ages = config.cursors()
+        return Buffer(path, config.buffer, list(ages), boot=boot_id(), max_age=ages)
 
     def _announce(self) -> None:
         config = self._config
@@ -307,7 +315,9 @@ class Daemon:
     def _start_connections(self, names: Iterable[str]) -> None:
         for name in names:
             connection = self._config.connections.get(name)
-            if connection is not None and connection.enabled:
+            flows = self._config.flows_to(name).values()
+            idle = flows and not any(flow.enabled for flow in flows)
+            if connection is not None and connection.enabled and not idle:
                 self._spawn(f"connection {name}", partial(self._run_connection, name))
 
     def _spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -348,7 +358,7 @@ class Daemon:
                 yield Work(f"bus {name}: a poll", since, self._limits[name])
         for name, forwarder in self._forwarders.items():
             if (since := forwarder.dialling_since()) is not None:
-                limit = limit_for(_waits(self._config.connections.get(name)))
+                limit = limit_for(_waits(self._config.connections.get(name.partition("/")[0])))
                 yield Work(f"connection {name}: connecting", since, limit)
         for doing, since in self._buffer.at_work().items():
             yield Work(f"buffer: a {doing}", since, REQUEST_LIMIT if doing == "request" else LIMIT)
@@ -391,9 +401,9 @@ class Daemon:
 
         Connections that are gone keep their place in the buffer until `settle`, so that there is a way back.
         """
-        served = tuple(dict.fromkeys([*self._served, *config.connections]))
+        served = tuple(dict.fromkeys([*self._served, *config.cursors()]))
         if served != self._served:
-            await self._buffer.serve(served, _max_ages(self._config) | _max_ages(config))
+            await self._buffer.serve(served, self._config.cursors() | config.cursors())
             self._served = served
         uplinks = touched.connections | {
             name
@@ -413,16 +423,16 @@ class Daemon:
         self._start_buses(pollers)
         await self._end_parts(f"connection {name}" for name in uplinks)
         for name in uplinks:
-            self._forwarders.pop(name, None)
+            self._drop_forwarders(name)
         self._start_connections(uplinks)
         for name, forwarder in self._forwarders.items():
-            if touched.announce and name not in uplinks:
+            if touched.announce and name.partition("/")[0] not in uplinks:
                 forwarder.announce()
 
     async def settle(self) -> None:
         """Keep readings only for the connections of the configuration that runs. Raises TransientError."""
-        self._served = tuple(self._config.connections)
-        await self._buffer.serve(self._served, _max_ages(self._config))
+        self._served = tuple(self._config.cursors())
+        await self._buffer.serve(self._served, self._config.cursors())
 
     def hang_up(self) -> None:
         """SIGHUP: reload."""
@@ -452,6 +462,7 @@ class Daemon:
                 for name, poller in self._pollers.items()
             ],
             "connections": {name: asdict(forwarder.state()) for name, forwarder in self._forwarders.items()},
+            "flows": flow_states(self._config, self._forwarders, self._buffer.stats()),
             "commands": asdict(self._downlink.state()),
             "faults": {name: asdict(fault) for name, fault in self._faults.items()},
             "stalled": self._watchdog.stalled(),
@@ -489,10 +500,6 @@ def _groups(device: DeviceConfig) -> list[tuple[float, tuple[str, ...]]]:
 def _waits(config: object) -> float:
     """All time-outs of a bus, device or connection together, whatever its protocol calls them, seconds."""
     return sum(float(getattr(config, name, 0)) for name in ("timeout", "connect_timeout", "ack_timeout", "listen"))
-
-
-def _max_ages(config: Config) -> dict[str, float]:
-    return {name: float(connection.max_age) for name, connection in config.connections.items()}
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

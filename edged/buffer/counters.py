@@ -39,6 +39,8 @@ class Settle:
     """Settled ahead of its place in the log: from here on to `last` all with priority are. 0 if it is not."""
     in_place: bool = True
     """Whether what stands before it in the log is settled or on its way, too."""
+    left_out: int = 0
+    """Those of the readings that a flow left out of the message."""
 
 
 @dataclass(slots=True)
@@ -76,6 +78,8 @@ class Account:
     thinned: int = 0
     """The part of `evicted` for which others of the same interval stand."""
     dead: int = 0
+    filtered: int = 0
+    """The part of `delivered` that a flow left out."""
     ahead: Intervals = field(default_factory=Intervals)
     """Of the rows with priority those that were settled ahead of their place. It says nothing of the rows between them:
     so it stays short however many those are."""
@@ -118,9 +122,11 @@ class Account:
 
     def settle(self, settle: Settle, readings: int) -> None:
         """Book a settle of which `readings` are new. The caller has let the account `take` it."""
-        self.lanes[settle.lane] = max(self.lanes.get(settle.lane, 0), settle.last)
+        if settle.lane:
+            self.lanes[settle.lane] = max(self.lanes.get(settle.lane, 0), settle.last)
         if settle.outcome == "delivered":
             self.delivered += readings
+            self.filtered += min(settle.left_out, readings)
         else:
             self.dead += readings
 
@@ -139,7 +145,7 @@ class Account:
         """An independent copy."""
         return Account(
             Intervals(self.cursor.low, self.cursor.islands), dict(self.lanes), self.stored_for, self.delivered,
-            self.expired, self.evicted, self.corrupt, self.thinned, self.dead,
+            self.expired, self.evicted, self.corrupt, self.thinned, self.dead, self.filtered,
             Intervals(self.ahead.low, self.ahead.islands),
         )  # fmt: skip
 
@@ -212,6 +218,7 @@ class Ledger:
                 "corrupt": account.corrupt,
                 "thinned": account.thinned,
                 "dead": account.dead,
+                "filtered": account.filtered,
                 "ahead": [account.ahead.low, account.ahead.islands],
             }
             for name, account in self.accounts.items()
@@ -248,9 +255,11 @@ def _account(entry: Mapping[str, Any]) -> Account:
     islands: Iterable[Span] = map(tuple, entry["islands"])
     numbers = {name: int(entry[name]) for name in ("stored_for", "delivered", "expired", "evicted", "corrupt", "dead")}
     thinned = int(entry.get("thinned", 0))  # format 1 had none
+    filtered = int(entry.get("filtered", 0))  # without flows there were none
     low, beyond = entry.get("ahead", (0, ()))  # format 2 had none
     ahead = Intervals(low, map(tuple, beyond))
-    return Account(Intervals(entry["low"], islands), dict(entry["lanes"]), thinned=thinned, ahead=ahead, **numbers)
+    cursor = Intervals(entry["low"], islands)
+    return Account(cursor, dict(entry["lanes"]), thinned=thinned, filtered=filtered, ahead=ahead, **numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,13 +279,15 @@ class ConnectionStats:
     dead: int = 0
     low: int = 0
     islands: int = 0
+    filtered: int = 0
+    """The part of `delivered` that a flow left out: settled, but not sent."""
 
     @classmethod
     def of(cls, account: Account) -> ConnectionStats:
         """The counters of an account."""
         return cls(
             account.stored_for, account.delivered, account.pending, account.expired, account.evicted,
-            account.corrupt, account.thinned, account.dead, account.cursor.low, len(account.cursor),
+            account.corrupt, account.thinned, account.dead, account.cursor.low, len(account.cursor), account.filtered,
         )  # fmt: skip
 
 

@@ -237,22 +237,23 @@ class Buffer:
     def settle(
         self, connection: str, first: int, last: int, readings: int, *, lane: str,
         outcome: Literal["delivered", "dead"], reason: str = "", detail: str = "", ahead_from: int = 0,
-        in_place: bool = True,
+        in_place: bool = True, left_out: int = 0,
     ) -> None:  # fmt: skip
         """The samples first..last, `readings` readings together, need no more sending. Durable with the next commit.
 
         With `ahead_from` they have priority, and so do not wait for what stands before them in the log; from
         `ahead_from` on all others with priority are settled or on their way. When what stands before them is settled or
-        on its way too, they are `in_place`, or `pass_over` says it later.
+        on its way too, they are `in_place`, or `pass_over` says it later. A flow `left_out` some of the readings.
 
         Settling what is settled already changes nothing. Raises KeyError (no such connection) and ValueError.
         """
         if last > self.head:
             raise ValueError(f"{first}..{last} cannot be settled: the last sample is {self.head}")
         account = self._cursors[connection]
-        settle = Settle(connection, first, last, readings, lane, outcome, reason, detail, ahead_from, in_place)
+        settle = Settle(connection, first, last, readings, lane, outcome, reason, detail, ahead_from, in_place, left_out)
         account.take(settle)
-        account.lanes[lane] = max(account.lanes.get(lane, 0), last)
+        if lane:
+            account.lanes[lane] = max(account.lanes.get(lane, 0), last)
         self._settles.append(settle)
         self._undurable[connection] += 1
         self._cadence.ask()

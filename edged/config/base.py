@@ -186,6 +186,8 @@ class ConnectionConfig(Settings):
     """Give up readings that are older than this before this connection could take them, and count them as expired; 0
     keeps them. Other connections still get them."""
 
+    takes_flows: ClassVar[bool] = False
+    """Whether flows can go to it."""
     follows_devices: ClassVar[bool] = False
     """Whether its link's `announce` tells of devices that changed, so that a reload need not connect anew for that."""
 

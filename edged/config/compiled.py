@@ -20,6 +20,7 @@ from typing import Any
 
 from edged import __version__
 from edged.adapter import load_adapter
+from edged.config.flows import FlowConfig
 from edged.config.inputs import Inputs, digest, digest_of_file
 from edged.config.model import BufferConfig, ClockConfig, Config, ControlConfig, GatewayConfig
 from edged.config.plain import build, dump
@@ -224,6 +225,7 @@ def _config(data: dict[str, Any], settings: list[dict[str, Any]], names: dict[st
             name: build(named("connection", one["connector"], load_connector(one["connector"]).connection_config), one)
             for name, one in data["connections"].items()
         },
+        flows={name: build(FlowConfig, one) for name, one in data.get("flows", {}).items()},
     )
 
 

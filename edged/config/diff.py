@@ -24,7 +24,7 @@ class Change:
     """One object that is new, gone or different."""
 
     kind: str
-    """`gateway`, `buffer`, `clock`, `control`, `bus`, `device`, `point` or `connection`."""
+    """`gateway`, `buffer`, `clock`, `control`, `bus`, `device`, `point`, `connection` or `flow`."""
     name: str
     """Empty for what there is only one of; `device/point` for points."""
     what: Literal["added", "removed", "changed"]
@@ -80,17 +80,20 @@ def compare(old: Config, new: Config) -> Diff:
     for name in _all(old.devices, new.devices):
         changes += _device(name, old.devices.get(name), new.devices.get(name))
     changes += _named("connection", old.connections, new.connections)
+    changes += _named("flow", old.flows, new.flows)
     return Diff(tuple(changes), _touched(old, new, changes))
 
 
 def _touched(old: Config, new: Config, changes: list[Change]) -> Touched:
-    names: dict[str, set[str]] = {kind: set() for kind in (*SINGLE, "bus", "device", "point", "connection")}
+    names: dict[str, set[str]] = {kind: set() for kind in (*SINGLE, "bus", "device", "point", "connection", "flow")}
     for change in changes:
         names[change.kind].add(change.name.partition("/")[0])
     devices = names["device"] | names["point"]
     beneath = {config.devices[name].bus for config in (old, new) for name in devices if name in config.devices}
     # The gateway's id and site are in every topic and message.
     everywhere = set(old.connections) | set(new.connections) if names["gateway"] else set()
+    flows = [config.flows[name] for config in (old, new) for name in names["flow"] if name in config.flows]
+    flowing = {str(target) for flow in flows for target in flow.connections} & (set(old.connections) | set(new.connections))
     restart = [
         f"{change.kind}.{setting}"
         for change in changes
@@ -101,7 +104,7 @@ def _touched(old: Config, new: Config, changes: list[Change]) -> Touched:
     return Touched(
         buses=frozenset(map(str, names["bus"] | beneath)),
         devices=frozenset(devices),
-        connections=frozenset(names["connection"] | everywhere),
+        connections=frozenset(names["connection"] | everywhere | flowing),
         announce=bool(devices),
         restart=tuple(restart),
     )

@@ -26,7 +26,7 @@ MIN_EVERY = 0.01
 
 def check_names(tree: Mapping, report: Report) -> None:
     """Names of buses, devices and connections: well-formed, and different wherever they are used."""
-    for section in ("buses", "devices", "connections"):
+    for section in ("buses", "devices", "connections", "flows"):
         node = tree.get(section)
         if isinstance(node, Mapping):
             check_written_names(node, section, report)

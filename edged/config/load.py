@@ -20,8 +20,9 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from edged.adapter import adapter_names, load_adapter
-from edged.config import idle, lint
+from edged.config import flowing, idle, lint
 from edged.config.base import BusConfig, ConnectionConfig, DeviceConfig
+from edged.config.flows import FlowConfig
 from edged.config.inputs import Inputs
 from edged.config.model import BufferConfig, ClockConfig, Config, ControlConfig, GatewayConfig
 from edged.config.nodes import Entry, Mapping, Scalar, is_empty, locate, plain
@@ -35,7 +36,7 @@ from edged.uplink.connectors import connector_names, load_connector
 
 SINGLE = {"gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig, "clock": ClockConfig}
 """The sections that are one thing each."""
-NAMED = ("buses", "devices", "connections")
+NAMED = ("buses", "devices", "connections", "flows")
 """The sections that are mappings of names."""
 
 
@@ -69,6 +70,7 @@ def load(path: Path, *, environ: MappingABC[str, str] | None = None, find_secret
     lint.check_names(tree, reader.report)
     lint.check_rates(config, sections.nodes, reader.report)
     lint.check_links(config, sections.nodes, reader.report)
+    config = flowing.finish(config, sections.nodes, reader.report)
     idle.check_idle(config, sections.nodes, reader.report)
     if find_secrets:
         idle.check_secrets_file(config, lint.secrets_used(config), home(path), reader.report)
@@ -134,6 +136,7 @@ class _Sections:
             buses=buses,
             devices=devices,
             connections=self._each("connections", self._connection),
+            flows=self._each("flows", self._flow),
         )
 
     def _single(self, name: str, target: Any) -> Any:
@@ -210,6 +213,10 @@ class _Sections:
             return None
         connection: ConnectionConfig | None = validate(target, entry, path, self.reader.report)
         return connection
+
+    def _flow(self, name: str, entry: Entry) -> FlowConfig | None:
+        flow: FlowConfig | None = validate(FlowConfig, entry, f"flows.{name}", self.reader.report)
+        return flow
 
     def _device(self, name: str, entry: Entry, profiles: Profiles) -> DeviceConfig | None:
         path, node = f"devices.{name}", entry.value

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from edged.config.base import STRICT, BusConfig, ConnectionConfig, DeviceConfig, Settings
+from edged.config.flows import FlowConfig, cursor_name
 from edged.config.types import Duration, Name, Size
 
 
@@ -140,7 +141,26 @@ class Config:
     """Likewise, by the adapter of the device's bus; profiles already applied."""
     connections: Mapping[str, ConnectionConfig] = field(default_factory=dict)
     """Instances of the class that the connector names."""
+    flows: Mapping[str, FlowConfig] = field(default_factory=dict)
+    """Which readings go where. A connection that none of them names gets all."""
 
     def devices_on(self, bus: str) -> dict[str, DeviceConfig]:
         """The enabled devices of one bus."""
         return {name: device for name, device in self.devices.items() if device.bus == bus and device.enabled}
+
+    def flows_to(self, connection: str) -> dict[str, FlowConfig]:
+        """The flows that go to a connection, disabled ones included."""
+        return {name: flow for name, flow in self.flows.items() if connection in flow.connections}
+
+    def cursors(self) -> dict[str, float]:
+        """The places in the buffer that are needed, one for each connection or flow to it, and how old readings may
+        get there, seconds."""
+        ages: dict[str, float] = {}
+        for name, connection in self.connections.items():
+            flows = self.flows_to(name)
+            for flow, config in flows.items():
+                age = config.connections[name].max_age
+                ages[cursor_name(name, flow)] = float(connection.max_age if age is None else age)
+            if not flows:
+                ages[name] = float(connection.max_age)
+        return ages

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from edged.adapter import Adapter, adapter_names, load_adapter
+from edged.config.flows import FlowConfig
 from edged.config.model import BufferConfig, ClockConfig, ControlConfig, GatewayConfig
 from edged.config.types import Duration, Name, Secret, Size
 from edged.errors import ConfigError
@@ -34,6 +35,7 @@ _SECTIONS = {
     "buses": "The physical links, by name.",
     "devices": "What is read, by name.",
     "connections": "Where readings go, by name.",
+    "flows": "Which readings go where, and what is done to them on the way, by name.",
 }
 _INCLUDE: JsonSchemaValue = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
@@ -81,6 +83,7 @@ def json_schema() -> dict[str, Any]:
         "buses": _chosen("adapter", {name: _of(one.bus_config, defs) for name, one in adapters.items()}),
         "devices": _device([_of(cls, defs) for cls in devices], defs),
         "connections": _chosen("connector", {name: _of(cls, defs) for name, cls in connectors.items()}),
+        "flows": _of(FlowConfig, defs),
     }
     for section, text in _SECTIONS.items():
         named = {"type": "object", "propertyNames": {"pattern": Name.PATTERN}, "additionalProperties": entries[section]}

@@ -122,6 +122,8 @@ class Envelope:
     prev: int
     """The seq of the message that precedes this one on this connection and lane; 0 if there is none."""
     lane: Lane
+    flow: str = ""
+    """The flow that it is of, which has a chain of its own; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,10 @@ class Message:
     """User properties (MQTT 5) or headers (HTTP)."""
     correlation: bytes = b""
     """MQTT 5's correlation data, in an answer to a request."""
+    left_out: int = 0
+    """Readings of the chunk that a flow left out."""
+    skip: bool = False
+    """Nothing is left: the chunk is settled, and nothing is sent."""
 
 
 class Encoder(Protocol):

@@ -85,6 +85,9 @@ class Delivery:
         reason, detail = TOO_LARGE, "a single sample is larger than the receiver takes"
         try:
             message = self._encoder.encode(self._with_right_times(piece), envelope)
+            if message.skip:
+                self._settle(session, "", piece, "delivered", left_out=piece.readings)
+                return None
             if len(message.payload) <= self.suspicion.limit and self._link.fits(message):
                 return message
         except PermanentError as exc:
@@ -113,7 +116,7 @@ class Delivery:
                 return
             session.window.trust(lane)
             if outcome.verdict is Verdict.DELIVERED:
-                self._delivered(session, lane, piece, outcome)
+                self._delivered(session, lane, piece, outcome, message.left_out)
             elif outcome.reason == TOO_LARGE and len(piece.samples) > 1:
                 await self._divide(session, lane, piece, message)
             else:
@@ -156,7 +159,7 @@ class Delivery:
             self.chains[lane].add(part.last)
             outcome = await self._send(session, smaller)
             if outcome.verdict is Verdict.DELIVERED:
-                self._delivered(session, lane, part, outcome)
+                self._delivered(session, lane, part, outcome, smaller.left_out)
                 continue
             self.chains[lane].drop(part.last)
             if outcome.verdict is Verdict.RETRY:
@@ -167,8 +170,8 @@ class Delivery:
             else:
                 self._reject(session, lane, part, outcome.reason, f"{outcome.detail}: {smaller.topic}")
 
-    def _delivered(self, session: Session, lane: Lane, piece: Chunk, outcome: Outcome) -> None:
-        self._settle(session, lane, piece, "delivered")
+    def _delivered(self, session: Session, lane: Lane, piece: Chunk, outcome: Outcome, left_out: int) -> None:
+        self._settle(session, lane, piece, "delivered", left_out=left_out)
         counters = self.counters
         counters.delivered += 1
         counters.readings += piece.readings
@@ -193,13 +196,14 @@ class Delivery:
         self._story.warn_once(f"a message was refused for good and went to the dead letters ({detail or reason})")
 
     def _settle(
-        self, session: Session, lane: Lane, piece: Chunk, outcome: Literal["delivered", "dead"], reason: str = "",
-        detail: str = "",
+        self, session: Session, lane: Lane | Literal[""], piece: Chunk, outcome: Literal["delivered", "dead"],
+        reason: str = "", detail: str = "", left_out: int = 0,
     ) -> None:  # fmt: skip
+        """Without a lane: nothing of it was sent, so that it is no part of a chain."""
         in_place = not piece.since or any(route.has_passed(piece) for route in session.routes.values())
         self._buffer.settle(
-            self._name, piece.first, piece.last, piece.readings, lane=lane.value, outcome=outcome, reason=reason,
-            detail=detail, ahead_from=piece.since, in_place=in_place,
+            self._name, piece.first, piece.last, piece.readings, lane=str(lane), outcome=outcome, reason=reason,
+            detail=detail, ahead_from=piece.since, in_place=in_place, left_out=left_out,
         )  # fmt: skip
         self.progress.set()
 

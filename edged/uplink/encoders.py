@@ -52,6 +52,8 @@ def _checked(
         "prev": envelope.prev,
         "readings": chunk.readings,
     }
+    if envelope.flow:
+        head["flow"] = envelope.flow
     if chunk.replay:
         head["lane"], head["replay"] = Lane.HISTORICAL, True
     document = dict(head)
@@ -60,7 +62,7 @@ def _checked(
         text = orjson.dumps(document, default=_plain)
         if sum(map(text.count, _NULLS)) == expected:
             return text
-    build([_presentable(sample) for sample in chunk.samples], head)
+    build([presentable(sample) for sample in chunk.samples], head)
     try:
         return orjson.dumps(head, default=_plain)
     except TypeError as exc:
@@ -128,7 +130,7 @@ def _plain(value: object) -> list[Any]:
     raise TypeError(f"{type(value).__name__} is not a value")
 
 
-def _presentable(sample: Sample) -> Sample:
+def presentable(sample: Sample) -> Sample:
     """The sample with null for each value that is bad or that JSON does not have, and a bad quality for each null."""
     quality: dict[int, Quality] = dict(sample.quality)
     values = list(sample.values)

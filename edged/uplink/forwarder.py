@@ -12,6 +12,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
@@ -44,21 +45,36 @@ _LAST_WORD = 1.0
 """Seconds that a stop waits for messages in flight."""
 
 
+class Read(Protocol):
+    """How a forwarder reads the log: as `Buffer.read`."""
+
+    async def __call__(
+        self, after: int, *, through: int | None = None, max_readings: int = ..., target: str = ""
+    ) -> list[Batch]:
+        """Batches beyond `after`, in order; none only where nothing is left up to the head."""
+        ...
+
+
 class Forwarder:
     """One connection's way up."""
 
-    def __init__(self, name: str, encoder: Encoder, link: Link, buffer: Buffer, clock: Clock | None = None) -> None:
-        """Without a clock, all times are taken to be right."""
+    def __init__(
+        self, name: str, encoder: Encoder, link: Link, buffer: Buffer, clock: Clock | None = None,
+        read: Read | None = None,
+    ) -> None:  # fmt: skip
+        """Without a clock, all times are taken to be right. `read` takes the place of the buffer's own."""
         self._name = name
         self._encoder = encoder
         self._link = link
         self._buffer = buffer
+        self._read_log: Read = read or buffer.read
         self._clock = clock
         self._retry_max = link.pacing.retry_max
         self._backoff = wait_random_exponential(multiplier=1, max=self._retry_max)
         steps = link.pacing.retry_steps
         self._story = Story(name, self._pending, steps[-1][0] if steps else self._retry_max)
         self._delivery = Delivery(name, encoder, link, buffer, clock, self._story)
+        self.encoder = encoder
         self._session: Session | None = None
         self._dialling = 0.0
         """When an attempt to connect or to hang up began that is under way, monotonic seconds; else 0."""
@@ -296,7 +312,7 @@ class Forwarder:
         while route.through is None or route.reached < route.through:
             head = buffer.head
             try:
-                batches = await buffer.read(
+                batches = await self._read_log(
                     route.reached, through=route.through, max_readings=_PAGE, target=route.target
                 )
             except TransientError as exc:

@@ -63,6 +63,8 @@ class Columns:
     """The samples, those with the same points together."""
     replay: bool = False
     """`true`: a person had these sent once more; the values may have come before. Absent otherwise."""
+    flow: str = ""
+    """The flow that it is of: `seq` and `prev` are those of a flow. Absent where the connection has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,8 @@ class OneSample:
     `bad(reason)`."""
     replay: bool = False
     """`true`: a person had it sent once more; the values may have come before. Absent otherwise."""
+    flow: str = ""
+    """The flow that it is of: `seq` and `prev` are those of a flow. Absent where the connection has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

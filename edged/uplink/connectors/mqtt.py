@@ -57,15 +57,24 @@ class MqttConnection(BrokerConnection):
     """Where it is told what became of a command, unless the command names a response topic itself."""
     monitor_topic: str = "edged/{gateway}/monitor/{device}/{point}"
     """Where changes of points with `monitor: true` go, one by one."""
-    layout: Literal["columns", "samples"] = "columns"
-    """`columns`: many samples in one message. `samples`: one message for each sample of a device."""
+    LAYOUTS: ClassVar = ("columns", "samples", "senml", "senml-cbor", "influx", "template")
+    takes_flows: ClassVar[bool] = True
+
+    layout: Literal["columns", "samples", "senml", "senml-cbor", "influx", "template"] = "columns"
+    """`columns`: many samples in one message. `samples`: one message for each sample of a device. `senml` and
+    `senml-cbor`: RFC 8428. `influx`: line protocol. `template`: a line of your own for each reading. All but the first
+    two say `epoch`, `seq` and `prev` in user properties, so with MQTT 5 only."""
+    template: str = ""
+    """With `layout: template`: what is written for each reading, such as `{"p": "{device}/{point}", "v": {value}}`."""
     max_readings: int = 500
-    """With `layout: columns`: up to how many readings go into one message."""
+    """Up to how many readings go into one message, unless it is `layout: samples`."""
     compression: Literal["none", "zlib", "gzip"] = "none"
     """Compresses the payload of readings; status and metadata stay as they are."""
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """See the base class."""
+        if self.layout != "template":
+            yield "template", f"it needs `layout: template`, and this is `{self.layout}`"
         if self.layout == "samples":
             yield "max_readings", "with `layout: samples` each sample is a message"
         if not self.commands:
@@ -77,6 +86,10 @@ class MqttConnection(BrokerConnection):
         super().__post_init__()
         if not 100 <= self.max_readings <= _MAX_CHUNK:  # noqa: PLR2004  # as the message says
             raise ValueError(f"`max_readings` must lie between 100 and {_MAX_CHUNK}")
+        if self.layout == "template":
+            from edged.uplink.layouts.template import check  # noqa: PLC0415  # only who wants it pays for it
+
+            check(self.template)
         self._check_topics()
 
     def _check_topics(self) -> None:
@@ -108,7 +121,9 @@ class JsonEncoder:
         self._template = config.topic
         self._max_readings = config.max_readings
         self._by_sample = config.layout == "samples"
+        self._layout, self._template_text = config.layout, config.template
         self._encode = encode_sample if self._by_sample else encode_columns
+        self._devices = context.devices
         self._compress = _COMPRESSORS[config.compression]
         self._properties = {"content-encoding": config.compression} if config.compression != "none" else {}
         self._topics: dict[tuple[Lane, str], str] = {}
@@ -139,8 +154,40 @@ class JsonEncoder:
             topic = self._topic(Lane.HISTORICAL if chunk.replay else envelope.lane, chunk.samples[-1].device)
         except ValueError as exc:
             raise PermanentError(str(exc), reason="topic") from exc
-        payload = self._compress(self._encode(chunk, envelope, self._gateway))
-        return Message(topic, payload, properties=self._properties)
+        if self._layout in {"columns", "samples"}:
+            payload = self._compress(self._encode(chunk, envelope, self._gateway))
+            return Message(topic, payload, properties=self._properties)
+        text, content_type = self._other(chunk)
+        if not text:
+            return Message("", b"", skip=True, left_out=chunk.readings)
+        properties = {**self._properties, **_proof(chunk, envelope)}
+        return Message(topic, self._compress(text), content_type, properties=properties)
+
+    def _other(self, chunk: Chunk) -> tuple[bytes, str]:
+        """The payload in a layout that is not edged's own, empty if there is nothing to say; and its content type."""
+        from edged.uplink.layouts import influx, senml, template  # noqa: PLC0415  # only who wants them pays for them
+
+        names = {**self._names, "gateway": self._gateway}
+        try:
+            match self._layout:
+                case "senml" | "senml-cbor":
+                    records = list(senml.records(chunk.samples, self._gateway, self._units()))
+                    if self._layout == "senml":
+                        return senml.encode_json(records) if records else b"", senml.JSON
+                    return senml.encode_cbor(records) if records else b"", senml.CBOR
+                case "influx":
+                    lines = influx.lines(chunk.samples, self._gateway)
+                case _:
+                    lines = template.lines(self._template_text, chunk.samples, names, self._units())
+            return "\n".join(lines).encode(), influx.CONTENT
+        except (TypeError, ValueError) as exc:
+            raise PermanentError(f"cannot be written as {self._layout}: {exc}", reason="unencodable") from exc
+
+    def _units(self) -> dict[tuple[str, str], str]:
+        return {
+            (device, str(point)): one.unit for device, settings in self._devices.items()
+            for point, one in settings.points.items() if one.unit
+        }  # fmt: skip
 
     def _topic(self, lane: Lane, device: str) -> str:
         key = lane, device if self._by_sample else ""
@@ -149,6 +196,16 @@ class JsonEncoder:
             topic = fill(self._template, {**self._names, "lane": lane.value, "device": device})
             self._topics[key] = topic
         return topic
+
+
+def _proof(chunk: Chunk, envelope: Envelope) -> dict[str, str]:
+    """What edged's own layouts say in the payload."""
+    known = {
+        "epoch": envelope.epoch, "lane": str(Lane.HISTORICAL if chunk.replay else envelope.lane),
+        "first": str(chunk.first), "seq": str(envelope.seq), "prev": str(envelope.prev), "flow": envelope.flow,
+        "replay": "true" if chunk.replay else "",
+    }  # fmt: skip
+    return {name: text for name, text in known.items() if text}
 
 
 def _gzip(data: bytes) -> bytes:

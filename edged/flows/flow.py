@@ -1,0 +1,108 @@
+"""A flow: what it takes, and its steps. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edged.config.flows import FlowConfig
+from edged.config.model import GatewayConfig
+from edged.flows.match import DeviceInfo, Match, Site
+from edged.flows.steps import Errors, Look, build, select
+from edged.model import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of samples."""
+
+    samples: list[Sample]
+    left_out: int
+    """How many of the readings put in were matched by nothing or filtered. What an interval was worked out of counts as
+    taken."""
+
+
+class Flow:
+    """One flow, ready to use."""
+
+    def __init__(self, config: FlowConfig, gateway: GatewayConfig, look: Look) -> None:
+        """`look` tells what is known of a device, at the moment of asking."""
+        site = gateway.site
+        self._match = Match(config.match, Site(str(gateway.id), site.tenant, site.building, site.location))
+        self._look = look
+        self.errors = Errors()
+        self.steps = [build(one, look, self.errors) for one in config.steps]
+        self.interval = max((step.interval for step in self.steps), default=0)
+        """Microseconds; 0 if no step waits for an interval."""
+        self._columns: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+
+    def matched(self, samples: Sequence[Sample]) -> list[Sample]:
+        """What the flow takes of samples."""
+        taken = []
+        for sample in samples:
+            columns = self._of(sample)
+            if columns:
+                taken.append(select(sample, columns))
+        return taken
+
+    def apply(self, samples: Sequence[Sample], seen: Callable[[list[Sample]], None] | None = None) -> Result:
+        """Put samples through. `seen` is told what comes out of the match and of each step."""
+        total = _readings(samples)
+        current = self.matched(samples)
+        taken = _readings(current)
+        interval = False
+        if seen:
+            seen(current)
+        for step in self.steps:
+            before = {id(sample) for sample in current}
+            following = step.apply(current)
+            if not interval:
+                taken = taken if step.interval and _aggregates(before, following) else min(taken, _readings(following))
+            interval = interval or step.interval > 0
+            current = following
+            if seen:
+                seen(current)
+        return Result(current, total if not current else total - taken)
+
+    def _of(self, sample: Sample) -> list[int]:
+        key = sample.device, sample.points
+        columns = self._columns.get(key)
+        if columns is None:
+            if len(self._columns) > _SHAPES:
+                self._columns.clear()
+            columns = self._match.points(sample.device, self._look(sample.device), sample.points)
+            self._columns[key] = columns
+        return columns
+
+
+_SHAPES = 10_000
+"""How many shapes of samples are remembered."""
+
+
+def _aggregates(before: set[int], after: Sequence[Sample]) -> bool:
+    """Whether something was worked out, rather than chosen."""
+    return any(id(sample) not in before for sample in after)
+
+
+def _readings(samples: Sequence[Sample]) -> int:
+    return sum(len(sample.points) for sample in samples)
+
+
+def looking(devices: Mapping[str, object], adapters: Mapping[str, str]) -> Look:
+    """What looks into the configuration of devices; `adapters`: that of each bus."""
+
+    def look(device: str) -> DeviceInfo:
+        config = devices.get(device)
+        if config is None:
+            return _UNKNOWN
+        points: Mapping[str, object] = getattr(config, "points", {})
+        return DeviceInfo(
+            adapters.get(getattr(config, "bus", ""), ""),
+            getattr(config, "labels", {}),
+            {str(point): getattr(one, "unit", "") for point, one in points.items()},
+        )
+
+    return look
+
+
+_UNKNOWN = DeviceInfo()

@@ -1,0 +1,1 @@
+"""Layouts of a payload beside edged's own JSON. Pure."""

@@ -1,0 +1,151 @@
+"""Flows over a real broker: each with its own place in the buffer, over one session, complete over a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from edged.buffer.log import Buffer
+from edged.clock import boot_id, mono_us
+from edged.config.flows import AggregateConfig, BindingConfig, FlowConfig, MapConfig, MatchConfig, StepConfig
+from edged.config.model import BufferConfig, Config, GatewayConfig
+from edged.config.types import Duration, Name
+from edged.model import Sample
+from edged.uplink.connectors.mqtt import MqttConnection
+from edged.uplink.forwarders import flow_states, forwarders, told
+from tests.support.forwarding import context_of
+from tests.support.mosquitto import Mosquitto
+from tests.support.subscriber import Got, subscribed
+
+pytestmark = pytest.mark.mosquitto
+
+START = 1_795_219_200_000_000
+"""The beginning of a minute."""
+HOT = FlowConfig(
+    match=(MatchConfig(key="CHILLER/*"),),
+    steps=(StepConfig(filter="supply > 50"), StepConfig(map=MapConfig(rename={"supply": "flow_temp"}))),
+    connections={"cloud": BindingConfig(topic="plants/hot")},
+)
+MINUTES = FlowConfig(
+    steps=(StepConfig(aggregate=AggregateConfig(every=Duration(60))),),
+    connections={"cloud": BindingConfig(topic="plants/minutes")},
+)
+BROKEN = FlowConfig(
+    steps=(StepConfig(filter="supply / (ret - ret) > 1"),), connections={"cloud": BindingConfig(topic="plants/broken")}
+)
+
+
+def config_of(port: int, **flows: FlowConfig) -> Config:
+    cloud = MqttConnection(connector="mqtt", url=f"mqtt://127.0.0.1:{port}", retry_max=Duration(0.2))
+    return Config(gateway=GatewayConfig(id=Name("plant-7")), connections={"cloud": cloud}, flows=flows)
+
+
+@asynccontextmanager
+async def running(path: Path, config: Config) -> AsyncIterator[tuple[Buffer, dict[str, Any]]]:
+    places = config.cursors()
+    buffer = Buffer(path, BufferConfig(flush=Duration(0.05)), list(places), boot=boot_id(), max_age=places)
+    await buffer.start()
+    made = forwarders(config, "cloud", config.connections["cloud"], context_of(), buffer, None)
+    tasks = [asyncio.create_task(one.run()) for one in made.values()]
+    try:
+        yield buffer, made
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await buffer.stop()
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "broker") as broker:
+        yield broker
+
+
+async def put(buffer: Buffer, begin: int, end: int) -> None:
+    for second in range(begin, end):
+        for device in ("chiller", "boiler"):
+            time = START + second * 1_000_000
+            buffer.count(read=2)
+            assert buffer.put(Sample(device, time, mono_us(), ("supply", "ret"), [float(second), 20.0]))
+        if second % 7 == 0:
+            await buffer.flush()
+    await buffer.flush()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def of(messages: list[Got], topic: str) -> list[dict[str, Any]]:
+    return [orjson.loads(one.payload) for one in messages if one.topic == topic]
+
+
+def check_chain(messages: list[dict[str, Any]]) -> None:
+    """By the numbers alone nothing is missing, and nothing came twice."""
+    by_lane: dict[str, list[dict[str, Any]]] = {}
+    for one in messages:
+        by_lane.setdefault(one["lane"], []).append(one)
+    for some in by_lane.values():
+        previous = 0
+        for one in some:
+            assert one["prev"] == previous
+            assert previous < one["first"] <= one["seq"]
+            previous = one["seq"]
+
+
+async def test_each_flow_sends_its_own_and_the_counters_add_up(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    config = config_of(mosquitto.port, hot=HOT, minutes=MINUTES, broken=BROKEN)
+    with subscribed(mosquitto.port, "plants/#") as subscriber:
+        async with running(tmp_path / "buffer.db", config) as (buffer, made):
+            await put(buffer, 0, 90)
+            await until(lambda: buffer.stats().connections["cloud/hot"].pending == 0)
+            await until(lambda: buffer.stats().connections["cloud/broken"].pending == 0)
+            await until(lambda: buffer.stats().connections["cloud/minutes"].delivered > 0)
+            await buffer.flush()
+            states = flow_states(config, made, buffer.stats())
+            whole = told(buffer.stats(), config, "cloud")
+    hot = of(subscriber.messages, "plants/hot")
+    check_chain(hot)
+    assert {one["flow"] for one in hot} == {"hot"}
+    rows = [row for one in hot for table in one["tables"] for row in table["values"]]
+    assert sorted(rows) == [[float(second), 20.0] for second in range(51, 90)]
+    assert {device for one in hot for table in one["tables"] for device in table["devices"]} == {"chiller"}
+    assert {point for one in hot for table in one["tables"] for point in table["points"]} == {"flow_temp", "ret"}
+    for state in states.values():
+        counted = state["connections"]["cloud"]
+        assert counted["in"] == 360 == sum(number for name, number in counted.items() if name != "in")
+    assert states["hot"]["connections"]["cloud"]["sent"] == 78
+    assert states["broken"]["connections"]["cloud"]["filtered"] == 360
+    assert states["broken"]["errors"] == 180
+    assert "division by zero" in states["broken"]["last_error"]
+    assert whole["stored_for"] == 3 * 360
+
+
+async def test_an_interval_survives_a_restart_and_is_sent_once(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    config = config_of(mosquitto.port, minutes=MINUTES)
+    with subscribed(mosquitto.port, "plants/#") as subscriber:
+        async with running(tmp_path / "buffer.db", config) as (buffer, _):
+            await put(buffer, 0, 30)
+            assert not subscriber.messages
+        async with running(tmp_path / "buffer.db", config) as (buffer, _):
+            await put(buffer, 30, 130)
+            await until(lambda: len(of(subscriber.messages, "plants/minutes")) == 2)
+            await buffer.flush()
+            assert buffer.stats().connections["cloud/minutes"].pending == 40
+    messages = of(subscriber.messages, "plants/minutes")
+    check_chain(messages)
+    first, second = (
+        [dict(zip(table["points"], row, strict=True)) for table in one["tables"] for row in table["values"]]
+        for one in messages
+    )
+    assert [one["supply_count"] for one in first] == [60, 60]
+    assert [(one["supply_min"], one["supply_max"], one["supply_avg"]) for one in second] == [(60.0, 119.0, 89.5)] * 2
