@@ -39,6 +39,7 @@ _INCOMING = 256 * 1024
 """Bytes of the largest packet that a broker may send us."""
 UNACKNOWLEDGED = 100
 """So many messages may a broker send before it has our word on the first: more wait there, not here."""
+_PACKED = 100
 _ANY = 65_535
 _CONNACK_PROPERTIES = (
     "MaximumPacketSize", "MaximumQoS", "ReasonString", "ReceiveMaximum", "RetainAvailable", "ServerKeepAlive",
@@ -254,6 +255,8 @@ class Session(aiomqtt.Client):
             return properties, len(properties.pack())  # type: ignore[no-untyped-call]  # paho's
         key = message.content_type, tuple(message.properties.items())
         if key not in self._packed:
+            if len(self._packed) >= _PACKED:  # where each message has properties of its own
+                self._packed.clear()
             properties = _make_properties(PacketTypes.PUBLISH)
             properties.ContentType = message.content_type
             if message.properties:

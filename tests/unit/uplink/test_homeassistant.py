@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -265,3 +268,19 @@ def test_what_is_no_command_is_refused(message: Incoming, reason: str) -> None:
 def test_what_cannot_work_is_refused_with_advice(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         HomeAssistantConnection(connector="homeassistant", url="mqtt://b", **settings)
+
+
+# -- Home Assistant itself -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif("EDGED_HOMEASSISTANT" not in os.environ, reason="EDGED_HOMEASSISTANT names no Python that has it")
+def test_home_assistant_s_own_schemas_accept_what_it_is_told() -> None:
+    """With e.g. EDGED_HOMEASSISTANT=/srv/homeassistant/bin/python; it cannot be installed beside edged."""
+    found = [*discovery(commands=True).items(), *discovery(commands=False).items()]
+    lines = b"".join(orjson.dumps([f"homeassistant/{topic}", config]) + b"\n" for topic, config in found)
+    program = Path(__file__).parents[2] / "support" / "homeassistant_schema.py"
+    done = subprocess.run(
+        [os.environ["EDGED_HOMEASSISTANT"], program], input=lines, capture_output=True, check=False, timeout=50
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert int(done.stdout) == len(found)
