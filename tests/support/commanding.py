@@ -71,6 +71,10 @@ class Sender:
         content = payload if payload is not None else json.dumps(document).encode()
         self._client.publish(COMMANDS, content, qos=1, retain=retain, properties=properties).wait_for_publish(10)
 
+    def post(self, document: dict[str, Any]) -> None:
+        """Publish a command without waiting for anybody's word."""
+        self._client.publish(COMMANDS, json.dumps(document), qos=1)
+
     def close(self) -> None:
         """Disconnect."""
         self._client.disconnect()
