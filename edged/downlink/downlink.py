@@ -259,18 +259,17 @@ class Downlink:
     async def _clear(self, queue: _Queue, now: Now) -> None:
         """End what waits in vain: what has expired, is not allowed any more, or is not the newest of its point."""
         newest = {row.command.point: row for row in queue.rows if row.state != EXECUTING}
-        for row in list(queue.rows):
-            if queue.task is not None:
-                return
+        ends = []
+        for row in queue.rows:
             if row.deadline.due(now) is Due.TOO_LATE:
-                queue.rows.remove(row)
-                await self._end_overdue(row)
+                ends.append((row, self._end_overdue(row)))
             elif row.state != EXECUTING and newest[row.command.point] is not row:
-                queue.rows.remove(row)
-                await self._end(row, *_SUPERSEDED)
+                ends.append((row, self._end(row, *_SUPERSEDED)))
             elif row.state != EXECUTING and (why := self._forbidden(row.command)) is not None:
-                queue.rows.remove(row)
-                await self._end(row, State.REJECTED, str(why.reason), str(why))
+                ends.append((row, self._end(row, State.REJECTED, str(why.reason), str(why))))
+        gone = {row.number for row, _ in ends}
+        queue.rows = [row for row in queue.rows if row.number not in gone]
+        await asyncio.gather(*(end for _, end in ends))  # together they are one transaction
 
     def _forbidden(self, command: Command) -> PermanentError | None:
         """Why it may not be carried out: a reload may have changed what is allowed."""
