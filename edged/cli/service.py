@@ -154,16 +154,8 @@ def unit_text(text: str, prefix: Path, seen: Iterable[Path]) -> str:
 
 
 def _seen() -> list[Path]:
-    """The folders that this installation is made of."""
-    import edged_modbus  # its place; in a checkout it lies elsewhere  # isort: skip
-
-    package = Path(__file__).resolve().parents[2]
-    return [
-        Path(sys.prefix).resolve(),
-        Path(sys.base_prefix).resolve(),
-        package,
-        Path(edged_modbus.__file__).parents[1],
-    ]
+    """The folders that this installation is made of; the last is a checkout, or site-packages."""
+    return [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), Path(__file__).resolve().parents[2]]
 
 
 def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -> Iterator[Action]:
