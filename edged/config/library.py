@@ -138,6 +138,9 @@ def check(found: Found) -> Reader:
     if family is None:
         return reader
     written = plain(tree)
+    if not isinstance(written.get("tests") or [], list):
+        report.error(_mark(tree, "tests"), "tests", "must be a list of vectors, each beginning with `-`")
+        return reader
     needed = family.adapter.profile_needs(written) if isinstance(family.adapter, Beginner) else {}
     settings = {"bus": "bus", "profile": found.name, **needed}
     node = Mapping(tree.mark, {key: _entry(tree.mark, key, value) for key, value in settings.items()})

@@ -32,6 +32,9 @@ def problems(adapter: Decodes, document: Mapping[str, Any], device: Any) -> Iter
         if not isinstance(vector, Mapping) or not vector.keys() & {"values", "bad", "rejected"}:
             yield "error", where, "a vector has `values`, `bad` or `rejected`: what its bytes come to"
             continue
+        if not isinstance(vector.get("values", {}), Mapping) or not isinstance(vector.get("bad", []), list):
+            yield "error", where, "`values` is a mapping such as `{weight: 12.3}`, and `bad` a list of points"
+            continue
         told += "values" in vector
         try:
             samples = [pipeline.compute(sample) for sample in adapter.decoded(device, vector)]
