@@ -26,6 +26,7 @@ COMMANDS = {
     "check": ("edged.cli.check", "Check a configuration and say everything that is wrong with it."),
     "reload": ("edged.cli.reload", "Apply a changed configuration to the running gateway, and go back if it fails."),
     "config": ("edged.cli.config", "Look at the configurations that were applied, compare them, go back to one."),
+    "try": ("edged.cli.try_:try_", "Show step by step what a flow makes of a sample."),
     "schema": ("edged.cli.check", "Print the JSON Schema of the configuration, for editors."),
     "status": ("edged.cli.live", "Show what the running gateway is doing."),
     "top": ("edged.cli.top", "Show the whole gateway on one screen, as it works."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edged.config.flows import FlowConfig
+from edged.config.flows import FlowConfig, StepConfig
 from edged.config.model import GatewayConfig
 from edged.flows.match import DeviceInfo, Match, Site
 from edged.flows.steps import Errors, Look, build, select
@@ -106,3 +106,28 @@ def looking(devices: Mapping[str, object], adapters: Mapping[str, str]) -> Look:
 
 
 _UNKNOWN = DeviceInfo()
+
+
+def output_units(config: FlowConfig, units: Mapping[str, str]) -> dict[str, str]:
+    """The units of a device's points as they leave a flow; without those that are not known for certain."""
+    units = dict(units)
+    for step in config.steps:
+        after = _units_after(step, units)
+        units = {point: unit for point, unit in after.items() if units.get(point) == unit} if step.when else after
+    return units
+
+
+def _units_after(step: StepConfig, units: dict[str, str]) -> dict[str, str]:
+    if step.aggregate is not None:
+        return {f"{point}_{name}": unit for point, unit in units.items() for name in ("avg", "min", "max", "last")}
+    if step.map is None:
+        return units
+    after = dict(units)
+    for point, unit in step.map.convert.items():
+        after[point] = unit.rpartition("->")[2].strip()
+    for point in (*step.map.scale, *step.map.add):
+        after.pop(point, None)
+    names = step.map.rename
+    moved = {names[point]: after[point] for point in names if point in after}
+    stays = {point: unit for point, unit in after.items() if point not in names and point not in names.values()}
+    return stays | moved

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from edged.buffer.counters import BufferStats
@@ -29,7 +30,7 @@ def forwarders(
     if not flows:
         return {name: Forwarder(name, connector.encoder(connection, context), link, buffer, clock)}
     from edged.flows.encoder import FlowEncoder  # noqa: PLC0415  # only where there are flows
-    from edged.flows.flow import Flow, looking  # noqa: PLC0415  # as above
+    from edged.flows.flow import Flow, looking, output_units  # noqa: PLC0415  # as above
     from edged.flows.windows import WindowReader  # noqa: PLC0415  # as above
 
     adapters = {bus: str(one.adapter) for bus, one in config.buses.items()}
@@ -38,7 +39,8 @@ def forwarders(
     made: dict[str, Forwarder] = {}
     for flow, one in enabled.items():
         place = cursor_name(name, flow)
-        inner = connector.encoder(replace(connection, **one.connections[name].overrides()), context)
+        told_units = replace(context, shared={**context.shared, "units": partial(output_units, one)})
+        inner = connector.encoder(replace(connection, **one.connections[name].overrides()), told_units)
         ready = Flow(one, context.gateway, looking(context.devices, adapters))
         read = WindowReader(buffer, ready.interval).read if ready.interval else None
         branch = Branch(trunk, first=not made, strict=ready.interval > 0)

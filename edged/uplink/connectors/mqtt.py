@@ -124,6 +124,7 @@ class JsonEncoder:
         self._layout, self._template_text = config.layout, config.template
         self._encode = encode_sample if self._by_sample else encode_columns
         self._devices = context.devices
+        self._changed_units: Callable[[dict[str, str]], dict[str, str]] | None = context.shared.get("units")
         self._compress = _COMPRESSORS[config.compression]
         self._properties = {"content-encoding": config.compression} if config.compression != "none" else {}
         self._topics: dict[tuple[Lane, str], str] = {}
@@ -184,10 +185,13 @@ class JsonEncoder:
             raise PermanentError(f"cannot be written as {self._layout}: {exc}", reason="unencodable") from exc
 
     def _units(self) -> dict[tuple[str, str], str]:
-        return {
-            (device, str(point)): one.unit for device, settings in self._devices.items()
-            for point, one in settings.points.items() if one.unit
-        }  # fmt: skip
+        """As configured, or as a flow has changed them."""
+        units: dict[tuple[str, str], str] = {}
+        for device, settings in self._devices.items():
+            own = {str(point): one.unit for point, one in settings.points.items() if one.unit}
+            for point, unit in (self._changed_units(own) if self._changed_units else own).items():
+                units[device, point] = unit
+        return units
 
     def _topic(self, lane: Lane, device: str) -> str:
         key = lane, device if self._by_sample else ""
