@@ -125,6 +125,8 @@ class Store:
     _pool: ThreadPoolExecutor | None = None
     _db: sqlite3.Connection | None = None
     _added: int = 0
+    _rows: int = 0
+    """How many there are, at least; counted now and then."""
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -231,6 +233,7 @@ class Store:
         def work(db: sqlite3.Connection) -> Row | None:
             if prune:
                 _prune(db, row.deadline.boot, wall if trusted else 0, boottime)
+                self._rows = db.execute("SELECT count(*) FROM command").fetchone()[0]
             command, deadline = row.command, row.deadline
             known = db.execute(
                 f"SELECT {_COLUMNS} FROM command WHERE entrance = ? AND id = ?",  # noqa: S608  # constants
@@ -238,8 +241,9 @@ class Store:
             ).fetchone()
             if known is not None:
                 return _row(known)
-            if db.execute("SELECT count(*) FROM command").fetchone()[0] >= MOST_ROWS:
+            if self._rows >= MOST_ROWS:
                 return None
+            self._rows += 1
             cursor = db.execute(
                 f"INSERT INTO command ({_COLUMNS}) VALUES (NULL, {', '.join('?' * 21)})",  # noqa: S608  # constants
                 (
