@@ -86,7 +86,7 @@ def document() -> dict[str, Any]:
                 "parameters": {
                     name: {"description": what}
                     for name, what in _PARAMETERS.items()
-                    if f"{{{name}}}" in topics[setting]
+                    if f"{{{name}}}" in str(topics[setting])
                 },
                 "bindings": {"mqtt": {"bindingVersion": "0.2.0"}},
             }

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from edged.adapter import ConfigError, Value
+from edged.adapter import ConfigError, FileName, Value
 from edged_ble.codecs import made
 from edged_ble.codecs.advert import Advertisement
 from edged_ble.config import BleBus, BleDevice, Replay
@@ -154,7 +154,8 @@ def test_what_cannot_be_simulated_is_told(settings: dict[str, Any], why: str, de
 
 def test_the_bus_takes_a_recording_or_a_radio() -> None:
     adapter = TypeAdapter(BleBus)
-    assert adapter.validate_python({"adapter": "ble", "replay": {"file": "a.jsonl"}}).replay == Replay(file="a.jsonl")
+    recording = adapter.validate_python({"adapter": "ble", "replay": {"file": "a.jsonl"}})
+    assert recording.replay == Replay(file=FileName("a.jsonl"))
     socket = adapter.validate_python({"adapter": "ble", "replay": {"file": "socket://[::1]:15022"}})
     assert socket.replay is not None
     assert socket.replay.endpoint == ("::1", 15022)

@@ -50,7 +50,8 @@ def test_a_missing_one_is_told(tmp_path: Path) -> None:
 
 def test_a_file_is_looked_for_beside_the_configuration_unless_its_path_is_whole(tmp_path: Path) -> None:
     def place(text: str) -> str:
-        return filled(build(Device, dump(Device(ca=FileName(text)))), base=tmp_path).ca
+        device: Device = filled(build(Device, dump(Device(ca=FileName(text)))), base=tmp_path)
+        return device.ca
 
     assert place("certs/ca.pem") == str(tmp_path / "certs/ca.pem")
     assert place("/etc/ssl/ca.pem") == "/etc/ssl/ca.pem"

@@ -194,4 +194,4 @@ def test_devices_that_take_a_profile_as_it_is_share_its_points(tmp_path: Path) -
     assert config is not None
     assert config.devices["a"].points is config.devices["b"].points
     assert config.devices["c"].points is not config.devices["a"].points
-    assert config.devices["b"].every == 2
+    assert config.devices["b"].every == Duration(2)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from edged.adapter import ConfigError, Duration, Name, TransientError, load_adapter
+from edged.adapter import ConfigError, Duration, FileName, Name, TransientError, load_adapter
 from edged_ble.bus import Bus
 from edged_ble.codecs.advert import Advertisement
 from edged_ble.config import BleBus, BlePoint, Replay
@@ -33,7 +33,7 @@ def lines(*numbers: int, step: float = 0.05) -> list[str]:
 
 def bus_of(path: Path, text: str | list[str], **settings: Any) -> Bus:
     path.write_text(text if isinstance(text, str) else "\n".join(text) + "\n", "utf-8")
-    return Bus("radio", BleBus(adapter="ble", replay=Replay(file=str(path), **settings)), {"tag": device()})
+    return Bus("radio", BleBus(adapter="ble", replay=Replay(file=FileName(str(path)), **settings)), {"tag": device()})
 
 
 async def test_each_line_is_a_sample_at_its_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -121,10 +121,10 @@ async def test_a_recording_that_goes_away_is_told_and_comes_back(tmp_path: Path)
 
 def test_no_such_recording_and_connections_are_configuration_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no recording .*nowhere"):
-        Bus("radio", BleBus(adapter="ble", replay=Replay(file=str(tmp_path / "nowhere"))), {"tag": device()})
+        Bus("radio", BleBus(adapter="ble", replay=Replay(file=FileName(str(tmp_path / "nowhere")))), {"tag": device()})
     spec = device(points={Name("battery"): BlePoint(characteristic="2A19")}, every=Duration(300), decoder="")
     with pytest.raises(ConfigError, match="tag is connected to for a `characteristic`"):
-        Bus("radio", BleBus(adapter="ble", replay=Replay(file="x")), {"tag": spec})
+        Bus("radio", BleBus(adapter="ble", replay=Replay(file=FileName("x"))), {"tag": spec})
 
 
 async def test_simulated_sensors_reach_the_bus_through_a_socket() -> None:
@@ -135,7 +135,7 @@ async def test_simulated_sensors_reach_the_bus_through_a_socket() -> None:
             adapter.simulate({"radio": (BleBus(adapter="ble"), devices)}, host="127.0.0.1", seed=1)
         )
         where = simulator.endpoints["radio"]
-        bus = Bus("radio", BleBus(adapter="ble", replay=Replay(file=where)), devices)
+        bus = Bus("radio", BleBus(adapter="ble", replay=Replay(file=FileName(where))), devices)
         for name in devices:
             samples = await polled(bus, bus.prepare(name, ["temperature", "rssi"]))
             value = samples[0].values[0]
@@ -150,7 +150,7 @@ async def test_a_simulation_that_ends_is_told() -> None:
     devices = {"tag": device(every=Duration(0.2))}
     async with adapter.simulate({"radio": (BleBus(adapter="ble"), devices)}) as simulator:
         where = simulator.endpoints["radio"]
-    bus = Bus("radio", BleBus(adapter="ble", replay=Replay(file=where)), devices)
+    bus = Bus("radio", BleBus(adapter="ble", replay=Replay(file=FileName(where))), devices)
     with pytest.raises(TransientError, match="cannot be read") as caught:
         await bus.poll(bus.prepare("tag", ["temperature"]))
     assert caught.value.reason == "unreachable"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import Random
 
 import pytest
@@ -23,6 +23,13 @@ def without(*dead: int, code: int = 2) -> Behaviour:
     return rogue.refuse_where(lambda r: any(r.start <= d < r.start + r.count for d in dead), code)
 
 
+def prepared(bus: ModbusBus, points: Sequence[str]) -> ModbusJob:
+    """The job of the device `m`, whose registers are listed."""
+    job = bus.prepare("m", points)
+    assert isinstance(job, ModbusJob)
+    return job
+
+
 async def poll_until_settled(bus: ModbusBus, job: ModbusJob, most: int = 30) -> tuple[list[PollResult], list[str]]:
     """Poll until a poll is without news; returns all results and notes."""
     results: list[PollResult] = []
@@ -39,7 +46,7 @@ async def poll_until_settled(bus: ModbusBus, job: ModbusJob, most: int = 30) -> 
 async def test_a_dead_register_is_found_named_once_and_left_out() -> None:
     points = holding(*range(400, 450))
     async with Rogue([without(412)]) as server, opened("tcp", server.port, device(points)) as bus:
-        job = bus.prepare("m", list(points))
+        job = prepared(bus, list(points))
         first = await bus.poll(job)
         assert values(first) == {f"h{n}": n for n in range(400, 450) if n != 412}, (
             "good ones must flow in the same poll"
@@ -57,7 +64,7 @@ async def test_a_dead_register_is_found_named_once_and_left_out() -> None:
 async def test_a_gap_that_cannot_be_read_across_costs_no_value() -> None:
     points = holding(10, 11, 20, 21)
     async with Rogue([without(15)]) as server, opened("tcp", server.port, device(points)) as bus:
-        job = bus.prepare("m", list(points))
+        job = prepared(bus, list(points))
         assert len(bus.plan(job).requests) == 1
         results, notes = await poll_until_settled(bus, job)
     assert all(values(result) == {f"h{n}": n for n in (10, 11, 20, 21)} for result in results)
@@ -71,7 +78,7 @@ async def test_a_limit_nobody_knew_of_is_found() -> None:
         Rogue([rogue.refuse_where(lambda r: r.count > 60, code=3)]) as server,
         opened("tcp", server.port, device(points)) as bus,
     ):
-        job = bus.prepare("m", list(points))
+        job = prepared(bus, list(points))
         results, notes = await poll_until_settled(bus, job)
     assert all(values(result) == {f"h{n}": n for n in range(100)} for result in results)
     assert results[-1].transactions == 2
@@ -82,7 +89,7 @@ async def test_a_limit_nobody_knew_of_is_found() -> None:
 async def test_a_value_of_two_registers_dies_with_either_of_them_and_its_neighbour_lives() -> None:
     points = {"long": ModbusPoint(holding=7, type="uint32"), **holding(5, 6, 7, 9)}
     async with Rogue([without(8)]) as server, opened("tcp", server.port, device(points)) as bus:
-        job = bus.prepare("m", list(points))
+        job = prepared(bus, list(points))
         results, notes = await poll_until_settled(bus, job)
     assert values(results[-1]) == {"h5": 5, "h6": 6, "h7": 7, "h9": 9}
     assert faults(results[-1]) == {"long": "bad(exception)"}
@@ -95,7 +102,7 @@ async def test_a_function_the_device_does_not_know_is_not_bisected() -> None:
         Rogue([rogue.refuse_where(lambda r: r.function == 4, code=1)]) as server,
         opened("tcp", server.port, device(points)) as bus,
     ):
-        job = bus.prepare("m", list(points))
+        job = prepared(bus, list(points))
         result = await bus.poll(job)
         assert len(server.requests) == 2
         assert values(result) == {"h1": 1, "h2": 2}
@@ -110,7 +117,7 @@ async def test_a_function_the_device_does_not_know_is_not_bisected() -> None:
 async def test_an_exception_for_every_register_ends_and_is_told_in_one_line() -> None:
     points = holding(*range(60))
     async with Rogue([rogue.refuse(2)]) as server, opened("tcp", server.port, device(points)) as bus:
-        job = bus.prepare("m", list(points))
+        job = prepared(bus, list(points))
         polls, error = 0, None
         while error is None:
             asked = len(server.requests)
@@ -144,7 +151,7 @@ async def test_a_device_that_refused_everything_while_it_started_comes_back_by_a
         Rogue([lambda r: rogue.good(r) if alive else rogue.refuse(2)(r)]) as server,
         opened("tcp", server.port, device(points)) as bus,
     ):
-        job = bus.prepare("m", list(points))
+        job = prepared(bus, list(points))
         for _ in range(3):
             try:
                 await bus.poll(job)
@@ -165,7 +172,7 @@ async def test_a_register_that_appears_brings_its_value_at_once_and_is_reported_
     dead = {4, 7}
     behaviour = rogue.refuse_where(lambda r: any(r.start <= d < r.start + r.count for d in dead))
     async with Rogue([behaviour]) as server, opened("tcp", server.port, device(points)) as bus:
-        job = bus.prepare("m", list(points))
+        job = prepared(bus, list(points))
         await poll_until_settled(bus, job)
         dead.discard(4)
         for one in job._dead.values():  # nobody wants to wait for a minute
@@ -184,7 +191,7 @@ async def test_a_register_that_appears_brings_its_value_at_once_and_is_reported_
 async def test_one_job_that_is_refused_does_not_take_its_device_down() -> None:
     points = holding(1, 500)
     async with Rogue([without(500)]) as server, opened("tcp", server.port, device(points)) as bus:
-        good, bad = bus.prepare("m", ["h1"]), bus.prepare("m", ["h500"])
+        good, bad = prepared(bus, ["h1"]), prepared(bus, ["h500"])
         assert values(await bus.poll(good)) == {"h1": 1}
         for _ in range(3):
             assert faults(await bus.poll(bad)) == {"h500": "bad(exception)"}
@@ -200,7 +207,7 @@ async def test_one_job_that_is_never_answered_does_not_take_its_device_down() ->
         Rogue([behave]) as server,  # type: ignore[list-item]  # what behaviours return
         opened("tcp", server.port, device(points, timeout=0.05)) as bus,
     ):
-        good, bad = bus.prepare("m", ["h1"]), bus.prepare("m", ["h500"])
+        good, bad = prepared(bus, ["h1"]), prepared(bus, ["h500"])
         assert values(await bus.poll(good)) == {"h1": 1}
         for _ in range(3):
             assert faults(await bus.poll(bad)) == {"h500": "bad(timeout)"}
@@ -212,7 +219,7 @@ async def test_a_probe_is_one_small_request_without_retries() -> None:
         Rogue([rogue.good, rogue.refuse(2), rogue.silent]) as server,
         opened("tcp", server.port, device(points, retries=3)) as bus,
     ):
-        job = bus.prepare("m", list(points))
+        job = prepared(bus, list(points))
         assert (await bus.poll(job, probe=True)).samples == ()
         await bus.poll(job, probe=True)  # an exception is a sign of life
         with pytest.raises(TransientError, match="no answer"):
@@ -230,7 +237,7 @@ async def test_whatever_does_not_exist_all_that_does_is_read(there: set[int], de
     points = holding(*sorted(there))
     expected = {f"h{n}": n for n in there - dead}
     async with Rogue([without(*dead, code=code)]) as server, opened("tcp", server.port, device(points)) as bus:
-        job = bus.prepare("m", list(points))
+        job = prepared(bus, list(points))
         for _ in range(60):
             try:
                 result = await bus.poll(job)
@@ -259,7 +266,7 @@ async def test_however_a_device_behaves_each_point_is_reported_once_and_never_wr
 
     server = Rogue([behave], framing="tcp" if kind == "tcp" else "rtu")
     async with server, opened(kind, server.port, device(points, timeout=0.01)) as bus:
-        jobs = [bus.prepare("m", list(points)), bus.prepare("m", list(points)[:3])]
+        jobs = [prepared(bus, list(points)), prepared(bus, list(points)[:3])]
         for n in range(6):
             job = jobs[n % 2]
             for one in job._dead.values():  # nobody wants to wait for a minute
