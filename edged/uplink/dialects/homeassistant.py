@@ -19,6 +19,7 @@ from edged.buffer.batch import Batch
 from edged.config.base import DeviceConfig, PointConfig
 from edged.config.model import GatewayConfig
 from edged.downlink.api import Command, CommandResult, Incoming, Refused, TwinPoint
+from edged.errors import PermanentError
 from edged.model import Value
 from edged.uplink.api import Chunk, Envelope, Lane, Message
 from edged.uplink.dialects.cutting import cut
@@ -234,6 +235,8 @@ class StateEncoder:
 
     def encode(self, chunk: Chunk, envelope: Envelope) -> Message:
         """One message. Raises PermanentError if the sample can never be encoded."""
+        if sum(bool(sample.points) for sample in chunk.samples) > 1:  # the forwarder divides it
+            raise PermanentError("a state has one sample, and these are several", reason="samples")
         past = chunk.replay or envelope.lane is Lane.HISTORICAL
         where = self._names.history if past else self._names.state
         filled = next((sample for sample in chunk.samples if sample.points), chunk.samples[-1])

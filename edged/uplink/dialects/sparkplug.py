@@ -17,6 +17,7 @@ from edged import __version__
 from edged.buffer.batch import Batch
 from edged.config.base import DeviceConfig, PointConfig
 from edged.downlink.api import TwinPoint, TwinValue
+from edged.errors import PermanentError
 from edged.model import GOOD, Quality, Reason, Sample, Value, bad
 from edged.uplink.api import Chunk, Envelope, Lane, Message
 from edged.uplink.dialects import sparkplug_payload as payload
@@ -199,9 +200,14 @@ class Node:
         return cut(batch, self.max_readings, one_device=True)
 
     def encode(self, chunk: Chunk, envelope: Envelope) -> SparkplugMessage:
-        """DDATA, without time and `seq` as yet; of samples that thinning has emptied an NDATA that only counts them."""
+        """DDATA, without time and `seq` as yet; of samples that thinning has emptied an NDATA that only counts them.
+
+        Raises PermanentError where the samples are of several devices, as a flow with an interval may make them.
+        """
         samples = [sample for sample in chunk.samples if sample.points]
         device = samples[0].device if samples else ""
+        if any(sample.device != device for sample in samples):  # the forwarder divides it
+            raise PermanentError("a DDATA has one device, and these readings are of several", reason="devices")
         lane = Lane.REPLAY if chunk.replay else envelope.lane
         historical = lane in {Lane.HISTORICAL, Lane.REPLAY}
         content = b"".join([self._sample(sample, historical=historical) for sample in samples])

@@ -16,7 +16,7 @@ from edged.uplink.api import OFFLINE, TOO_LARGE, Message, Outcome, Pacing, Verdi
 from edged.uplink.links import reasons
 from edged.uplink.links.mqtt_commands import CommandService, Slot
 from edged.uplink.links.mqtt_session import V5, V311, Accepted, Broker, Session, Version
-from edged.uplink.links.tls import explain
+from edged.uplink.links.tls import Tls, explain, files_of, make_context
 
 __all__ = ["Announcer", "Broker", "MqttLink"]
 
@@ -253,6 +253,25 @@ class MqttLink:
                 group.create_task(self._say_the_rest(slot), name=f"{self._name} metadata {number}")
             if self._service is not None:
                 group.create_task(self._service.serve(self.send, slot), name=f"{self._name} service")
+            if self._broker.tls is not None:
+                group.create_task(self._watch_files(self._broker.tls), name=f"{self._name} certificates")
+
+    async def _watch_files(self, tls: Tls) -> None:
+        """Connect anew when certificate, key or authorities are renewed, and belong together."""
+        session, before, told = self._session, await asyncio.to_thread(files_of, tls), ""
+        while session is not None and not session.ended.done():
+            await asyncio.sleep(self._broker.renewal)
+            if await asyncio.to_thread(files_of, tls) == before:
+                continue
+            try:
+                await asyncio.to_thread(make_context, tls)
+            except EdgedError as exc:
+                if str(exc) != told:
+                    told = str(exc)
+                    log.warning("%s: a certificate has changed, but cannot be used yet: %s", self._name, exc)
+                continue
+            log.info("%s: a certificate has been renewed: connecting anew", self._name)
+            await session.leave(None)
 
     async def lost(self) -> str:
         """Wait until the session has ended; returns why."""

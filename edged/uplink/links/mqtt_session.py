@@ -71,6 +71,8 @@ class Broker:
     ack_timeout: float = 20.0
     window: int = 20
     max_message: int = 128 * 1024
+    renewal: float = 30.0
+    """How often to look whether certificates have been renewed."""
     clean: bool = False
     """Whether each session begins anew and ends with its connection: the broker keeps nothing for us."""
 

@@ -67,6 +67,19 @@ def make_context(tls: Tls) -> TlsContext:
     return context
 
 
+def files_of(tls: Tls) -> tuple[tuple[int, int, int], ...]:
+    """What changes when one of the files is renewed. One that is missing for a moment is no error. Blocks."""
+    found = []
+    for name in filter(None, (tls.ca, tls.certificate, tls.key)):
+        try:
+            status = Path(name).stat()
+        except OSError:
+            found.append((0, 0, 0))
+        else:
+            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(found)
+
+
 def _no_passphrase() -> str:
     raise ConfigError("the private key is protected by a passphrase; store it without one, readable by edged alone")
 

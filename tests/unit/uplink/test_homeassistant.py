@@ -16,6 +16,7 @@ from edged.config.base import DeviceConfig, PointConfig
 from edged.config.model import GatewayConfig
 from edged.config.types import Duration, Name
 from edged.downlink.api import Incoming, Refused, TwinPoint, TwinValue
+from edged.errors import PermanentError
 from edged.model import Reason, Sample, bad
 from edged.uplink.api import Chunk, Envelope, Lane, Message
 from edged.uplink.connectors.homeassistant import HomeAssistantConnection
@@ -202,6 +203,12 @@ def test_samples_that_thinning_has_emptied_go_with_the_next_one() -> None:
     for chunk in chunks:
         said = orjson.loads(encoder.encode(chunk, Envelope("e", chunk.last, 0, Lane.LIVE)).payload)
         assert (said["device"], said["values"], said["seq"]) == ("b", {"x": 1}, chunk.last)
+
+
+def test_several_samples_are_never_one_state() -> None:
+    one = Sample("a", 1, 0, ("x",), (1,))
+    with pytest.raises(PermanentError, match="one sample"):
+        StateEncoder("plant-7", NAMES).encode(Chunk(1, [one, one], 2), Envelope("e", 2, 0, Lane.LIVE))
 
 
 def test_a_snapshot_has_what_is_known_and_nothing_that_is_bad() -> None:

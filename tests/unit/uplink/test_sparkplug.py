@@ -14,6 +14,7 @@ from edged.buffer.batch import Batch
 from edged.config.base import DeviceConfig, PointConfig
 from edged.config.types import Name
 from edged.downlink.api import Incoming, Refused, TwinPoint, TwinValue
+from edged.errors import PermanentError
 from edged.model import Quality, Reason, Sample, Value, bad
 from edged.uplink.api import Chunk, Envelope, Lane
 from edged.uplink.connectors.sparkplug import SparkplugConnection
@@ -273,6 +274,11 @@ def test_of_samples_that_thinning_has_emptied_only_the_number_is_left() -> None:
     assert isinstance(message, SparkplugMessage)
     assert message.topic == "spBv1.0/fabrikam/NDATA/plant-7"
     assert list(parsed(message.payload).metrics) == []
+
+
+def test_readings_of_several_devices_are_never_one_message() -> None:
+    with pytest.raises(PermanentError, match="one device"):
+        node(p0=PointConfig()).encode(chunk(sample(1.0), sample(2.0, device="m2")), LIVE)
 
 
 # -- cutting ---------------------------------------------------------------------------------------------------------
