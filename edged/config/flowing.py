@@ -54,7 +54,7 @@ def _compiled(name: str, flow: FlowConfig, nodes: Nodes, report: Report) -> Flow
 def _check_connections(name: str, flow: FlowConfig, config: Config, nodes: Nodes, report: Report) -> None:
     node = nodes["flows", name].value
     known = [one for section, one in nodes if section == "connections"]
-    for target, binding in flow.connections.items():
+    for target in flow.connections:
         path, mark = f"flows.{name}.connections.{target}", locate(node, ("connections", target), key=True)
         if target not in known:
             report.error(mark, path, f"there is no connection {quoted(target)}; {did_you_mean(target, known)}")
@@ -72,11 +72,12 @@ def _check_connections(name: str, flow: FlowConfig, config: Config, nodes: Nodes
             continue
         if 0 < bound.max_age <= flow.interval:
             report.error(
-                mark, path, f"`max_age: {bound.max_age}` gives readings up before the interval that waits for them is over"
+                mark,
+                path,
+                f"`max_age: {bound.max_age}` gives readings up before the interval that waits for them is over",
             )
         if flow.interval and getattr(bound, "layout", "") == "samples":
             report.error(mark, path, "an interval yields many samples at once: `layout: samples` cannot carry them")
-        del binding
 
 
 def bind(connection: ConnectionConfig, flow: FlowConfig, name: str) -> ConnectionConfig:
@@ -94,7 +95,9 @@ def bind(connection: ConnectionConfig, flow: FlowConfig, name: str) -> Connectio
 
 def make(flow: FlowConfig, config: Config) -> Flow:
     """The flow, ready to be tried."""
-    return Flow(flow, config.gateway, looking(config.devices, {name: bus.adapter for name, bus in config.buses.items()}))
+    return Flow(
+        flow, config.gateway, looking(config.devices, {name: bus.adapter for name, bus in config.buses.items()})
+    )
 
 
 def _check_reach(name: str, flow: FlowConfig, config: Config, nodes: Nodes, report: Report) -> None:
@@ -184,7 +187,8 @@ def _raised(name: str, device: DeviceConfig, flows: list[Flow]) -> DeviceConfig:
     if not high:
         return device
     points = {
-        point: dataclasses.replace(one, priority="high") if point in high else one for point, one in device.points.items()
+        point: dataclasses.replace(one, priority="high") if point in high else one
+        for point, one in device.points.items()
     }
     return dataclasses.replace(device, points=points)
 

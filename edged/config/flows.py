@@ -71,7 +71,9 @@ class MapConfig(Settings):
         for point, text in self.add.items():
             Name.parse(point)
             if Expression(text).per_reading:
-                raise ValueError(f"`add` of {point!r} cannot use `value`, `point` or `quality`: name the point it needs")
+                raise ValueError(
+                    f"`add` of {point!r} cannot use `value`, `point` or `quality`: name the point it needs"
+                )
         for point, unit in self.convert.items():
             source, arrow, target = unit.partition("->")
             try:

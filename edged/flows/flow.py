@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edged.config.flows import FlowConfig, StepConfig
 from edged.config.model import GatewayConfig
 from edged.flows.match import DeviceInfo, Match, Site
-from edged.flows.steps import Errors, Look, build, select
+from edged.flows.steps import Errors, Look, Made, build, select
 from edged.model import Sample
 
 
@@ -57,7 +57,7 @@ class Flow:
             before = {id(sample) for sample in current}
             following = step.apply(current)
             if not interval:
-                taken = taken if step.interval and _aggregates(before, following) else min(taken, _readings(following))
+                taken = taken if step.interval and _aggregates(before, following) else min(taken, _put_in(following))
             interval = interval or step.interval > 0
             current = following
             if seen:
@@ -82,6 +82,11 @@ _SHAPES = 10_000
 def _aggregates(before: set[int], after: Sequence[Sample]) -> bool:
     """Whether something was worked out, rather than chosen."""
     return any(id(sample) not in before for sample in after)
+
+
+def _put_in(samples: Sequence[Sample]) -> int:
+    """Readings that were put in, not added."""
+    return sum(not isinstance(point, Made) for sample in samples for point in sample.points)
 
 
 def _readings(samples: Sequence[Sample]) -> int:

@@ -24,6 +24,16 @@ ABSENT = "absent"
 """The reason of a bad value of which an input is missing."""
 
 
+class Made(str):
+    """The name of a point that a step has added: none of the readings put in."""
+
+    __slots__ = ()
+
+
+def _named(point: str, name: str) -> str:
+    return Made(name) if isinstance(point, Made) else name
+
+
 @dataclass(slots=True)
 class Errors:
     """What went wrong in a flow."""
@@ -214,7 +224,7 @@ class _Map:
                 quality.pop(at, None)
             else:
                 at = len(points)
-                points.append(point)
+                points.append(Made(point))
                 values.append(value)
             if how is not None:
                 quality[at] = how
@@ -245,7 +255,7 @@ class _Map:
         gone = {new for old, new in names.items() if old in sample.points and new != old}
         kept = [i for i, point in enumerate(sample.points) if point not in gone or point in names]
         sample = select(sample, kept)
-        return replace(sample, points=tuple(names.get(point, point) for point in sample.points))
+        return replace(sample, points=tuple(_named(point, names.get(point, point)) for point in sample.points))
 
 
 @dataclass(slots=True)

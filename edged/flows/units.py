@@ -45,7 +45,16 @@ _QUANTITIES: dict[str, dict[str, float | tuple[float, float]]] = {
     "data": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1024.0, "MiB": 2.0**20, "GiB": 2.0**30},
     "angle": {"rad": 1.0, "°": 0.017453292519943295, "deg": 0.017453292519943295},
 }  # fmt: skip
-_OTHER_NAMES = {"C": "°C", "degC": "°C", "F": "°F", "degF": "°F", "ohm": "Ω", "kohm": "kΩ", "m^3/h": "m³/h", "m^3": "m³"}
+_OTHER_NAMES = {
+    "C": "°C",
+    "degC": "°C",
+    "F": "°F",
+    "degF": "°F",
+    "ohm": "Ω",
+    "kohm": "kΩ",
+    "m^3/h": "m³/h",
+    "m^3": "m³",
+}
 
 
 def linear(source: str, target: str) -> tuple[float, float]:

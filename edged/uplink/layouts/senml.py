@@ -83,7 +83,15 @@ def _item(value: object) -> bytes:
 
 def _head(major: int, number: int) -> bytes:
     """The head of an item (RFC 8949, section 3), as short as possible."""
-    for limit, code, form in ((24, None, ""), (2**8, 24, ">B"), (2**16, 25, ">H"), (2**32, 26, ">I"), (2**64, 27, ">Q")):
+    for limit, code, form in (
+        (24, None, ""),
+        (2**8, 24, ">B"),
+        (2**16, 25, ">H"),
+        (2**32, 26, ">I"),
+        (2**64, 27, ">Q"),
+    ):
         if number < limit:
-            return bytes([major << 5 | number]) if code is None else bytes([major << 5 | code]) + struct.pack(form, number)
+            return (
+                bytes([major << 5 | number]) if code is None else bytes([major << 5 | code]) + struct.pack(form, number)
+            )
     raise ValueError(f"{number} does not fit into 64 bits")
