@@ -32,9 +32,9 @@ _SHOWN = 4000
 def try_(flow: str, sample: str, config: str | None, as_json: bool) -> None:  # one parameter an option
     """Show step by step what FLOW makes of SAMPLE, with the exact bytes and the topic. Nothing is sent.
 
-    SAMPLE is JSON, the name of a file of JSON, `-` for standard input, or the name of one of the flow's tests. One sample
-    or a list: {"device": "chiller", "values": {"supply": 61.5, "ret": null}, "time": 1795219200}. `null` is a bad value,
-    `time` is in seconds since 1970.
+    SAMPLE is JSON, the name of a file of JSON, `-` for standard input, or the name of one of the flow's tests. One
+    sample or a list: {"device": "chiller", "values": {"supply": 61.5, "ret": null}, "time": 1795219200}. `null` is a
+    bad value, `time` is in seconds since 1970.
     """
     from edged.config.flowing import make  # `edged --help` must not pay for it
     from edged.config.load import load
@@ -100,7 +100,8 @@ def _said(step: StepConfig) -> str:
 def _plain(sample: Sample) -> dict[str, Any]:
     qualities = {sample.points[i]: str(one) for i, one in sorted(sample.quality.items())}
     plain = {
-        "device": sample.device, "time": sample.time / 1e6, "values": dict(zip(sample.points, sample.values, strict=True)),
+        "device": sample.device, "time": sample.time / 1e6,
+        "values": dict(zip(sample.points, sample.values, strict=True)),
     }  # fmt: skip
     return {**plain, "quality": qualities} if qualities else plain
 

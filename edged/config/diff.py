@@ -93,7 +93,8 @@ def _touched(old: Config, new: Config, changes: list[Change]) -> Touched:
     # The gateway's id and site are in every topic and message.
     everywhere = set(old.connections) | set(new.connections) if names["gateway"] else set()
     flows = [config.flows[name] for config in (old, new) for name in names["flow"] if name in config.flows]
-    flowing = {str(target) for flow in flows for target in flow.connections} & (set(old.connections) | set(new.connections))
+    known = {*old.connections, *new.connections}
+    flowing = {str(target) for flow in flows for target in flow.connections if target in known}
     restart = [
         f"{change.kind}.{setting}"
         for change in changes

@@ -153,8 +153,7 @@ class Config:
         return {name: flow for name, flow in self.flows.items() if connection in flow.connections}
 
     def cursors(self) -> dict[str, float]:
-        """The places in the buffer that are needed, one for each connection or flow to it, and how old readings may
-        get there, seconds."""
+        """The places in the buffer, one for each connection or flow to it, and how old readings get there, seconds."""
         ages: dict[str, float] = {}
         for name, connection in self.connections.items():
             flows = self.flows_to(name)

@@ -114,7 +114,7 @@ def _check(node: ast.AST) -> None:
     if not isinstance(node, _NODES):
         raise ValueError(f"{_said(node)} is not possible in an expression")  # noqa: TRY004  # findings are ValueErrors
     if isinstance(node, ast.Constant) and not isinstance(node.value, bool | int | float | str):
-        raise ValueError(f"{ast.unparse(node)} is not possible in an expression")
+        raise ValueError(f"{ast.unparse(node)} is not possible in an expression")  # noqa: TRY004  # findings are ValueErrors
     if isinstance(node, ast.Call):
         known = ", ".join(sorted([*_FUNCTIONS, "label", "read"]))
         if _name(node) not in {*_FUNCTIONS, "label", "read"}:

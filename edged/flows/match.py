@@ -82,8 +82,6 @@ class _Matcher:
             return pattern("*")
         *before, owner, point = self._config.key.split("/") if "/" in self._config.key else (self._config.key, "*")
         by_device, by_site = pattern(owner)(device), any(map(pattern(owner), self._site.names()))
-        if before:
-            here = by_device and any(map(pattern(before[0]), self._site.names()))
-        else:
-            here = by_device or by_site
+        of_site = not before or any(map(pattern(before[0]), self._site.names()))
+        here = (by_device and of_site) if before else (by_device or by_site)
         return pattern(point) if here else None

@@ -18,7 +18,8 @@ _QUANTITIES: dict[str, dict[str, float | tuple[float, float]]] = {
         "J": 1.0, "kJ": 1e3, "MJ": 1e6, "GJ": 1e9, "Wh": 3600.0, "kWh": 3.6e6, "MWh": 3.6e9, "GWh": 3.6e12,
         "kcal": 4186.8, "BTU": 1055.05585262,
     },
-    "power": {"mW": 1e-3, "W": 1.0, "kW": 1e3, "MW": 1e6, "GW": 1e9, "hp": 745.6998715822702, "BTU/h": 0.2930710701722},
+    "power": {"mW": 1e-3, "W": 1.0, "kW": 1e3, "MW": 1e6, "GW": 1e9,
+        "hp": 745.6998715822702, "BTU/h": 0.2930710701722},
     "apparent power": {"VA": 1.0, "kVA": 1e3, "MVA": 1e6},
     "reactive power": {"var": 1.0, "kvar": 1e3, "Mvar": 1e6},
     "reactive energy": {"varh": 1.0, "kvarh": 1e3, "Mvarh": 1e6},
@@ -27,11 +28,13 @@ _QUANTITIES: dict[str, dict[str, float | tuple[float, float]]] = {
     "resistance": {"mΩ": 1e-3, "Ω": 1.0, "kΩ": 1e3, "MΩ": 1e6},
     "frequency": {"mHz": 1e-3, "Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "rpm": 1 / 60, "1/min": 1 / 60},
     "length": {
-        "µm": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "km": 1e3, "in": 0.0254, "ft": 0.3048, "yd": 0.9144, "mi": 1609.344,
+        "µm": 1e-6, "mm": 1e-3, "cm": 1e-2, "m": 1.0, "km": 1e3, "in": 0.0254, "ft": 0.3048, "yd": 0.9144,
+        "mi": 1609.344,
     },
     "area": {"mm²": 1e-6, "cm²": 1e-4, "m²": 1.0, "ha": 1e4, "km²": 1e6, "ft²": 0.09290304},
     "volume": {
-        "ml": 1e-6, "mL": 1e-6, "l": 1e-3, "L": 1e-3, "m³": 1.0, "m3": 1.0, "gal": 0.003785411784, "ft³": 0.028316846592,
+        "ml": 1e-6, "mL": 1e-6, "l": 1e-3, "L": 1e-3, "m³": 1.0, "m3": 1.0, "gal": 0.003785411784,
+        "ft³": 0.028316846592,
     },
     "flow": {
         "m³/s": 1.0, "m³/h": 1 / 3600, "m3/h": 1 / 3600, "l/s": 1e-3, "l/min": 1e-3 / 60, "l/h": 1e-3 / 3600,

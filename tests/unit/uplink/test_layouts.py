@@ -64,8 +64,10 @@ def test_senml_golden() -> None:
 
 def test_line_protocol_golden() -> None:
     assert list(influx.lines([ONE], "plant,7")) == [
-        r'chiller\ 1,gateway=plant\,7 supply=21.5,supply_quality="uncertain(clock)",on=true,text="a \"b\"",'
-        r'gone_quality="bad(timeout)" 1795219200250000000'
+        (
+            r'chiller\ 1,gateway=plant\,7 supply=21.5,supply_quality="uncertain(clock)",on=true,text="a \"b\"",'
+            r'gone_quality="bad(timeout)" 1795219200250000000'
+        )
     ]
 
 
