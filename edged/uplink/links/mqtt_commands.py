@@ -80,8 +80,10 @@ class CommandService:
         try:
             self._inbox.put_nowait((incoming, number))
         except asyncio.QueueFull:
-            # Not acknowledged, so that the broker keeps it and sends it in the next session.
-            self._warn_once("the broker sends more than it was told to; some commands wait for the next session")
+            # Not acknowledged, so the broker still has it; it sends it again only in another session.
+            self._warn_once("the broker sends more commands than it was told to; beginning a new session to get them")
+            if self._session is not None:
+                asyncio.get_running_loop().call_soon(self._session.abandon)  # not within paho's callback
 
     async def _take_all(self, commands: Commands, dialect: Dialect) -> None:
         while True:
