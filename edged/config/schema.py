@@ -224,6 +224,10 @@ def reference() -> str:
     lines += _parts({name: one.device_config for name, one in adapters.items()}, "adapter", defs)
     lines += ["## `connections`", "", "A connection is one upstream. `connector` says which dialect is spoken.", ""]
     lines += _parts(connectors, "connector", defs)
+    lines += ["## `flows`", "", "See [how to use them](../how-to/flows.md).", ""]
+    lines += [*_table(defs["FlowConfig"], defs), ""]
+    for part, title in _nested(defs["FlowConfig"], defs):
+        lines += [f"### {title}", "", defs[part].get("description", ""), "", *_table(defs[part], defs), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
