@@ -250,7 +250,9 @@ class Buffer:
         if last > self.head:
             raise ValueError(f"{first}..{last} cannot be settled: the last sample is {self.head}")
         account = self._cursors[connection]
-        settle = Settle(connection, first, last, readings, lane, outcome, reason, detail, ahead_from, in_place, left_out)
+        settle = Settle(
+            connection, first, last, readings, lane, outcome, reason, detail, ahead_from, in_place, left_out
+        )
         account.take(settle)
         if lane:
             account.lanes[lane] = max(account.lanes.get(lane, 0), last)
