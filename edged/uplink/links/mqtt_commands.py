@@ -18,8 +18,10 @@ from edged.uplink.links.mqtt_session import UNACKNOWLEDGED, Session
 
 log = logging.getLogger("edged.commands")
 
-_INBOX = 10 * UNACKNOWLEDGED
-"""Messages that wait here, for brokers of MQTT 3.1.1, which cannot be told a limit."""
+_INBOX = 8 * 2**20
+"""Bytes of messages that may wait here, for brokers that send more at once than they were told, or cannot be told."""
+_OVERHEAD = 1024
+"""Bytes that a message takes here besides its payload, about."""
 _AT_ONCE = 8
 """Results that are told at the same time."""
 _REFUSALS = 100
@@ -45,7 +47,9 @@ class CommandService:
         self._commands = commands if dialect is not None else None
         self._changes = changes
         self._session: Session | None = None
-        self._inbox: asyncio.Queue[tuple[Incoming, int]] = asyncio.Queue(_INBOX)
+        self._inbox: asyncio.Queue[tuple[Incoming, int]] = asyncio.Queue()
+        self._held = 0
+        """Bytes in the inbox."""
         self._refusals: asyncio.Queue[CommandResult] = asyncio.Queue(_REFUSALS)
         self._told: set[str] = set()
 
@@ -62,7 +66,8 @@ class CommandService:
 
     def renew(self) -> None:
         """A new session will bring anew what the last one left without our word."""
-        self._inbox = asyncio.Queue(_INBOX)
+        self._inbox = asyncio.Queue()
+        self._held = 0
 
     async def serve(self, send: Send, slot: Slot) -> None:
         """Work for one session, until cancelled."""
@@ -77,19 +82,20 @@ class CommandService:
     # -- down ------------------------------------------------------------------------------------------------------
 
     def _keep(self, incoming: Incoming, number: int) -> None:
-        try:
-            self._inbox.put_nowait((incoming, number))
-        except asyncio.QueueFull:
-            # Not acknowledged, so the broker still has it; it sends it again only in another session.
-            self._warn_once("the broker sends more commands than it was told to; beginning a new session to get them")
-            if self._session is not None:
-                asyncio.get_running_loop().call_soon(self._session.abandon)  # not within paho's callback
+        size = len(incoming.payload) + _OVERHEAD
+        if self._held + size > _INBOX:
+            # Not acknowledged, so the broker still has it, and sends it again in another session.
+            self._warn_once("the broker sends more commands than it was told to; some wait for the next session")
+            return
+        self._held += size
+        self._inbox.put_nowait((incoming, number))
 
     async def _take_all(self, commands: Commands, dialect: Dialect) -> None:
         while True:
             some = [await self._inbox.get()]
             while not self._inbox.empty() and len(some) < UNACKNOWLEDGED:
                 some.append(self._inbox.get_nowait())
+            self._held -= sum(len(incoming.payload) + _OVERHEAD for incoming, _ in some)
             await self._take(commands, dialect, some)
 
     async def _take(self, commands: Commands, dialect: Dialect, some: list[tuple[Incoming, int]]) -> None:
