@@ -18,8 +18,8 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "steady
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
-_TIMING = (Path("wire", "serial"), Path("wire", "serial_adapter"))
-"""Tests against a line that is paced in real time: what they judge is blurred where other tests run beside them."""
+_TIMING = (Path("wire", "serial"), Path("wire", "serial_adapter"), Path("unit", "test_polling.py"))
+"""Tests against real time, as of a paced line: what they judge is blurred where other tests run beside them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,8 +31,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Choose by --timing, and skip what needs a broker that is not here."""
     chosen = config.getoption("--timing")
     if chosen != "all":
-        folders = [Path(__file__).parent / folder for folder in _TIMING]
-        timed = [item for item in items if any(item.path.is_relative_to(folder) for folder in folders)]
+        places = [Path(__file__).parent / place for place in _TIMING]
+        timed = [item for item in items if any(item.path.is_relative_to(place) for place in places)]
         left = timed if chosen == "none" else [item for item in items if item not in set(timed)]
         items[:] = [item for item in items if item not in set(left)]
         config.hook.pytest_deselected(items=left)

@@ -138,13 +138,8 @@ def shipped(name: str) -> str:
 
 
 def unit_text(text: str, prefix: Path, seen: Iterable[Path]) -> str:
-    """The unit for the environment at `prefix`; of homes, which it may not see otherwise, it may read what is `seen`.
-
-    Raises ConfigError where no service can reach the environment.
-    """
+    """The unit for the environment at `prefix`; of homes, which it may not see, it may read what is `seen`."""
     command = shlex.quote(str(prefix / "bin/edged"))
-    if any(path.is_relative_to(folder) for path in (prefix, *seen) for folder in ("/tmp", "/var/tmp")):  # noqa: S108  # nothing is put there
-        raise ConfigError(f"{prefix} lies in a temporary folder, which services do not see: install it under /opt")
     text = text.replace("=/usr/bin/edged ", f"={command} ")
     hidden = sorted({str(path) for path in seen if any(path.is_relative_to(home) for home in _HOMES)})
     if hidden:
@@ -158,12 +153,20 @@ def _seen() -> list[Path]:
     return [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), Path(__file__).resolve().parents[2]]
 
 
+def check_place(prefix: Path, seen: Iterable[Path]) -> None:
+    """Raise ConfigError where no service of this machine can reach the environment."""
+    if any(path.is_relative_to(folder) for path in (prefix, *seen) for folder in ("/tmp", "/var/tmp")):  # noqa: S108  # nothing is put there
+        raise ConfigError(f"{prefix} lies in a temporary folder, which services do not see: install it under /opt")
+
+
 def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -> Iterator[Action]:
     """What makes a service of the installation. Raises ConfigError where something is in the way."""
     if (root / _PACKAGED).exists():
         raise ConfigError(
             "Debian's package of edged is installed, and brings the service: systemctl enable --now edged"
         )
+    if root == Path("/"):  # the folders of another system are not known here
+        check_place(prefix, seen)
     for name, (place, comment) in _FILES.items():
         path = root / place
         if path.exists() and _MARK not in path.read_text("utf-8", "replace"):

@@ -41,7 +41,8 @@ class MatchConfig(Settings):
     def __post_init__(self) -> None:
         if not (self.key or self.device or self.point or self.adapter or self.site or self.labels):
             raise ValueError('says nothing to match: write `key: "*"` for everything')
-        if self.key.count("/") > 2 or any(not one for one in self.key.split("/") if self.key):  # noqa: PLR2004
+        parts = self.key.split("/") if self.key else []
+        if len(parts) > 3 or not all(parts):  # noqa: PLR2004  # as the message says
             raise ValueError(f"{self.key!r} is not a key: `device/point` or `site/device/point`")
 
 

@@ -13,6 +13,7 @@ from edged.pipeline import DevicePipeline
 from edged_modbus import TCP
 from edged_modbus.config import ModbusDevice, ModbusTcpBus
 from tests.support.modbus import HOST
+from tests.support.mosquitto import free_port
 
 FOLDER = TCP.profiles()
 assert FOLDER is not None
@@ -38,7 +39,7 @@ def devices(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModbusDevice]
 
 async def test_every_profile_reads_its_simulated_device(devices: dict[str, ModbusDevice]) -> None:
     assert sorted(devices) == NAMES
-    config = ModbusTcpBus(adapter="modbus-tcp", host=HOST, port=1)
+    config = ModbusTcpBus(adapter="modbus-tcp", host=HOST, port=free_port())
     async with TCP.simulate({"b": (config, devices)}) as simulator:
         port = int(simulator.endpoints["b"].rpartition(":")[2])
         bus = TCP.open("b", ModbusTcpBus(adapter="modbus-tcp", host=HOST, port=port), devices)

@@ -19,6 +19,7 @@ from edged_modbus import TCP
 from edged_modbus.bus import ModbusBus
 from edged_modbus.config import ModbusDevice, ModbusTcpBus, SunSpec
 from tests.support.modbus import HOST, device, faults, names, opened, values
+from tests.support.mosquitto import free_port
 from tests.support.rogue import Request, Rogue
 from tests.support.sunspec import COMMON, INPUTS, INVERTER, Map
 
@@ -218,7 +219,7 @@ async def test_a_refused_model_does_not_stop_the_others() -> None:
 
 async def test_the_scheduler_polls_a_device_whose_points_are_known_only_later() -> None:
     unit = device({}, sunspec=SunSpec(), timeout=2)
-    config = ModbusTcpBus(adapter="modbus-tcp", host=HOST, port=1)
+    config = ModbusTcpBus(adapter="modbus-tcp", host=HOST, port=free_port())
     async with TCP.simulate({"b": (config, {"inv": unit})}) as simulator:
         port = int(simulator.endpoints["b"].rpartition(":")[2])
         config = ModbusTcpBus(adapter="modbus-tcp", host=HOST, port=port)
