@@ -22,6 +22,7 @@ from edged.uplink.brokers import BrokerConnection
 from edged.uplink.connectors import load_connector
 from edged.uplink.connectors.mqtt import MqttConnection
 from edged.uplink.forwarder import Forwarder
+from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
 
 POINTS = tuple(f"p{i}" for i in range(50))
@@ -143,6 +144,20 @@ async def until(condition: Any, seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def through_an_outage(one: Gateway, broker: Mosquitto, *, before: int, after: int) -> None:
+    """Polls that arrive, ten that are an hour old when the stopped broker comes back, and polls again."""
+    await until(lambda: one.forwarder.state().connected)
+    one.poll(before)
+    await one.drained()
+    broker.stop()
+    one.poll(10, age=3600)
+    await one.buffer.flush()
+    broker.start()
+    await one.drained()
+    one.poll(after)
+    await one.drained()
 
 
 def assert_complete(audit: Audit, gateway: Gateway, *, duplicates: int = 0) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from edged.testing.audit import Audit
 from edged.uplink.connectors.homeassistant import HomeAssistantConnection
-from tests.support.forwarding import WINDOW, gateway, until
+from tests.support.forwarding import WINDOW, gateway, through_an_outage, until
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import plant
 from tests.support.subscriber import Subscriber, subscribed
@@ -76,16 +76,7 @@ async def test_an_outage_loses_nothing_and_shows_nothing_old(tmp_path: Path) -> 
         async with gateway(
             tmp_path / "buffer.db", broker.port, dialect=HomeAssistantConnection, connector="homeassistant"
         ) as one:
-            await until(lambda: one.forwarder.state().connected)
-            one.poll(2)
-            await one.drained()
-            broker.stop()
-            one.poll(10, age=3600)
-            await one.buffer.flush()
-            broker.start()
-            await one.drained()
-            one.poll(2)
-            await one.drained()
+            await through_an_outage(one, broker, before=2, after=2)
             assert (await one.saved()) == {"delivered": 7000, "pending": 0, "dead": 0}
     await asyncio.sleep(0.2)
     audit = Audit()

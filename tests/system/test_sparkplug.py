@@ -18,7 +18,7 @@ from edged.config.types import Duration, Name
 from edged.model import Reason, Sample, bad
 from edged.testing.proxy import FaultProxy
 from edged.uplink.connectors.sparkplug import SparkplugConnection
-from tests.support.forwarding import POINTS, WINDOW, Gateway, context_of, gateway, until
+from tests.support.forwarding import POINTS, WINDOW, Gateway, context_of, gateway, through_an_outage, until
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import plant
 from tests.support.sparkplug import Host, javascript_host
@@ -94,16 +94,7 @@ async def test_a_session_is_a_birth_data_and_a_death_with_numbers_without_a_gap(
 async def test_a_broker_that_is_stopped_and_started_costs_nothing_and_what_waited_is_historical(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker", persistence=True) as broker, subscribed(broker.port, *TOPICS) as subscriber:
         async with node(tmp_path, broker.port) as one:
-            await until(lambda: one.forwarder.state().connected)
-            one.poll(2)
-            await one.drained()
-            broker.stop()
-            one.poll(10, age=3600)
-            await one.buffer.flush()
-            broker.start()
-            await one.drained()
-            one.poll(4)
-            await one.drained()
+            await through_an_outage(one, broker, before=2, after=4)
             host = await arrived(subscriber, 16 * 500)
             assert (await one.saved()) == {"delivered": 8000, "pending": 0, "dead": 0}
     assert host.errors == []

@@ -12,7 +12,7 @@ import paho.mqtt.publish as paho_publish
 import pytest
 
 from edged.uplink.connectors.thingsboard import ThingsBoardConnection
-from tests.support.forwarding import POINTS, gateway, until
+from tests.support.forwarding import POINTS, gateway, through_an_outage, until
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import plant
 from tests.support.subscriber import Subscriber, subscribed
@@ -62,16 +62,7 @@ async def test_an_outage_loses_nothing_and_times_stay_as_they_were(tmp_path: Pat
         async with gateway(
             tmp_path / "buffer.db", broker.port, dialect=ThingsBoardConnection, connector="thingsboard"
         ) as one:
-            await until(lambda: one.forwarder.state().connected)
-            one.poll(3)
-            await one.drained()
-            broker.stop()
-            one.poll(10, age=3600)
-            await one.buffer.flush()
-            broker.start()
-            await one.drained()
-            one.poll(3)
-            await one.drained()
+            await through_an_outage(one, broker, before=3, after=3)
             assert (await one.saved()) == {"delivered": 16 * 500, "pending": 0, "dead": 0}
             await until(lambda: len(full(subscriber)) == 160)
     got = full(subscriber)
