@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -60,13 +61,17 @@ def serial() -> None:
 
 
 @serial.command()
-def ports() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def ports(as_json: bool) -> None:
     """List the serial ports of this machine, as `port` in the configuration names them."""
     from edged.media import list_ports
 
     found = list_ports()
-    for port in found:
-        click.echo(str(port))
+    if as_json:
+        click.echo(json.dumps([{"port": port.name, **dataclasses.asdict(port)} for port in found], indent=2))
+    else:
+        for port in found:
+            click.echo(str(port))
     if not found:
         click.echo("This machine has no serial port at all.", err=True)
         raise SystemExit(EXIT_PROBLEM)
@@ -133,7 +138,8 @@ def learn(  # one parameter an option
 @click.option("--baud", "baudrate", default=2400, show_default=True, help="Speed of the line.")
 @click.option("--parity", default="even", show_default=True, type=click.Choice(["none", "even", "odd"]))
 @click.option("--every", is_flag=True, help="Ask each of the 251 primary addresses; takes minutes.")
-def scan(port: str, baudrate: int, parity: str, every: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line instead of text.")
+def scan(port: str, baudrate: int, parity: str, every: bool, as_json: bool) -> None:
     """Find M-Bus devices on PORT and print the `address` of each.
 
     By their secondary addresses, unless --every is given. Stop the gateway first. Exit code 1 if there is none.
@@ -148,7 +154,8 @@ def scan(port: str, baudrate: int, parity: str, every: bool) -> None:
 
     def tell(device: str) -> None:
         found.append(device)
-        click.echo(device)
+        address, _, note = device.removeprefix("address: ").partition("  ")
+        click.echo(json.dumps({"address": address.strip('"'), "note": note}) if as_json else device)
 
     scanner = _adapter_that(Scanner, "scan a serial line")  # type: ignore[type-abstract]  # a protocol
     asyncio.run(scanner.scan(settings, tell, every=every))

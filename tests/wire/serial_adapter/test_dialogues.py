@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import termios
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from edged.cli.serial import serial
 from edged.errors import ConfigError, TransientError
 from edged.media import LineSettings
 from edged.testing import line as faults
@@ -107,6 +110,13 @@ async def test_mbus_scan_by_secondary_address() -> None:
     async with Line(Meter()) as line:
         await scan(LineSettings(port=line.port), found.append, every=False, within=0.1)
     assert found == [f'address: "{SECONDARY}"']
+
+
+async def test_the_command_scan_finds_it_for_machines_too() -> None:
+    async with Line(Meter()) as line:
+        arguments = ["scan", line.port, "--baud", "9600", "--json"]
+        result = await asyncio.to_thread(CliRunner().invoke, serial, arguments)
+    assert json.loads(result.stdout) == {"address": SECONDARY, "note": ""}
 
 
 async def test_mbus_scan_by_primary_address() -> None:
