@@ -160,6 +160,8 @@ class Downlink:
             return result
 
     async def _submit(self, entrance: str, command: Command) -> CommandResult:
+        # While starting and stopping, what a broker brings is neither refused nor acknowledged: it brings it again.
+        await self._ready.wait()
         result, number = await self._take(entrance, command)
         self.entrance(entrance).tell(number, result)
         return result
