@@ -222,6 +222,8 @@ class Bench:
         kept_back = 0 if self.case.damage else buffer["stored"] - cloud["pending"] - audit.readings
         unseen = max(absent * REGISTERS, uncovered * REGISTERS, kept_back)
         row.duplicates, row.out_of_order = audit.duplicates, audit.out_of_order + report.disordered
+        if self.case.refuses:  # what is refused for now comes after those that were on their way behind it
+            row.out_of_order = max(0, row.out_of_order - self.refuser.refused)
         row.wrong = report.wrong
         row.allowed = self.kills * 2 * A_POLL + self.stops * _CUT_OFF * REGISTERS
         if self.case.damage:
