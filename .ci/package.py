@@ -224,7 +224,10 @@ def control_files(stage: Path, arch: str, version: str) -> None:
         template.format(version=version, arch=arch, size=size, python=PYTHON, glibc=glibc), "utf-8"
     )
     (folder / "conffiles").write_text("/etc/edged/edged.yaml\n", "ascii")
-    lines = [f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(stage)}" for path in files]  # noqa: S324  # dpkg's format
+    lines = [
+        f"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}  {path.relative_to(stage)}"
+        for path in files
+    ]
     (folder / "md5sums").write_text("\n".join(lines) + "\n", "utf-8")
     for script in ("postinst", "prerm", "postrm"):
         shutil.copy(ROOT / ".ci/debian" / script, folder / script)

@@ -66,13 +66,13 @@ class _Adapter:
 
     def example_profile(self, name: str) -> str:
         """Likewise."""
-        from .profile import example  # noqa: PLC0415  # likewise
+        from .profile import example  # noqa: PLC0415  # `edged run` must not pay for it
 
         return example(name)
 
     def decoded(self, device: BleDevice, vector: Mapping[str, Any]) -> Sequence[Sample]:
         """See `edged.config.vectors.Decodes`."""
-        from .profile import decoded  # noqa: PLC0415  # likewise
+        from .profile import decoded  # noqa: PLC0415  # `edged run` must not pay for it
 
         return decoded(device, vector)
 
@@ -86,19 +86,19 @@ class _Adapter:
 
     def record(self, adv: Advertisement, seconds: float) -> str:
         """A line of a recording."""
-        from .recording import record  # noqa: PLC0415  # likewise
+        from .recording import record  # noqa: PLC0415  # `edged run` must not pay for it
 
         return record(adv, seconds)
 
     def replayed(self, lines: Iterable[str]) -> tuple[Sequence[Sender], Sequence[str]]:
         """(who was in range, what is wrong with the lines) of a recording."""
-        from .survey import replayed  # noqa: PLC0415  # likewise
+        from .survey import replayed  # noqa: PLC0415  # `edged run` must not pay for it
 
         return replayed(lines)
 
     async def tree(self, radio: str, address: str, seconds: float) -> list[str]:
         """What is in a device, for `edged ble gatt`. Raises TransientError."""
-        from .survey import tree  # noqa: PLC0415  # likewise
+        from .survey import tree  # noqa: PLC0415  # `edged run` must not pay for it
 
         return await tree(radio, address, seconds)
 

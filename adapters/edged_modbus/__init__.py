@@ -59,7 +59,7 @@ class _Adapter:
         self, document: Mapping[str, Any], device: Any
     ) -> Iterator[tuple[str, tuple[str | int, ...], str]]:
         """See `edged.config.library.ProfileChecker`."""
-        from .profile import problems  # noqa: PLC0415  # likewise
+        from .profile import problems  # noqa: PLC0415  # `edged run` never needs it
 
         return problems(document, device)
 
@@ -69,13 +69,13 @@ class _Adapter:
 
     def example_profile(self, name: str) -> str:
         """Likewise."""
-        from .profile import example  # noqa: PLC0415  # likewise
+        from .profile import example  # noqa: PLC0415  # `edged run` never needs it
 
         return example(name)
 
     def explorer(self) -> ModbusExplorer:
         """What is known of unknown devices, for the commands that look at them."""
-        from .explore import ModbusExplorer  # noqa: PLC0415  # likewise
+        from .explore import ModbusExplorer  # noqa: PLC0415  # `edged run` never needs it
 
         return ModbusExplorer()
 
@@ -88,10 +88,10 @@ class _Adapter:
     def explain(self, device: Any, point: str, raw: Sequence[RawRead]) -> Sequence[Step]:
         """See `edged.adapter.Explains`."""
         if device.sunspec is not None:
-            from .sunspec_explain import explain as explain_sunspec  # noqa: PLC0415  # the same
+            from .sunspec_explain import explain as explain_sunspec  # noqa: PLC0415  # `edged run` never needs it
 
             return explain_sunspec(point, raw)
-        from .explain import explain  # noqa: PLC0415  # the same
+        from .explain import explain  # noqa: PLC0415  # `edged run` never needs it
 
         return explain(device.points[point], raw)
 

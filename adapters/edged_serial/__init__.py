@@ -51,13 +51,13 @@ class _Adapter:
 
     def example_profile(self, name: str) -> str:
         """Likewise."""
-        from .profile import example  # noqa: PLC0415  # likewise
+        from .profile import example  # noqa: PLC0415  # `edged run` must not pay for it
 
         return example(name)
 
     def decoded(self, device: SerialDevice, vector: Mapping[str, Any]) -> Sequence[Sample]:
         """See `edged.config.vectors.Decodes`."""
-        from .profile import decoded  # noqa: PLC0415  # likewise
+        from .profile import decoded  # noqa: PLC0415  # `edged run` must not pay for it
 
         return decoded(device, vector)
 
