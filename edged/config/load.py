@@ -233,9 +233,11 @@ class _Sections:
         none = points is None or is_empty(points) or (isinstance(points, Mapping) and not points.entries)
         brings = adapter.device_config.brings_points
         if none and (is_empty(merged.get(brings)) if isinstance(brings, str) else not brings):
-            self.reader.report.error(
-                entry.key.mark, path, "has no points: list some under `points`, or name a `profile`"
-            )
+            typed = suggest("profile", node.entries) or suggest("points", node.entries)
+            typo = typed if typed not in {None, "profile", "points"} else None
+            mark = node.entries[typo].key.mark if typo else entry.key.mark
+            hint = f"; is {quoted(typo)} meant to be one of them?" if typo else ""
+            self.reader.report.error(mark, path, f"has no points: list some under `points`, or name a `profile`{hint}")
             return None
         if bus is not None and "points" not in node.entries and (known := self._of_profile(adapter, merged)):
             return known
