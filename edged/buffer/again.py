@@ -13,7 +13,7 @@ from edged.buffer.codec import decode_batch
 from edged.buffer.counters import Account
 from edged.buffer.jobs import Done
 from edged.buffer.rows import Row, make_rows
-from edged.buffer.store import decode_row, read_rows
+from edged.buffer.table import decode_row, read_rows
 from edged.buffer.writer import Writer
 from edged.errors import ConfigError, PermanentError
 from edged.model import Sample

@@ -24,7 +24,8 @@ from edged.buffer.counters import Account, BufferStats, ConnectionStats, Ledger,
 from edged.buffer.cursor import CursorState, Span
 from edged.buffer.jobs import Done, Job
 from edged.buffer.reader import Reader
-from edged.buffer.store import DamagedError, Letter, is_corrupt
+from edged.buffer.store import Letter
+from edged.buffer.table import DamagedError, is_corrupt
 from edged.buffer.tail import Tail
 from edged.buffer.writer import Writer
 from edged.clock import mono_us, wall_us

@@ -12,7 +12,8 @@ from typing import Any
 from edged.buffer.counters import BufferStats, ConnectionStats
 from edged.buffer.reader import Reader
 from edged.buffer.service import choice, letter_records, verification
-from edged.buffer.store import APPLICATION, FORMAT, DamagedError, Store, open_reader
+from edged.buffer.store import APPLICATION, FORMAT, Store, open_reader
+from edged.buffer.table import DamagedError
 from edged.buffer.verify import verify
 from edged.errors import ConfigError, TransientError
 from edged.model import Sample

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from edged.buffer.batch import PRIORITY, Batch
 from edged.buffer.cursor import Span
-from edged.buffer.store import COLUMNS, Letter, decode_row, open_reader, read_rows
+from edged.buffer.store import Letter, open_reader
+from edged.buffer.table import COLUMNS, decode_row, read_rows
 
 _PAGE = 10_000
 """Readings."""

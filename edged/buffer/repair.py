@@ -13,7 +13,8 @@ from pathlib import Path
 from edged.buffer.counters import Ledger
 from edged.buffer.lock import Lock
 from edged.buffer.salvage import salvage, settle_books
-from edged.buffer.store import APPLICATION, FORMAT, DamagedError, Store, is_corrupt
+from edged.buffer.store import APPLICATION, FORMAT, Store
+from edged.buffer.table import DamagedError, is_corrupt
 from edged.errors import ConfigError, PermanentError
 
 log = logging.getLogger("edged.buffer")

@@ -12,7 +12,8 @@ from edged.buffer.batch import PRIORITY
 from edged.buffer.counters import Account, GivenUp, Ledger
 from edged.buffer.cursor import Span, common
 from edged.buffer.jobs import Done, Limit
-from edged.buffer.store import DamagedError, RowHead, Store, decode_row, read_rows
+from edged.buffer.store import Store
+from edged.buffer.table import DamagedError, RowHead, decode_row, read_rows
 from edged.buffer.thinning import Thinner
 from edged.clock import mono_us, wall_us
 from edged.config.model import BufferConfig

@@ -12,7 +12,8 @@ from typing import Any
 from edged.buffer.counters import Ledger, Totals
 from edged.buffer.cursor import Intervals, Span
 from edged.buffer.scan import scan_rows, scan_state
-from edged.buffer.store import COLUMNS, LETTER_COLUMNS, Store, StoredRow, decode_row, open_reader, read_state
+from edged.buffer.store import LETTER_COLUMNS, Store, open_reader, read_state
+from edged.buffer.table import COLUMNS, StoredRow, decode_row
 
 _NAMED = 8
 """So many ranges of lost samples are named in the log."""

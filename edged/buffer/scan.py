@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edged.buffer.counters import Ledger
-from edged.buffer.store import PAGE, StoredRow, decode_row, parse_state
+from edged.buffer.store import PAGE, parse_state
+from edged.buffer.table import StoredRow, decode_row
 
 _LEAF = 0x0D
 _LARGEST = 2**26

@@ -10,7 +10,8 @@ from itertools import accumulate, islice
 from edged.buffer.batch import Batch
 from edged.buffer.counters import Ledger
 from edged.buffer.rows import Row, make_rows
-from edged.buffer.store import RowHead, Store, make_row
+from edged.buffer.store import Store
+from edged.buffer.table import RowHead, make_row
 from edged.buffer.thin import thin
 from edged.model import Sample
 

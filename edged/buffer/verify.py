@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Iterator
 
 from edged.buffer.counters import Ledger, Verification
-from edged.buffer.store import DamagedError, Store
+from edged.buffer.store import Store
+from edged.buffer.table import DamagedError
 
 
 def verify(store: Store, ledger: Ledger) -> Verification:

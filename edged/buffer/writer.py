@@ -24,7 +24,8 @@ from edged.buffer.lock import Lock
 from edged.buffer.repair import Opened, open_buffer, rebuild
 from edged.buffer.retention import Retention
 from edged.buffer.rows import Row, make_rows
-from edged.buffer.store import DamagedError, Store, is_corrupt, make_row
+from edged.buffer.store import Store
+from edged.buffer.table import DamagedError, is_corrupt, make_row
 from edged.buffer.verify import verify
 from edged.clock import wall_us
 from edged.config.model import BufferConfig
