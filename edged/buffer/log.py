@@ -12,7 +12,6 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -27,18 +26,15 @@ from edged.buffer.reader import Reader
 from edged.buffer.store import Letter
 from edged.buffer.table import DamagedError, is_corrupt
 from edged.buffer.tail import Tail
+from edged.buffer.threads import STOP_SECONDS, Doing, Threads
 from edged.buffer.writer import Writer
-from edged.clock import mono_us, wall_us
+from edged.clock import wall_us
 from edged.config.model import BufferConfig
 from edged.errors import TransientError
 from edged.model import Sample
 
 log = logging.getLogger("edged.buffer")
 T = TypeVar("T")
-Doing = Literal["commit", "read", "request"]
-"""What a thread may be at; a request is what a person asked for, which may take long."""
-
-STOP_SECONDS = 10.0
 _NEVER = 2**62
 
 
@@ -65,11 +61,8 @@ class Buffer:
         self._config = config
         self._writer = Writer(path, config, connections, boot, max_age)
         self._reader = Reader(path)
-        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="buffer-write")
-        self._read_thread: ThreadPoolExecutor | None = None
-        self._doing: dict[Doing, float] = {}
+        self._threads = Threads()
         self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop
         self._wake = asyncio.Event()
         self._advanced = asyncio.Event()
         self._stopping = False
@@ -100,11 +93,10 @@ class Buffer:
         Raises ConfigError (directory not writable, in use by another process, written by a newer edged) and
         TransientError (disk full or failing). Damage is no error: what can be read is saved, the rest is set aside.
         """
-        self._loop = asyncio.get_running_loop()
         try:
-            await self._write(self._writer.open)
+            await self._threads.write("request", self._writer.open)
         except BaseException:
-            self._write_thread.shutdown(wait=False)
+            self._threads.abandon()
             raise
         self._ledger = self._writer.ledger
         self.epoch, self.head = self._writer.epoch, self._ledger.head
@@ -127,16 +119,7 @@ class Buffer:
         if waiting:
             log.error("%d readings could not be written to the buffer before the end: %s", waiting, self._alarm.detail)
         self._cadence.cancel()
-        if self._read_thread:
-            await self._finish(self._read_thread, self._reader.close)
-        await self._finish(self._write_thread, self._writer.close)
-
-    async def _finish(self, thread: ThreadPoolExecutor, close: Callable[[], None]) -> None:
-        closing = self._loop.run_in_executor(thread, close)
-        await asyncio.wait({closing}, timeout=STOP_SECONDS)
-        thread.shutdown(wait=False)
-        if closing.done() and isinstance(closing.exception(), sqlite3.Error):
-            log.error("the buffer could not be closed properly: %s", closing.exception())
+        await self._threads.stop(self._reader.close, self._writer.close)
 
     async def failed(self) -> None:
         """Wait until the buffer has stopped; raises what stopped it, if it was not `stop`."""
@@ -194,7 +177,7 @@ class Buffer:
             raise TransientError("the buffer has stopped", reason="stopped")
         if not (self._fresh or self._held or self._settles or self._undurable.total() or self._dirty()):
             return self.head
-        waiter: asyncio.Future[int] = self._loop.create_future()
+        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._due = True
         self._wake.set()
@@ -324,7 +307,7 @@ class Buffer:
         if self._task is None or self._stopping:
             raise TransientError("the buffer has stopped", reason="stopped")
         try:
-            result, done = await self._write(function, argument)
+            result, done = await self._threads.write("request", function, argument)
         except (sqlite3.Error, OSError, DamagedError) as exc:
             raise TransientError(f"the buffer cannot be changed now: {exc}", reason="disk") from exc
         self._apply(done)
@@ -360,7 +343,7 @@ class Buffer:
 
     async def verify(self) -> Verification:
         """Count all rows anew and compare with the counters. It holds up writing for as long as that takes."""
-        return await self._write(self._writer.verify)
+        return await self._threads.write("request", self._writer.verify)
 
     def stats(self) -> BufferStats:
         """The state of the buffer. Counters of connections are as of the last commit."""
@@ -429,7 +412,7 @@ class Buffer:
                 await self._wake.wait()
                 self._wake.clear()
                 last, waiting = self._stopping, len(self._waiters)
-                done = await self._write(self._writer.commit, self._take())
+                done = await self._threads.write("commit", self._writer.commit, self._take())
                 self._apply(done)
                 if not done.error:
                     self._release(self._waiters[:waiting], None)
@@ -508,24 +491,11 @@ class Buffer:
 
     def at_work(self) -> Mapping[Doing, float]:
         """What the threads are doing now, and since when: monotonic seconds."""
-        return self._doing.copy()
-
-    def _timed(self, doing: Doing, function: Callable[..., T], *args: object) -> T:
-        self._doing[doing] = mono_us() / 1e6
-        try:
-            return function(*args)
-        finally:
-            del self._doing[doing]
-
-    async def _write(self, function: Callable[..., T], *args: object) -> T:
-        doing: Doing = "commit" if function == self._writer.commit else "request"
-        return await self._loop.run_in_executor(self._write_thread, self._timed, doing, function, *args)
+        return self._threads.at_work()
 
     async def _read(self, function: Callable[..., T], *args: object) -> T:
-        if self._read_thread is None:
-            self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="buffer-read")
         try:
-            return await self._loop.run_in_executor(self._read_thread, self._timed, "read", function, *args)
+            return await self._threads.read(function, *args)
         except (sqlite3.DatabaseError, DamagedError) as exc:
             if is_corrupt(exc):
                 self._suspect = str(exc)
