@@ -19,8 +19,9 @@ from typing import Literal, TypeVar
 from edged.buffer.alarm import Alarm
 from edged.buffer.batch import Batch
 from edged.buffer.cadence import Cadence
-from edged.buffer.counters import Account, BufferStats, ConnectionStats, Ledger, Pending, Settle, Totals, Verification
+from edged.buffer.counters import Account, BufferStats, ConnectionStats, Ledger, Pending, Settle, Verification
 from edged.buffer.cursor import CursorState, Span
+from edged.buffer.inbox import Inbox
 from edged.buffer.jobs import Done, Job
 from edged.buffer.reader import Reader
 from edged.buffer.store import Letter
@@ -68,12 +69,7 @@ class Buffer:
         self._stopping = False
         self._ledger = Ledger()
         self._cursors: dict[str, Account] = {}
-        self._inbox: list[Sample] = []
-        self._first: list[Sample] = []
-        self._fresh = self._held = 0
-        self._room = -1
-        self._early = 0
-        self._totals, self._flying = Totals(), Totals()
+        self._inbox: Inbox
         self._settles: list[Settle] = []
         self._undurable: Counter[str] = Counter()
         self._damaged: list[Span] = []
@@ -83,7 +79,6 @@ class Buffer:
         self._cadence: Cadence
         self._due = False
         self._alarm = Alarm(config)
-        self._sheds = config.when_full != "drop-newest"
 
     # life
 
@@ -101,8 +96,8 @@ class Buffer:
         self._ledger = self._writer.ledger
         self.epoch, self.head = self._writer.epoch, self._ledger.head
         self._cursors = {name: account.copy() for name, account in self._ledger.accounts.items()}
-        self._room = self._config.inbox_readings
         self._cadence = Cadence(float(self._config.flush), self._flush_now)
+        self._inbox = Inbox(self._config, self._alarm, self._cadence, self._flush_now)
         self._task = asyncio.create_task(self._flush_forever(), name="buffer-flush")
 
     async def stop(self) -> None:
@@ -110,13 +105,13 @@ class Buffer:
         if self._task is None:
             return
         task, self._task = self._task, None
-        self._stopping, self._due, self._room = True, True, -1
-        self._wake.set()
+        self._stopping = True
+        self._inbox.close()
+        self._flush_now()
         await asyncio.wait({task}, timeout=STOP_SECONDS)
         if not task.done():
             task.cancel()
-        waiting = self._fresh + self._held
-        if waiting:
+        if waiting := self._inbox.waiting:
             log.error("%d readings could not be written to the buffer before the end: %s", waiting, self._alarm.detail)
         self._cadence.cancel()
         await self._threads.stop(self._reader.close, self._writer.close)
@@ -132,28 +127,14 @@ class Buffer:
 
     def put(self, sample: Sample) -> bool:
         """Take a sample, to be durable with the next flush. False if there is no room: it is counted as rejected."""
-        fresh = self._fresh + len(sample.values)
-        if fresh > self._room:
-            return self._refuse(len(sample.values))
-        self._fresh = fresh
-        self._inbox.append(sample)
-        if fresh >= self._early:
-            self._hurry()
-        return True
+        return self._inbox.put(sample)
 
     def put_first(self, sample: Sample, *, at_once: bool) -> bool:
         """Take a sample that is to pass ahead of the others; otherwise as `put`.
 
         `at_once`: do not wait for the next flush, as far as the disk is to bear that.
         """
-        if self._fresh + len(sample.values) > self._room:
-            return self._refuse(len(sample.values))
-        self._fresh += len(sample.values)
-        self._first.append(sample)
-        self._cadence.ask()
-        if at_once and self._cadence.may_hurry():
-            self._flush_now()
-        return True
+        return self._inbox.put_first(sample, at_once=at_once)
 
     def count(self, *, read: int = 0, suppressed: int = 0, rejected: int = 0, reason: str = "") -> None:
         """Count what the pipeline saw, in readings.
@@ -161,12 +142,7 @@ class Buffer:
         Call it in the same step as `put`, with no await between them: then read = stored + suppressed + rejected holds
         in every commit.
         """
-        totals = self._totals
-        totals.read += read
-        totals.suppressed += suppressed
-        if rejected:
-            totals.rejected[reason] += rejected
-        self._cadence.ask_sometime()
+        self._inbox.count(read=read, suppressed=suppressed, rejected=rejected, reason=reason)
 
     async def flush(self) -> int:
         """Make everything put and settled so far durable; returns head. Waits as long as the disk refuses.
@@ -175,12 +151,11 @@ class Buffer:
         """
         if self._task is None or self._task.done():
             raise TransientError("the buffer has stopped", reason="stopped")
-        if not (self._fresh or self._held or self._settles or self._undurable.total() or self._dirty()):
+        if not (self._inbox.waiting or self._settles or self._undurable.total() or self._dirty()):
             return self.head
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        self._due = True
-        self._wake.set()
+        self._flush_now()
         return await waiter
 
     # out
@@ -348,9 +323,7 @@ class Buffer:
     def stats(self) -> BufferStats:
         """The state of the buffer. Counters of connections are as of the last commit."""
         ledger, store = self._ledger, self._writer.store
-        totals = ledger.totals.copy()
-        for uncommitted in (self._flying, self._totals):
-            totals.add(uncommitted)
+        totals = self._inbox.totals(ledger.totals)
         return BufferStats(
             epoch=self.epoch,
             head=self.head,
@@ -359,7 +332,7 @@ class Buffer:
             suppressed=totals.suppressed,
             rejected=totals.rejected.total(),
             rejected_by=dict(totals.rejected),
-            waiting=self._fresh + self._held,
+            waiting=self._inbox.waiting,
             rows=ledger.rows,
             readings=ledger.kept,
             file_bytes=store.file_bytes(),
@@ -376,34 +349,12 @@ class Buffer:
 
     # flushing
 
-    def _refuse(self, readings: int) -> bool:
-        full = self._alarm.refuses_new
-        self.count(rejected=readings, reason="buffer_full" if full else "inbox_full")
-        if not full and not self._stopping:
-            self._alarm.inbox_full(self._fresh + self._held, "new ones are refused")
-        self._cadence.ask()
-        return False
-
-    def _hurry(self) -> None:
-        """Flush early when there is much, and try the disk again before there is no room for more."""
-        self._cadence.ask()
-        early = self._config.flush_readings
-        if self._cadence.retry:
-            early = self._room // 2 if self._sheds else _NEVER
-        if self._fresh >= early:
-            self._due, self._early = True, _NEVER
-            self._wake.set()
-        else:
-            self._early = early
-
     def _flush_now(self) -> None:
         self._due = True
         self._wake.set()
 
     def _dirty(self) -> bool:
-        return bool(
-            self._totals.read or self._totals.suppressed or self._totals.rejected or self._damaged or self._suspect
-        )
+        return bool(self._inbox.counted or self._damaged or self._suspect)
 
     async def _flush_forever(self) -> None:
         try:
@@ -435,26 +386,13 @@ class Buffer:
         self._settles, self._damaged, self._suspect = [], [], ""
         if self._due:
             self._due = False
-            job.keep = self._config.inbox_readings * 3 // 4 if self._sheds else None
-            job.samples, job.priority, job.totals = self._inbox, self._first, self._totals
-            self._held += self._fresh
-            self._flying.add(self._totals)
-            self._inbox, self._first, self._totals, self._fresh, self._early = [], [], Totals(), 0, 0
-            self._room = self._room_left()
+            self._inbox.hand_over(job)
             self._cadence.cancel()
         return job
 
-    def _room_left(self) -> int:
-        if self._stopping or self._alarm.refuses_new:
-            return -1
-        return self._config.inbox_readings - self._held
-
     def _apply(self, done: Done) -> None:
         """Take over what the writer has committed."""
-        self._held -= done.stored + done.refused
         self._ledger = done.ledger
-        if done.uncommitted is not None:
-            self._flying = done.uncommitted
         self._undurable.subtract(done.settled)
         self._reader.generation = done.generation
         for name, spans in done.given_up.items():
@@ -467,12 +405,8 @@ class Buffer:
         else:
             self._cadence.committed(samples=done.stored > 0)
         self._alarm.update(done)
-        self._room = self._room_left()
-        if done.shed:
-            self._alarm.inbox_full(self._fresh + self._held, "the oldest are dropped")
-        elif self._fresh + self._held < self._config.inbox_readings // 2:
-            self._alarm.inbox_has_room()
-        if done.error or self._fresh or self._settles or self._damaged or self._suspect:
+        self._inbox.settle(done)
+        if done.error or self._inbox.fresh or self._settles or self._damaged or self._suspect:
             self._cadence.ask()
         self.head = done.ledger.head
         self._advanced.set()
