@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from edged.buffer.batch import Batch
@@ -237,6 +238,8 @@ class ConnectionContext:
     """The way down; None unless the connection says `commands: true` (see `edged.config.base.CommandingConfig`)."""
     twin: Twin | None = None
     """The last reported and the desired value of every point."""
+    state: Path | None = None
+    """A folder of this connection's own for what it must remember over restarts; it may not exist yet."""
     shared: dict[str, Any] = field(default_factory=dict)
     """For what the encoder and the link of this connection must agree on, by the connector's own names."""
 

@@ -38,12 +38,12 @@ class Announcer(Protocol):
         """What to say from time to time: how the counters stand."""
         ...
 
-    def will(self, epoch: str, time: int) -> Message:
-        """What the broker is to say when the session breaks."""
+    def will(self, epoch: str, time: int) -> Message | None:
+        """What the broker is to say when the session breaks; None: nothing."""
         ...
 
-    def farewell(self, epoch: str, time: int) -> Message:
-        """What to say before the session is closed."""
+    def farewell(self, epoch: str, time: int) -> Message | None:
+        """What to say before the session is closed; None: nothing."""
         ...
 
 
@@ -133,7 +133,7 @@ class MqttLink:
             if not dialling.done():
                 raise TransientError(f"looking up {self._broker.host} still hangs: does name resolution work here?")
 
-    async def _attempt(self, protocol: Version, will: Message) -> Accepted | str:
+    async def _attempt(self, protocol: Version, will: Message | None) -> Accepted | str:
         """The broker's answer to one CONNECT, or what happened instead of one. Raises EdgedError."""
         broker, where = self._broker, self._where
         keep = None

@@ -104,7 +104,7 @@ class Session(aiomqtt.Client):
         self,
         broker: Broker,
         protocol: Version,
-        will: Message,
+        will: Message | None,
         *,
         retain: bool,
         keep: Callable[[Incoming, int], None] | None = None,
@@ -125,7 +125,7 @@ class Session(aiomqtt.Client):
         super().__init__(
             broker.host, broker.port, username=broker.username, logger=_wire, identifier=broker.client_id,
             password=broker.password() if broker.password else None, protocol=protocol,
-            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=retain and will.retain),
+            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=retain and will.retain) if will else None,
             clean_session=None if self._v5 else broker.clean, properties=properties,
             clean_start=broker.clean if self._v5 else MQTT_CLEAN_START_FIRST_ONLY,  # 3.1.1 has no other
             keepalive=broker.keepalive, max_inflight_messages=0,
