@@ -68,7 +68,7 @@ async def _report(audit: Audit) -> None:
 
 def summary(audit: Audit) -> dict[str, Any]:
     """What came and what did not, as plain data."""
-    known = {(lane.gateway, lane.epoch) for lane in audit.lanes}
+    known = {(lane.gateway, lane.epoch, lane.flow) for lane in audit.lanes}
     return {
         "messages": audit.messages,
         "readings": audit.readings,
@@ -76,9 +76,9 @@ def summary(audit: Audit) -> dict[str, Any]:
         "out_of_order": audit.out_of_order,
         "missing": [one._asdict() for one in audit.missing],
         "not_covered": [
-            {"gateway": gateway, "epoch": epoch, "first": first, "last": last}
-            for gateway, epoch in sorted(known)
-            for first, last in audit.gaps(gateway, epoch)
+            {"gateway": gateway, "epoch": epoch, "first": first, "last": last, "flow": flow}
+            for gateway, epoch, flow in sorted(known)
+            for first, last in audit.gaps(gateway, epoch, flow)
         ],
     }
 
@@ -89,11 +89,17 @@ def _print(record: dict[str, Any]) -> None:
         f"{record['out_of_order']:,} late"
     )
     for one in record["missing"]:
-        click.echo(f"MISSING: the message {one['seq']} of {one['gateway']}, epoch {one['epoch']}")
+        click.echo(f"MISSING: the message {one['seq']} of {_whose(one)}")
     for one in record["not_covered"]:
+        left_out = "left out by the flow, " if one["flow"] else ""
         click.echo(
-            f"not seen: samples {one['first']} to {one['last']} of {one['gateway']}, epoch {one['epoch']} "
-            "(given up, for another connection, or still on their way)"
+            f"not seen: samples {one['first']} to {one['last']} of {_whose(one)} "
+            f"({left_out}given up, for another connection, or still on their way)"
         )
     if not record["missing"]:
         click.echo("no message is missing")
+
+
+def _whose(one: dict[str, Any]) -> str:
+    flow = f", flow {one['flow']}" if one["flow"] else ""
+    return f"{one['gateway']}, epoch {one['epoch']}{flow}"

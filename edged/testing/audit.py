@@ -21,6 +21,8 @@ class MessageId(NamedTuple):
     gateway: str
     epoch: str
     seq: int
+    flow: str = ""
+    """Empty where the connection has no flows."""
 
 
 class LaneId(NamedTuple):
@@ -29,6 +31,8 @@ class LaneId(NamedTuple):
     gateway: str
     epoch: str
     lane: str
+    flow: str = ""
+    """Each flow has sequences of its own; empty where the connection has none."""
 
 
 @dataclass(slots=True)
@@ -49,7 +53,7 @@ class LaneCount:
 
 @dataclass(slots=True)
 class _Epoch:
-    """What is known of one gateway's epoch."""
+    """What is known of one flow in one gateway's epoch; without flows: of all readings in it."""
 
     seen: dict[int, int] = field(default_factory=dict)
     """The messages that came, by seq, and the smallest `first` of each."""
@@ -67,8 +71,8 @@ class Audit:
         """Otherwise the first message of each lane proves nothing about the one before it."""
         self._whole = from_the_beginning
         self.lanes: dict[LaneId, LaneCount] = {}
-        """What came, by gateway, epoch and lane."""
-        self._epochs: dict[tuple[str, str], _Epoch] = {}
+        """What came, by gateway, epoch, lane and flow."""
+        self._epochs: dict[tuple[str, str, str], _Epoch] = {}
 
     def take(self, payload: Mapping[str, Any]) -> bool:
         """Take one decoded message. True if it is new; False if it came before, and is to be dropped.
@@ -80,8 +84,9 @@ class Audit:
         gateway, epoch, lane, seq, prev = (payload[key] for key in ("gateway", "epoch", "lane", "seq", "prev"))
         if payload.get("replay"):
             lane = REPLAY
-        known = self._epochs.setdefault((gateway, epoch), _Epoch())
-        count = self.lanes.setdefault(LaneId(gateway, epoch, lane), LaneCount())
+        flow = payload.get("flow", "")
+        known = self._epochs.setdefault((gateway, epoch, flow), _Epoch())
+        count = self.lanes.setdefault(LaneId(gateway, epoch, lane, flow), LaneCount())
         provable = self._whole or count.messages + count.duplicates > 0
         first = payload.get("first", seq)
         if known.seen.get(seq, first + 1) <= first:
@@ -103,8 +108,8 @@ class Audit:
     def missing(self) -> list[MessageId]:
         """Messages that a later one names as its predecessor, but that never came."""
         return [
-            MessageId(gateway, epoch, seq)
-            for (gateway, epoch), known in self._epochs.items()
+            MessageId(gateway, epoch, seq, flow)
+            for (gateway, epoch, flow), known in self._epochs.items()
             for seq in sorted(known.named)
         ]
 
@@ -128,12 +133,13 @@ class Audit:
         """How many readings these hold."""
         return sum(count.readings for count in self.lanes.values())
 
-    def gaps(self, gateway: str, epoch: str) -> list[tuple[int, int]]:
+    def gaps(self, gateway: str, epoch: str, flow: str = "") -> list[tuple[int, int]]:
         """The ranges of samples between the first and the last seen that no message has covered.
 
-        They were given up (expired, evicted, dead letter), belong to another connection, or are still on their way.
+        They were given up (expired, evicted, dead letter), left out by the flow, belong to another connection, or are
+        still on their way.
         """
-        known = self._epochs.get((gateway, epoch), _Epoch())
+        known = self._epochs.get((gateway, epoch, flow), _Epoch())
         return [(end + 1, begin - 1) for end, begin in zip(known.ends, known.begins[1:], strict=False)]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ssl
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ import orjson
 from edged.errors import ConfigError, TransientError
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
+_PROOF = frozenset({"gateway", "epoch", "lane", "seq", "prev"})
+"""What each message of readings says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +36,22 @@ async def receive(broker: Broker, topic: str) -> AsyncIterator[dict[str, Any]]:
 
     Raises ConfigError (the URL), TransientError (the broker cannot be reached, or ends the session).
     """
-    client = _client(broker)
     try:
-        async with client:
+        async with AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(_client(broker, aiomqtt.ProtocolVersion.V5))
+            except aiomqtt.MqttError:  # it may know only the older one, whose messages have no properties
+                client = await stack.enter_async_context(_client(broker, aiomqtt.ProtocolVersion.V311))
             await client.subscribe(topic, qos=1)
             async for message in client.messages:
-                payload = decode(bytes(message.payload))
+                payload = decode(bytes(message.payload)) or proof(getattr(message.properties, "UserProperty", ()))
                 if payload is not None:
                     yield payload
     except (aiomqtt.MqttError, OSError) as exc:
         raise TransientError(f"{broker.url}: {exc}", reason="unreachable") from exc
 
 
-def _client(broker: Broker) -> aiomqtt.Client:
+def _client(broker: Broker, protocol: aiomqtt.ProtocolVersion) -> aiomqtt.Client:
     parts = urlsplit(broker.url)
     try:
         host, port = parts.hostname, parts.port
@@ -58,8 +64,9 @@ def _client(broker: Broker) -> aiomqtt.Client:
     except OSError as exc:
         raise ConfigError(f"{broker.ca}: {exc.strerror or exc}") from exc
     return aiomqtt.Client(
-        host, port or _PORTS[parts.scheme], username=broker.username, password=broker.password, tls_context=context
-    )
+        host, port or _PORTS[parts.scheme], username=broker.username, password=broker.password, tls_context=context,
+        protocol=protocol,
+    )  # fmt: skip
 
 
 def decode(payload: bytes) -> dict[str, Any] | None:
@@ -69,4 +76,16 @@ def decode(payload: bytes) -> dict[str, Any] | None:
         record = orjson.loads(text)
     except (zlib.error, ValueError):
         return None
-    return record if isinstance(record, dict) and {"seq", "epoch", "gateway", "lane", "prev"} <= record.keys() else None
+    return record if isinstance(record, dict) and record.keys() >= _PROOF else None
+
+
+def proof(properties: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
+    """What a message of a layout that has no room for it says of itself in its user properties; None if nothing."""
+    said: dict[str, Any] = dict(properties)
+    if not said.keys() >= {*_PROOF, "first", "readings"}:
+        return None
+    try:
+        numbers = {name: int(said[name]) for name in ("first", "seq", "prev", "readings")}
+    except ValueError:
+        return None
+    return said | numbers | {"replay": said.get("replay") == "true"}

@@ -49,7 +49,7 @@ def forwarders(
 
 
 def told(stats: BufferStats, config: Config, connection: str) -> dict[str, int]:
-    """What became of the readings of a connection: of all its flows together."""
+    """What became of the readings of a connection: of all its flows together, a reading counted once for each."""
     flows = config.flows_to(connection)
     if not flows:
         return stats.told(connection)
@@ -57,7 +57,8 @@ def told(stats: BufferStats, config: Config, connection: str) -> dict[str, int]:
     whole = each[0]
     for name in ("stored_for", "delivered", "pending", "expired", "evicted", "dead"):
         whole[name] = sum(one[name] for one in each)
-    return whole
+    places = [stats.connections.get(cursor_name(connection, flow)) for flow in flows]
+    return whole | {"filtered": sum(place.filtered for place in places if place)}
 
 
 def flow_states(config: Config, running: Mapping[str, Forwarder], stats: BufferStats) -> dict[str, Any]:

@@ -165,6 +165,9 @@ class GatewayHealth:
     """Those given up for want of room, or lost by the disk."""
     dead: int
     """Those that the receiver refused for good."""
+    filtered: int = 0
+    """The part of `delivered` that flows left out: settled without being sent. Absent where there are no flows. With
+    flows a reading counts once for each flow."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import orjson
 
@@ -161,7 +161,7 @@ class JsonEncoder:
         text, content_type = self._other(chunk)
         if not text:
             return Message("", b"", skip=True, left_out=chunk.readings)
-        properties = {**self._properties, **_proof(chunk, envelope)}
+        properties = {**self._properties, **_proof(chunk, envelope, self._gateway)}
         return Message(topic, self._compress(text), content_type, properties=properties)
 
     def _other(self, chunk: Chunk) -> tuple[bytes, str]:
@@ -202,9 +202,10 @@ class JsonEncoder:
         return topic
 
 
-def _proof(chunk: Chunk, envelope: Envelope) -> dict[str, str]:
+def _proof(chunk: Chunk, envelope: Envelope, gateway: str) -> dict[str, str]:
     """What edged's own layouts say in the payload."""
     known = {
+        "gateway": gateway, "readings": str(chunk.readings),
         "epoch": envelope.epoch, "lane": str(Lane.HISTORICAL if chunk.replay else envelope.lane),
         "first": str(chunk.first), "seq": str(envelope.seq), "prev": str(envelope.prev), "flow": envelope.flow,
         "replay": "true" if chunk.replay else "",
@@ -219,10 +220,29 @@ def _gzip(data: bytes) -> bytes:
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"none": bytes, "zlib": zlib.compress, "gzip": _gzip}
 
 
+class AnnouncedTopics(Protocol):
+    """Where the announcements go, as templates: a part of the configuration, or of what another connector makes of it."""
+
+    @property
+    def status_topic(self) -> str:
+        """Whether the gateway is online."""
+        ...
+
+    @property
+    def health_topic(self) -> str:
+        """What became of all readings."""
+        ...
+
+    @property
+    def metadata_topic(self) -> str:
+        """Devices, points and units."""
+        ...
+
+
 class Announcements:
     """The retained messages that say whether the gateway is there, and what its readings mean."""
 
-    def __init__(self, config: MqttConnection, context: ConnectionContext) -> None:
+    def __init__(self, config: AnnouncedTopics, context: ConnectionContext) -> None:
         """Raises ConfigError if a topic cannot be made."""
         self._connection = context.name
         self._gateway = context.gateway

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.testing.audit import Audit, LaneId, MessageId
+from edged.testing.receiver import proof
 
 
 def message(seq: int, prev: int, lane: str = "live", first: int = 0, epoch: str = "e") -> dict[str, Any]:
@@ -86,6 +87,36 @@ def test_a_new_epoch_and_another_gateway_are_other_stories() -> None:
     assert audit.take(message(5, 0, epoch="f"))
     assert audit.take(message(5, 0) | {"gateway": "h"})
     assert audit.messages == 3
+
+
+def test_each_flow_has_chains_of_its_own() -> None:
+    audit = Audit()
+    for seq, prev, flow in [
+        (5, 0, "hot"),
+        (9, 0, "cold"),
+        (5, 0, "cold"),
+        (15, 5, "hot"),
+        (20, 10, "cold"),
+        (5, 0, ""),
+    ]:
+        assert audit.take(message(seq, prev) | ({"flow": flow} if flow else {}))
+    assert audit.missing == [MessageId("g", "e", 10, "cold")]
+    assert (audit.duplicates, audit.out_of_order) == (0, 1)
+    assert audit.lanes[LaneId("g", "e", "live", "hot")].last == 15
+    assert (audit.gaps("g", "e", "hot"), audit.gaps("g", "e", "cold"), audit.gaps("g", "e")) == ([], [(10, 10)], [])
+    assert not audit.take(message(15, 5) | {"flow": "hot"})
+
+
+def test_the_numbers_may_stand_in_user_properties() -> None:
+    said = [("gateway", "g"), ("epoch", "e"), ("lane", "live"), ("first", "6"), ("seq", "9"), ("prev", "5")]
+    assert proof(said) is None
+    found = proof([*said, ("readings", "4"), ("flow", "hot")])
+    audit = Audit()
+    assert found is not None
+    assert audit.take(found)
+    assert audit.missing == [MessageId("g", "e", 5, "hot")]
+    assert audit.readings == 4
+    assert proof([*said[:-1], ("prev", "x"), ("readings", "4")]) is None
 
 
 def test_other_messages_are_let_through() -> None:
