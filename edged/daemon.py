@@ -113,7 +113,7 @@ class Daemon:
         return ConnectionContext(
             connection, self._config.gateway, self._running.devices, self._secret, lambda: self._clock.trusted,
             partial(self._counters, connection), self._commands(connection), self._twin,
-            self._places.state / "connections" / connection,
+            self._places.state / "connections" / connection, self.status,
         )  # fmt: skip
 
     def _commands(self, connection: str) -> Entrance | None:

@@ -22,7 +22,8 @@ from edged.model import Sample
 from edged.polling import Assignment, BusPoller
 from edged.supervisor import Supervisor
 from edged.trial import Vital, Vitals
-from edged.uplink.api import ConnectionContext
+from edged.uplink.api import ConnectionContext, Server
+from edged.uplink.connectors import load_server
 from edged.uplink.forwarder import Forwarder
 from edged.uplink.forwarders import flow_states, forwarders
 from edged.wallclock import Clock
@@ -69,6 +70,7 @@ class Running:
         """By bus: how long one poll may take."""
         self.pollers = dict(self._make_pollers())
         self._forwarders: dict[str, Forwarder] = {}
+        self._servers: dict[str, Server] = {}
 
     @property
     def config(self) -> Config:
@@ -122,6 +124,10 @@ class Running:
         """Build and run one. Raises ConfigError, for instance when a certificate or secret is missing."""
         connection = filled(self._config.connections[name], base=self._rooms.config_dir)
         context = self._rooms.context(name)
+        if not connection.keeps:
+            self._servers[name] = load_server(connection.connector).server(connection, context)
+            await self._servers[name].run()
+            return
         made = forwarders(self._config, name, connection, context, self._rooms.buffer(), self._rooms.clock)
         self._drop_forwarders(name)
         self._forwarders.update(made)
@@ -133,6 +139,7 @@ class Running:
                 group.create_task(forwarder.run(), name=place)
 
     def _drop_forwarders(self, connection: str) -> None:
+        self._servers.pop(connection, None)
         for place in [one for one in self._forwarders if one.partition("/")[0] == connection]:
             del self._forwarders[place]
 
@@ -213,6 +220,8 @@ class Running:
         for name, forwarder in self._forwarders.items():
             uplink = forwarder.state()
             parts[f"connection {name}"] = Vital(uplink.connected, uplink.detail)
+        for name, server in self._servers.items():
+            parts[f"connection {name}"] = Vital(bool(server.state().listening), server.state().detail)
         return Vitals(parts, {name: fault.detail for name, fault in self._parts.faults.items()})
 
     def neighbours(self, touched: Touched) -> frozenset[str]:
@@ -242,6 +251,7 @@ class Running:
                 for name, poller in self.pollers.items()
             ],
             "connections": {name: asdict(forwarder.state()) for name, forwarder in self._forwarders.items()},
+            "servers": {name: asdict(server.state()) for name, server in self._servers.items()},
             "flows": flow_states(self._config, self._forwarders, self._rooms.buffer().stats()),
         }
 

@@ -113,12 +113,12 @@ def _sent(name: str, made: Flow, config: Config, target: str, given: list[Sample
     from edged.flows.encoder import FlowEncoder
     from edged.flows.flow import output_units
     from edged.uplink.api import ConnectionContext, Envelope, Lane
-    from edged.uplink.connectors import load_connector
+    from edged.uplink.connectors import load_forwarding
 
     connection = bind(config.connections[target], config.flows[name], target)
     shared = {"units": partial(output_units, config.flows[name])}
     context = ConnectionContext(target, config.gateway, config.devices, lambda _: "", shared=shared)
-    encoder = FlowEncoder(name, made, load_connector(connection.connector).encoder(connection, context))
+    encoder = FlowEncoder(name, made, load_forwarding(connection.connector).encoder(connection, context))
     batch = Batch(1, tuple(given), "", sum(len(one.points) for one in given))
     messages: list[dict[str, Any]] = []
     previous = 0

@@ -186,6 +186,8 @@ class ConnectionConfig(Settings):
     """Give up readings that are older than this before this connection could take them, and count them as expired; 0
     keeps them. Other connections still get them."""
 
+    keeps: ClassVar[bool] = True
+    """Whether readings wait for it in the buffer. If not, it sends nothing: it shows how things are to whoever asks."""
     takes_flows: ClassVar[bool] = False
     """Whether flows can go to it."""
     follows_devices: ClassVar[bool] = False

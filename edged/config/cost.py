@@ -23,7 +23,7 @@ from edged.config.problems import Report
 from edged.config.types import Duration, Name
 from edged.errors import ConfigError, PermanentError
 from edged.model import Sample, Value
-from edged.uplink.api import ConnectionContext, Encoder, Envelope, Lane
+from edged.uplink.api import ConnectionContext, Connector, Encoder, Envelope, Lane
 from edged.uplink.connectors import load_connector
 
 DAY = 86_400.0
@@ -98,6 +98,9 @@ def uplink(config: Config, nodes: Nodes, report: Report) -> list[UplinkCost]:
         other = _compressing(connection, "zlib") if compression == "none" else connection
         try:
             connector = load_connector(connection.connector)
+            if not isinstance(connector, Connector):
+                connector.server(connection, context)
+                continue
             packed = plain = _encoded(connector.encoder(other, context), batches)
             if compression:
                 plain = _encoded(connector.encoder(_compressing(connection, "none"), context), batches)

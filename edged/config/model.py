@@ -156,6 +156,8 @@ class Config:
         """The places in the buffer, one for each connection or flow to it, and how old readings get there, seconds."""
         ages: dict[str, float] = {}
         for name, connection in self.connections.items():
+            if not connection.keeps:
+                continue
             flows = self.flows_to(name)
             for flow, config in flows.items():
                 age = config.connections[name].max_age

@@ -240,6 +240,8 @@ class ConnectionContext:
     """The last reported and the desired value of every point."""
     state: Path | None = None
     """A folder of this connection's own for what it must remember over restarts; it may not exist yet."""
+    status: Callable[[], Mapping[str, Any]] = dict
+    """How the gateway is, as `edged status --json` shows it."""
     shared: dict[str, Any] = field(default_factory=dict)
     """For what the encoder and the link of this connection must agree on, by the connector's own names."""
 
@@ -256,4 +258,42 @@ class Connector(Protocol):
 
     def link(self, config: Any, context: ConnectionContext) -> Link:
         """The link of one connection. Opens nothing yet. Raises ConfigError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """How a server that others ask is doing."""
+
+    listening: str = ""
+    """`host:port`; empty while it does not listen."""
+    clients: int = 0
+    """How many are connected."""
+    requests: int = 0
+    refused: int = 0
+    """Requests that were answered with an error."""
+    detail: str = ""
+    """One line for people while it does not listen: why."""
+
+
+class Server(Protocol):
+    """What a connector has in place of an encoder and a link where nothing is sent, but others come and ask."""
+
+    async def run(self) -> None:
+        """Listen and answer until cancelled. Raises TransientError or ConfigError when it cannot listen."""
+        ...
+
+    def state(self) -> ServerState:
+        """How it is doing."""
+        ...
+
+
+@runtime_checkable
+class ServerConnector(Protocol):
+    """A dialect of those who ask. Its `connection_config` says `keeps = False`: nothing waits in the buffer for it."""
+
+    connection_config: type[ConnectionConfig]
+
+    def server(self, config: Any, context: ConnectionContext) -> Server:
+        """The server of one connection. Opens nothing yet. Raises ConfigError."""
         ...

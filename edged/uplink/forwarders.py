@@ -13,7 +13,7 @@ from edged.config.base import ConnectionConfig
 from edged.config.flows import FlowConfig, cursor_name
 from edged.config.model import Config
 from edged.uplink.api import ConnectionContext
-from edged.uplink.connectors import load_connector
+from edged.uplink.connectors import load_forwarding
 from edged.uplink.forwarder import Forwarder
 from edged.uplink.trunk import Branch, Trunk
 from edged.wallclock import Clock
@@ -24,7 +24,7 @@ def forwarders(
     clock: Clock | None,
 ) -> dict[str, Forwarder]:  # fmt: skip
     """By the name of their place in the buffer. `connection` has its secrets filled in. Raises ConfigError."""
-    connector = load_connector(connection.connector)
+    connector = load_forwarding(connection.connector)
     link = connector.link(connection, context)
     flows = config.flows_to(name)
     if not flows:

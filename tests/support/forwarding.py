@@ -19,7 +19,7 @@ from edged.model import Sample, Value
 from edged.testing.audit import Audit
 from edged.uplink.api import ConnectionContext
 from edged.uplink.brokers import BrokerConnection
-from edged.uplink.connectors import load_connector
+from edged.uplink.connectors import load_forwarding
 from edged.uplink.connectors.mqtt import MqttConnection
 from edged.uplink.forwarder import Forwarder
 from tests.support.mosquitto import Mosquitto
@@ -91,7 +91,7 @@ async def gateway(
     """With the connection class of another connector, `connector` among the settings names it."""
     settings = {"retry_max": Duration(0.3), "connect_timeout": Duration(2), "connector": "mqtt", **settings}
     config = dialect(**{"url": f"mqtt://127.0.0.1:{port}", **settings})
-    connector = load_connector(config.connector)
+    connector = load_forwarding(config.connector)
     limits = BufferConfig(flush=Duration(flush), retention=Duration(retention))
     buffer = Buffer(path, limits, ["cloud"], boot=boot_id(), max_age={"cloud": max_age})
     context = replace(context or context_of(), counters=lambda: buffer.stats().told("cloud"))

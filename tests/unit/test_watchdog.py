@@ -22,7 +22,7 @@ from edged.errors import TransientError
 from edged.media import FrameRing
 from edged.model import Sample
 from edged.polling import Assignment, BusPoller
-from edged.uplink.connectors import load_connector
+from edged.uplink.connectors import load_forwarding
 from edged.uplink.connectors.mqtt import MqttConnection
 from edged.uplink.forwarder import Forwarder
 from edged.watchdog import LIMIT, Watchdog, Work, interval, limit_for, stalled
@@ -240,7 +240,7 @@ async def test_every_attempt_to_connect_is_work_of_its_own_and_waiting_for_the_n
     config = MqttConnection(
         connector="mqtt", url=f"mqtt://127.0.0.1:{port}", connect_timeout=Duration(0.5), retry_max=Duration(0.3)
     )
-    connector, context = load_connector("mqtt"), context_of()
+    connector, context = load_forwarding("mqtt"), context_of()
     buffer = Buffer(tmp_path / "buffer.db", BufferConfig(), ["cloud"], boot="boot")
     await buffer.start()
     forwarder = Forwarder("cloud", connector.encoder(config, context), connector.link(config, context), buffer)

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from edged.errors import ConfigError
-from edged.uplink.api import Connector
+from edged.uplink.api import Connector, ServerConnector
 
 GROUP = "edged.connectors"
 """The entry-point group under which other packages publish connectors."""
@@ -30,7 +30,7 @@ def connector_names() -> list[str]:
     return sorted(_ours() | _registered().keys())
 
 
-def load_connector(name: str) -> Connector:
+def load_connector(name: str) -> Connector | ServerConnector:
     """The connector of this name. Raises ConfigError if it is not installed, or lacks a package that it needs."""
     try:
         if name in _ours():
@@ -41,8 +41,24 @@ def load_connector(name: str) -> Connector:
             raise ConfigError(_unknown(name))
     except ModuleNotFoundError as exc:
         raise ConfigError(f"connector {name!r} needs the Python package {exc.name!r}") from exc
-    if not isinstance(connector, Connector):
+    if not isinstance(connector, Connector | ServerConnector):
         raise ConfigError(f"connector {name!r} does not implement edged.uplink.api.Connector")
+    return connector
+
+
+def load_forwarding(name: str) -> Connector:
+    """The same, of one that sends. Raises ConfigError for any other."""
+    connector = load_connector(name)
+    if not isinstance(connector, Connector):
+        raise ConfigError(f"connector {name!r} sends nothing")
+    return connector
+
+
+def load_server(name: str) -> ServerConnector:
+    """The same, of one that others ask. Raises ConfigError for any other."""
+    connector = load_connector(name)
+    if not isinstance(connector, ServerConnector):
+        raise ConfigError(f"connector {name!r} is no server")
     return connector
 
 
