@@ -6,18 +6,20 @@ A connector over MQTT adds to `BrokerConnection` what its dialect needs, and mak
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from edged.config.base import STRICT, CommandingConfig
-from edged.config.types import Duration, FileName, Secret, Size
-from edged.uplink.api import ConnectionContext, Pacing
+from edged.config.types import Duration, Secret, Size
+from edged.uplink.api import ConnectionContext
+from edged.uplink.upstream import NAMES, RECONNECT, PacedConnection, SecuredConnection, pacing
+from edged.uplink.upstream import names_of as topic_names
 
 if TYPE_CHECKING:
     from edged.uplink.links.mqtt import Broker
+
+__all__ = ["NAMES", "RECONNECT", "BrokerConnection", "Endpoint", "broker", "pacing", "topic_names"]
 
 log = logging.getLogger("edged.uplink")
 
@@ -25,15 +27,6 @@ PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 """The schemes of a broker's URL, and the port each means when none is given."""
 _SYNONYMS = {"tcp": "mqtt", "ssl": "mqtts", "tls": "mqtts", "mqtt+ssl": "mqtts", "http": "ws", "https": "wss"}
 _MAX_KEEPALIVE, _MAX_WINDOW = 65_535, 65_535
-RECONNECT: dict[str, tuple[tuple[float, float], ...]] = {
-    "quick": (),
-    "aggressive": ((180, 3 * 3600), (1800, 7 * 86_400 + 3 * 3600), (3600, math.inf)),
-    "normal": ((300, 3600), (3600, 25 * 3600), (86_400, math.inf)),
-    "calm": ((600, 12 * 3600), (3600, math.inf)),
-}
-"""For each `reconnect`: the seconds between two attempts, and until how long after the connection broke."""
-NAMES = ("gateway", "tenant", "building", "location", "connection")
-"""What every topic template may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +72,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokerConnection(CommandingConfig):
+class BrokerConnection(SecuredConnection, PacedConnection, CommandingConfig):
     """An MQTT broker, and how to be its client."""
 
     __pydantic_config__: ClassVar = STRICT
@@ -98,18 +91,8 @@ class BrokerConnection(CommandingConfig):
     it refused a message: it then counts as delivered."""
     qos: int = 1
     """Always 1: the broker confirms each message. 0 would lose readings, 2 only costs time."""
-    ca: FileName = FileName()
-    """File with the certificates of the authorities to trust, PEM. Without it: those that the system trusts."""
-    certificate: FileName = FileName()
-    """File with this client's certificate, PEM, where the broker wants one."""
-    key: FileName = FileName()
-    """File with the private key of `certificate`, without a passphrase. Without it: it is in the certificate's file."""
     alpn: list[str] = field(default_factory=list)
     """Protocol names to offer in the TLS handshake, e.g. `[x-amzn-mqtt-ca]` for AWS on port 443."""
-    server_name: str = ""
-    """The name that the broker's certificate must have, when it is not the host of the `url`."""
-    insecure: bool = False
-    """`true` accepts any certificate: anybody on the way can read and change everything. Only for a test bench."""
     keepalive: Duration = Duration(30)
     """A silent connection is probed after this time, and given up after twice as long."""
     session_expiry: Duration = Duration(86_400)
@@ -118,29 +101,10 @@ class BrokerConnection(CommandingConfig):
     """How long one attempt to connect may take."""
     ack_timeout: Duration = Duration(20)
     """When messages wait for the broker's word and none comes for so long, the connection is given up and made anew."""
-    retry_max: Duration = Duration(30)
-    """The longest pause between two attempts to connect. Pauses are random, and grow up to this."""
-    reconnect: Literal["quick", "aggressive", "normal", "calm"] = "quick"
-    """How often a connection that is down is tried again; it is never given up. `quick`: after seconds, up to
-    `retry_max`. For links that cost money or battery: `aggressive`: every 3 min for 3 h, every 30 min for a week, then
-    hourly. `normal`: every 5 min for 1 h, hourly for a day, then daily. `calm`: every 10 min for 12 h, then hourly. The
-    first attempt always comes within `retry_max`."""
     max_message: Size = Size(128 * 1024)
     """The largest payload the broker takes; bigger ones are divided. What an MQTT 5 broker announces counts as well."""
     window: int = 20
     """How many messages may wait for the broker's word at once. After a crash at most so many are sent twice."""
-    historical_share: float = 0.5
-    """The largest share of the window for what an outage left behind; fresh readings have the rest."""
-    lanes: Literal["live-first", "strict"] = "live-first"
-    """`live-first`: after an outage fresh readings go at once, and the backlog beside them; those with `priority: high`
-    go ahead of all. `strict`: everything in the order in which it was read, fresh readings last, whatever its
-    priority."""
-
-    def idle(self) -> Iterator[tuple[str, str]]:
-        """See the base class."""
-        if self.insecure:
-            for key in ("ca", "server_name"):
-                yield key, "`insecure: true` accepts any certificate"
 
     def __post_init__(self) -> None:
         endpoint = Endpoint.parse(self.url)
@@ -157,42 +121,14 @@ class BrokerConnection(CommandingConfig):
             raise ValueError("`connect_timeout`, `ack_timeout` and `retry_max` must be at least 100ms")
         if not 1 <= self.window <= _MAX_WINDOW:
             raise ValueError(f"`window` must lie between 1 and {_MAX_WINDOW}")
-        if not 0 < self.historical_share < 1:
-            raise ValueError("`historical_share` is a share of the window, between 0 and 1")
+        self.check_share()
         if not 1024 <= self.max_message < 2**28:  # noqa: PLR2004  # MQTT's own limit
             raise ValueError("`max_message` must lie between 1KiB and 256MiB")
 
     def _check_tls(self, endpoint: Endpoint) -> None:
-        given = [
-            name for name in ("ca", "certificate", "key", "alpn", "server_name", "insecure") if getattr(self, name)
-        ]
-        if given and not endpoint.tls:
-            secure = "wss" if endpoint.scheme == "ws" else "mqtts"
-            raise ValueError(f"`{given[0]}` has a meaning only with TLS: write `url: {secure}://…`")
-        if self.key and not self.certificate:
-            raise ValueError("`key` needs the `certificate` that it belongs to")
+        self.check_tls("alpn", tls=endpoint.tls, secure="wss" if endpoint.scheme == "ws" else "mqtts")
         if any(not 1 <= len(one.encode()) <= 255 for one in self.alpn):  # noqa: PLR2004  # RFC 7301, 3.1
             raise ValueError("a name in `alpn` has 1 to 255 bytes")
-
-
-def topic_names(context: ConnectionContext) -> dict[str, str]:
-    """What the names in a topic template stand for."""
-    site = context.gateway.site
-    return {
-        "gateway": context.gateway.id,
-        "tenant": site.tenant,
-        "building": site.building,
-        "location": site.location,
-        "connection": context.name,
-    }
-
-
-def pacing(config: BrokerConnection) -> Pacing:
-    """How the forwarder is to drive it."""
-    return Pacing(
-        historical_share=config.historical_share, retry_max=config.retry_max, strict=config.lanes == "strict",
-        retry_steps=RECONNECT[config.reconnect],
-    )  # fmt: skip
 
 
 def broker(config: BrokerConnection, context: ConnectionContext) -> Broker:
