@@ -5,13 +5,11 @@ The messages are described in docs/reference/mqtt.md.
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import orjson
 
@@ -23,23 +21,22 @@ from edged.downlink.api import Twin
 from edged.errors import ConfigError, PermanentError
 from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Lane, Link, Message
 from edged.uplink.brokers import NAMES, BrokerConnection, broker, pacing, topic_names
-from edged.uplink.encoders import encode_columns, encode_sample
 from edged.uplink.json_commands import JsonCommands, change_message
+from edged.uplink.laidout import LaidOutConnection, Layout
 from edged.uplink.payload import VERSION
 from edged.uplink.topics import check_template, fill
 
 if TYPE_CHECKING:
     from edged.uplink.links.mqtt_commands import CommandService
 
-_MAX_CHUNK = 5000
-
 
 @dataclass(frozen=True, kw_only=True)
-class MqttConnection(BrokerConnection):
+class MqttConnection(LaidOutConnection, BrokerConnection):
     """An MQTT broker that receives the readings as JSON."""
 
     __pydantic_config__: ClassVar = STRICT
     follows_devices: ClassVar[bool] = True
+    takes_flows: ClassVar[bool] = True
 
     topic: str = "edged/{gateway}/data"
     """Where the readings go. `{gateway}`, `{tenant}`, `{building}`, `{location}`, `{connection}` and `{lane}` are
@@ -57,26 +54,9 @@ class MqttConnection(BrokerConnection):
     """Where it is told what became of a command, unless the command names a response topic itself."""
     monitor_topic: str = "edged/{gateway}/monitor/{device}/{point}"
     """Where changes of points with `monitor: true` go, one by one."""
-    LAYOUTS: ClassVar = ("columns", "samples", "senml", "senml-cbor", "influx", "template")
-    takes_flows: ClassVar[bool] = True
-
-    layout: Literal["columns", "samples", "senml", "senml-cbor", "influx", "template"] = "columns"
-    """`columns`: many samples in one message. `samples`: one message for each sample of a device. `senml` and
-    `senml-cbor`: RFC 8428. `influx`: line protocol. `template`: a line of your own for each reading. All but the first
-    two say `epoch`, `seq` and `prev` in user properties, so with MQTT 5 only."""
-    template: str = ""
-    """With `layout: template`: what is written for each reading, such as `{"p": "{device}/{point}", "v": {value}}`."""
-    max_readings: int = 500
-    """Up to how many readings go into one message, unless it is `layout: samples`."""
-    compression: Literal["none", "zlib", "gzip"] = "none"
-    """Compresses the payload of readings; status and metadata stay as they are."""
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """See the base class."""
-        if self.layout != "template":
-            yield "template", f"it needs `layout: template`, and this is `{self.layout}`"
-        if self.layout == "samples":
-            yield "max_readings", "with `layout: samples` each sample is a message"
         if not self.commands:
             yield "command_topic", "it needs `commands: true`"
             yield "result_topic", "it needs `commands: true`"
@@ -84,12 +64,7 @@ class MqttConnection(BrokerConnection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 100 <= self.max_readings <= _MAX_CHUNK:  # noqa: PLR2004  # as the message says
-            raise ValueError(f"`max_readings` must lie between 100 and {_MAX_CHUNK}")
-        if self.layout == "template":
-            from edged.uplink.layouts.template import check  # noqa: PLC0415  # only who wants it pays for it
-
-            check(self.template)
+        self.check_layout()
         self._check_topics()
 
     def _check_topics(self) -> None:
@@ -116,16 +91,9 @@ class JsonEncoder:
 
     def __init__(self, config: MqttConnection, context: ConnectionContext) -> None:
         """Raises ConfigError if a topic cannot be made."""
-        self._gateway = str(context.gateway.id)
+        self._layout = Layout(config, context)
         self._names = topic_names(context)
         self._template = config.topic
-        self._max_readings = config.max_readings
-        self._by_sample = config.layout == "samples"
-        self._layout, self._template_text = config.layout, config.template
-        self._encode = encode_sample if self._by_sample else encode_columns
-        self._devices = context.devices
-        self._changed_units: Callable[[dict[str, str]], dict[str, str]] | None = context.shared.get("units")
-        self._compress = _COMPRESSORS[config.compression]
         self._properties = {"content-encoding": config.compression} if config.compression != "none" else {}
         self._topics: dict[tuple[Lane, str], str] = {}
         try:
@@ -134,20 +102,8 @@ class JsonEncoder:
             raise ConfigError(f"connection {context.name}: {exc}") from exc
 
     def split(self, batch: Batch) -> Iterator[Chunk]:
-        """Cut a batch into chunks of one sample, or of as many as make up to `max_readings` readings.
-
-        With chunks of one sample, those that thinning has emptied go with the next one.
-        """
-        begin = count = 0
-        limit = 0 if self._by_sample else self._max_readings
-        for i, sample in enumerate(batch.samples):
-            size = len(sample.points)
-            if i > begin and count + size > limit and (count or limit):
-                yield Chunk(batch.first + begin, batch.samples[begin:i], count, batch.boot, batch.replay)
-                begin, count = i, 0
-            count += size
-        if begin < len(batch.samples):
-            yield Chunk(batch.first + begin, batch.samples[begin:], count, batch.boot, batch.replay)
+        """See `Layout.split`."""
+        return self._layout.split(batch)
 
     def encode(self, chunk: Chunk, envelope: Envelope) -> Message:
         """One message. Raises PermanentError if the chunk can never be encoded."""
@@ -155,46 +111,14 @@ class JsonEncoder:
             topic = self._topic(Lane.HISTORICAL if chunk.replay else envelope.lane, chunk.samples[-1].device)
         except ValueError as exc:
             raise PermanentError(str(exc), reason="topic") from exc
-        if self._layout in {"columns", "samples"}:
-            payload = self._compress(self._encode(chunk, envelope, self._gateway))
-            return Message(topic, payload, properties=self._properties)
-        text, content_type = self._other(chunk)
-        if not text:
+        payload, content_type = self._layout.payload(chunk, envelope)
+        if not payload:
             return Message("", b"", skip=True, left_out=chunk.readings)
-        properties = {**self._properties, **_proof(chunk, envelope, self._gateway)}
-        return Message(topic, self._compress(text), content_type, properties=properties)
-
-    def _other(self, chunk: Chunk) -> tuple[bytes, str]:
-        """The payload in a layout that is not edged's own, empty if there is nothing to say; and its content type."""
-        from edged.uplink.layouts import influx, senml, template  # noqa: PLC0415  # only who wants them pays for them
-
-        names = {**self._names, "gateway": self._gateway}
-        try:
-            match self._layout:
-                case "senml" | "senml-cbor":
-                    records = list(senml.records(chunk.samples, self._gateway, self._units()))
-                    if self._layout == "senml":
-                        return senml.encode_json(records) if records else b"", senml.JSON
-                    return senml.encode_cbor(records) if records else b"", senml.CBOR
-                case "influx":
-                    lines = influx.lines(chunk.samples, self._gateway)
-                case _:
-                    lines = template.lines(self._template_text, chunk.samples, names, self._units())
-            return "\n".join(lines).encode(), influx.CONTENT
-        except (TypeError, ValueError) as exc:
-            raise PermanentError(f"cannot be written as {self._layout}: {exc}", reason="unencodable") from exc
-
-    def _units(self) -> dict[tuple[str, str], str]:
-        """As configured, or as a flow has changed them."""
-        units: dict[tuple[str, str], str] = {}
-        for device, settings in self._devices.items():
-            own = {str(point): one.unit for point, one in settings.points.items() if one.unit}
-            for point, unit in (self._changed_units(own) if self._changed_units else own).items():
-                units[device, point] = unit
-        return units
+        properties = {**self._properties, **self._layout.proof(chunk, envelope)}
+        return Message(topic, payload, content_type, properties=properties)
 
     def _topic(self, lane: Lane, device: str) -> str:
-        key = lane, device if self._by_sample else ""
+        key = lane, device if self._layout.by_sample else ""
         topic = self._topics.get(key)
         if topic is None:
             topic = fill(self._template, {**self._names, "lane": lane.value, "device": device})
@@ -202,26 +126,8 @@ class JsonEncoder:
         return topic
 
 
-def _proof(chunk: Chunk, envelope: Envelope, gateway: str) -> dict[str, str]:
-    """What edged's own layouts say in the payload."""
-    known = {
-        "gateway": gateway, "readings": str(chunk.readings),
-        "epoch": envelope.epoch, "lane": str(Lane.HISTORICAL if chunk.replay else envelope.lane),
-        "first": str(chunk.first), "seq": str(envelope.seq), "prev": str(envelope.prev), "flow": envelope.flow,
-        "replay": "true" if chunk.replay else "",
-    }  # fmt: skip
-    return {name: text for name, text in known.items() if text}
-
-
-def _gzip(data: bytes) -> bytes:
-    return gzip.compress(data, 6, mtime=0)
-
-
-_COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"none": bytes, "zlib": zlib.compress, "gzip": _gzip}
-
-
 class AnnouncedTopics(Protocol):
-    """Where the announcements go, as templates: a part of the configuration, or of what another connector makes of it."""
+    """Where the announcements go, as templates: those of a configuration, or what another connector has instead."""
 
     @property
     def status_topic(self) -> str:

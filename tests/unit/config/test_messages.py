@@ -21,7 +21,7 @@ MODULES = [
         "types",
     )),
     *(ROOT / "edged/uplink/connectors").glob("mqtt.py"),
-    ROOT / "edged/uplink/topics.py",
+    *(ROOT / "edged/uplink" / f"{name}.py" for name in ("laidout", "topics", "upstream")),
     ROOT / "edged/media/settings.py",
     *(ROOT / "adapters/edged_modbus" / f"{name}.py" for name in ("config", "planner", "point", "serial_bus")),
     *(ROOT / "adapters/edged_serial" / f"{name}.py" for name in ("config", "point")),
