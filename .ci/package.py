@@ -1,8 +1,9 @@
 """Builds what edged is shipped as: `package.py deb | bundle` (make deb, make bundle).
 
-The .deb carries a virtual environment under /usr/lib/edged: the wheels that requirements.lock names, byte-compiled. It
-is put together by pip for the target, not run there, so that one machine builds for all architectures; nothing is
-compiled. It is tied to one minor version of Python, that of the interpreter which runs this: Debian 12 has 3.11,
+The .deb carries a virtual environment under /usr/lib/edged/package: the wheels that requirements.lock names,
+byte-compiled. What runs is a copy of it (hard links) under /usr/lib/edged/releases, made when it is installed, so that
+several releases lie side by side. It is put together by pip for the target, not run there, so that one machine builds
+for all architectures; nothing is compiled. It is tied to one minor version of Python, that of the interpreter which runs this: Debian 12 has 3.11,
 Debian 13 has 3.13.
 """
 
@@ -12,6 +13,7 @@ import argparse
 import compileall
 import gzip
 import hashlib
+import json
 import os
 import py_compile
 import re
@@ -31,10 +33,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from edged import __version__
+from edged.buffer.store import FORMAT
 
 ROOT = Path(__file__).parents[1]
 HOME = "usr/lib/edged"
-"""Where the environment lies on the target, below /."""
+"""Where all releases lie on the target, below /: see edged/upgrade.py."""
 EXTRAS = ("meters", "sunspec", "ble-decoders")
 """What a gateway in the field may need. Not `demo`: its broker is a toy."""
 WITHOUT = {("ble-decoders", "armhf"), ("meters", "armhf")}
@@ -48,6 +51,7 @@ DEBIAN = {"3.11": "deb12", "3.13": "deb13"}
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLACES = {
     "edged.service": "usr/lib/systemd/system/edged.service",
+    "edged-upgrade.service": "usr/lib/systemd/system/edged-upgrade.service",
     "edged.sysusers": "usr/lib/sysusers.d/edged.conf",
     "edged.tmpfiles": "usr/lib/tmpfiles.d/edged.conf",
     "edged.udev": "usr/lib/udev/rules.d/70-edged.rules",
@@ -142,9 +146,9 @@ def build_pure(requirement: str, folder: Path, source: list[str]) -> None:
 # -- the .deb ----------------------------------------------------------------------------------------------------------
 
 
-def environment(stage: Path, arch: str, wheels: Path) -> None:
-    """Lay out the virtual environment as it will lie on the target."""
-    home = stage / HOME
+def environment(stage: Path, arch: str, wheels: Path, version: str) -> str:
+    """Lay out the virtual environment as it will lie on the target; returns the name of the release."""
+    home = stage / HOME / "package"
     site = home / f"lib/python{PYTHON}/site-packages"
     site.mkdir(parents=True)
     run(
@@ -166,17 +170,30 @@ def environment(stage: Path, arch: str, wheels: Path) -> None:
     (home / "pyvenv.cfg").write_text(
         f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {PYTHON}\n", "ascii"
     )
+    release = f"{version}-{fingerprint(home)}"
+    place = f"/{HOME}/releases/{release}"
+    (home / "release.json").write_text(json.dumps({"name": release, "version": version}) + "\n", "ascii")
     script = home / "bin/edged"
     # -I: neither the caller's folder nor his PYTHONPATH may change what runs as a service, or as root.
     code = "import sys\n\nfrom edged.cli import main\n\nsys.exit(main())\n"
-    script.write_text(f"#!/{HOME}/bin/python3 -I\n{code}", "ascii")
+    script.write_text(f"#!{place}/bin/python3 -I\n{code}", "ascii")
     script.chmod(0o755)
     (stage / "usr/bin").mkdir()
-    (stage / "usr/bin/edged").symlink_to("../lib/edged/bin/edged")
+    (stage / "usr/bin/edged").symlink_to("../lib/edged/current/bin/edged")
     compileall.compile_dir(
-        site, quiet=2, workers=0, stripdir=str(stage), prependdir="/",
+        site, quiet=2, workers=0, stripdir=str(home), prependdir=place,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )  # fmt: skip
+    return release
+
+
+def fingerprint(folder: Path) -> str:
+    """Eight digits that another content would not have, so that two builds of one version can lie side by side."""
+    content = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            content.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return content.hexdigest()[:8]
 
 
 def system_files(stage: Path, version: str) -> None:
@@ -212,7 +229,7 @@ def system_files(stage: Path, version: str) -> None:
     shutil.copy(ROOT / ".ci/debian/lintian-overrides", overrides / "edged")
 
 
-def control_files(stage: Path, arch: str, version: str) -> None:
+def control_files(stage: Path, arch: str, version: str, release: str) -> None:
     """What dpkg reads."""
     folder = stage / "DEBIAN"
     folder.mkdir()
@@ -229,8 +246,11 @@ def control_files(stage: Path, arch: str, version: str) -> None:
         for path in files
     ]
     (folder / "md5sums").write_text("\n".join(lines) + "\n", "utf-8")
-    for script in ("postinst", "prerm", "postrm"):
-        shutil.copy(ROOT / ".ci/debian" / script, folder / script)
+    for script in ("preinst", "postinst", "prerm", "postrm"):
+        text = (ROOT / ".ci/debian" / script).read_text("utf-8")
+        for word, value in (("@RELEASE@", release), ("@VERSION@", version), ("@FORMAT@", str(FORMAT))):
+            text = text.replace(word, value)
+        (folder / script).write_text(text, "utf-8")
 
 
 def settle(stage: Path) -> None:
@@ -252,9 +272,9 @@ def deb(arch: str, out: Path, wheels: Path | None) -> Path:
         stage = Path(name) / "stage"
         stage.mkdir()
         fetch(arch, Path(name) / "wheels", wheels)
-        environment(stage, arch, Path(name) / "wheels")
+        release = environment(stage, arch, Path(name) / "wheels", version)
         system_files(stage, version)
-        control_files(stage, arch, version)
+        control_files(stage, arch, version, release)
         settle(stage)
         package = out / f"edged_{version}_{arch}.deb"
         run("dpkg-deb", "--root-owner-group", "-Zxz", "-z4", "--build", stage, package, SOURCE_DATE_EPOCH=str(epoch()))
@@ -277,11 +297,14 @@ def bundle(arch: str, out: Path, wheels: Path | None) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / name
         fetch(arch, folder / "wheels", wheels)
-        script = folder / "install"
-        script.write_text((ROOT / ".ci/bundle-install").read_text("utf-8").replace("@PYTHON@", PYTHON), "utf-8")
-        script.chmod(0o755)
         wheels_here = sorted((folder / "wheels").iterdir())
         sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  wheels/{path.name}\n" for path in wheels_here]
+        release = f"{__version__}-{hashlib.sha256(''.join(sums).encode()).hexdigest()[:8]}"
+        script = folder / "install"
+        text = (ROOT / ".ci/bundle-install").read_text("utf-8")
+        text = text.replace("@PYTHON@", PYTHON).replace("@RELEASE@", release).replace("@VERSION@", __version__)
+        script.write_text(text, "utf-8")
+        script.chmod(0o755)
         (folder / "SHA256SUMS").write_text("".join(sums), "ascii")
         archive = out / f"{name}.tar.gz"
         with (

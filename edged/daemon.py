@@ -43,6 +43,7 @@ from edged.running import Rooms, Running
 from edged.supervisor import Supervisor, end_tasks
 from edged.twin import KeptTwin
 from edged.uplink.api import ConnectionContext
+from edged.upgrade import on_trial, outcome
 from edged.uplink.forwarders import told
 from edged.wallclock import Clock
 from edged.watchdog import LIMIT, REQUEST_LIMIT, Watchdog, Work
@@ -260,6 +261,7 @@ class Daemon:
         return {
             "gateway": str(self._config.gateway.id),
             "version": __version__,
+            "upgrade": outcome(),
             "pid": os.getpid(),
             "started": iso(self._started),
             "time": iso(wall_us()),
@@ -294,7 +296,7 @@ class Daemon:
 def _new_buffer(config: Config, state: Path) -> Buffer:
     path = Path(config.buffer.path) if config.buffer.path else state / "buffer.db"
     ages = config.cursors()
-    return Buffer(path, config.buffer, list(ages), boot=boot_id(), max_age=ages)
+    return Buffer(path, config.buffer, list(ages), boot=boot_id(), max_age=ages, migrate=not on_trial())
 
 
 def run_daemon(config: Config, places: Places, start: Start | None = None) -> None:

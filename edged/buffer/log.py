@@ -50,17 +50,19 @@ class Buffer:
         *,
         boot: str,
         max_age: Mapping[str, float] | None = None,
+        migrate: bool = True,
     ) -> None:
         """`connections`: those that readings are kept for; None leaves those that the file knows as they are.
 
-        `max_age`: by connection, the age in seconds beyond which it does not want readings any more.
+        `max_age`: by connection, the age in seconds beyond which it does not want readings any more. `migrate`: whether
+        a file of an older format is brought up to date where it could also be used as it is.
         """
         self.epoch = ""
         """An opaque name for this file's life: seq starts a new story when it changes. Empty before `start`."""
         self.head = 0
         """The seq of the last committed sample; 0 if there is none."""
         self._config = config
-        self._writer = Writer(path, config, connections, boot, max_age)
+        self._writer = Writer(path, config, connections, boot, max_age, migrate=migrate)
         self._reader = Reader(path)
         self._threads = Threads()
         self._task: asyncio.Task[None] | None = None

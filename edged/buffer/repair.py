@@ -13,7 +13,7 @@ from pathlib import Path
 from edged.buffer.counters import Ledger
 from edged.buffer.lock import Lock
 from edged.buffer.salvage import salvage, settle_books
-from edged.buffer.store import APPLICATION, FORMAT, Store
+from edged.buffer.store import APPLICATION, FORMAT, USABLE, Store
 from edged.buffer.table import DamagedError, is_corrupt
 from edged.errors import ConfigError, PermanentError
 
@@ -39,12 +39,12 @@ def new_epoch() -> str:
     return secrets.token_hex(8)
 
 
-def open_buffer(path: Path, max_bytes: int, lock: Lock) -> Opened:
-    """Open or create the file.
+def open_buffer(path: Path, max_bytes: int, lock: Lock, *, migrate: bool = True) -> Opened:
+    """Open or create the file. Without `migrate`, one of an older format stays as it is where that can be.
 
     Raises DamagedError (then `rebuild` it), ConfigError (newer format, foreign file) and sqlite3.Error.
     """
-    opened = _open(path, max_bytes)
+    opened = _open(path, max_bytes, migrate=migrate)
     try:
         _recognise(opened, lock)
     except BaseException:
@@ -53,7 +53,7 @@ def open_buffer(path: Path, max_bytes: int, lock: Lock) -> Opened:
     return opened
 
 
-def _open(path: Path, max_bytes: int) -> Opened:
+def _open(path: Path, max_bytes: int, *, migrate: bool = True) -> Opened:
     fresh = _check_header(path)
     store = Store(path, max_bytes)
     try:
@@ -63,7 +63,7 @@ def _open(path: Path, max_bytes: int) -> Opened:
         if not tables:
             fresh = True
             store.create(new_epoch())
-        elif version < FORMAT:
+        elif version < (FORMAT if migrate else USABLE):
             store.migrate(version)
             log.info("the buffer %s was brought from format %d to %d", path, version, FORMAT)
         ledger = store.load()

@@ -17,6 +17,9 @@ from edged.buffer.table import RowHead, StoredRow, check_numbers, decode_row, re
 
 FORMAT = 3
 """The version of the file's layout, in SQLite's user_version."""
+USABLE = 2
+"""The oldest that can be worked with as it is: what came after it only makes things faster. A release that is on trial
+leaves such a file as it is, so that the release before can go on with it."""
 APPLICATION = 0x65646764
 """`edgd` in SQLite's application_id."""
 PAGE = 1024

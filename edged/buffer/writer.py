@@ -55,13 +55,16 @@ class Writer:
         connections: Sequence[str] | None,
         boot: str,
         max_age: Mapping[str, float] | None = None,
+        *,
+        migrate: bool = True,
     ) -> None:
-        """`connections` None: leave those that the file knows as they are."""
+        """`connections` None: leave those that the file knows as they are. `migrate`: see `open_buffer`."""
         self.path = path
         self._config = config
         self._names = None if connections is None else tuple(connections)
         self._max_age = max_age or {}
         self._boot = boot
+        self._migrate = migrate
         self._lock: Lock | None = None
         self._place = (0, 0)
         self._rows: list[Row] = []
@@ -87,7 +90,7 @@ class Writer:
         try:
             self._lock = Lock(self.path)
             try:
-                self._begin(open_buffer(self.path, self._config.max_bytes, self._lock))
+                self._begin(open_buffer(self.path, self._config.max_bytes, self._lock, migrate=self._migrate))
             except (sqlite3.DatabaseError, DamagedError) as exc:
                 if not is_corrupt(exc):
                     raise

@@ -17,12 +17,15 @@ from pathlib import Path
 import click
 
 from edged.cli import EXIT_PROBLEM
+from edged.cli.upgrade import described, prove, rollback, settle, systemctl, upgrade
 from edged.errors import ConfigError, PermanentError
+from edged.upgrade import home_of
 
 UNIT = "edged.service"
 _MARK = "put here by `edged service install`; `edged service uninstall` takes it away"
 _FILES = {
     "edged.service": ("etc/systemd/system/edged.service", "# {}"),
+    "edged-upgrade.service": ("etc/systemd/system/edged-upgrade.service", "# {}"),
     "edged.sysusers": ("etc/sysusers.d/edged.conf", "# {}"),
     "edged.tmpfiles": ("etc/tmpfiles.d/edged.conf", "# {}"),
     "edged.udev": ("etc/udev/rules.d/70-edged.rules", "# {}"),
@@ -30,6 +33,8 @@ _FILES = {
     "edged.polkit": ("etc/polkit-1/rules.d/70-edged.rules", "// {}"),
 }
 """Shipped file → its place, and how a comment looks in it."""
+_WATCHER = "edged-upgrade.service"
+"""Only for an installation with releases side by side."""
 _PACKAGED = "usr/lib/systemd/system/edged.service"
 _COMMAND = "usr/local/bin/edged"
 _CONFIG, _STATE = "etc/edged", "var/lib/edged"
@@ -140,7 +145,7 @@ def shipped(name: str) -> str:
 def unit_text(text: str, prefix: Path, seen: Iterable[Path]) -> str:
     """The unit for the environment at `prefix`; of homes, which it may not see, it may read what is `seen`."""
     command = shlex.quote(str(prefix / "bin/edged"))
-    text = text.replace("=/usr/bin/edged ", f"={command} ")
+    text = text.replace("=/usr/bin/edged ", f"={command} ").replace("/usr/lib/edged", str(prefix.parent))
     hidden = sorted({str(path) for path in seen if any(path.is_relative_to(home) for home in _HOMES)})
     if hidden:
         lines = [f"BindReadOnlyPaths={path}" for path in hidden]
@@ -150,7 +155,18 @@ def unit_text(text: str, prefix: Path, seen: Iterable[Path]) -> str:
 
 def _seen() -> list[Path]:
     """The folders that this installation is made of; the last is a checkout, or site-packages."""
-    return [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), Path(__file__).resolve().parents[2]]
+    return [
+        _prefix().parent,
+        Path(sys.prefix).resolve(),
+        Path(sys.base_prefix).resolve(),
+        Path(__file__).resolve().parents[2],
+    ]
+
+
+def _prefix() -> Path:
+    """Where this installation is found: for one with releases, whichever runs."""
+    home = home_of()
+    return home.path / "current" if home else Path(sys.prefix)
 
 
 def check_place(prefix: Path, seen: Iterable[Path]) -> None:
@@ -168,12 +184,14 @@ def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -
     if root == Path("/"):  # the folders of another system are not known here
         check_place(prefix, seen)
     for name, (place, comment) in _FILES.items():
+        if name == _WATCHER and prefix.name != "current":
+            continue
         path = root / place
         if path.exists() and _MARK not in path.read_text("utf-8", "replace"):
             raise ConfigError(
                 f"{path} is there already, and not from here: move it away, or keep it and change it by hand"
             )
-        text = unit_text(shipped(name), prefix, seen) if name == UNIT else shipped(name)
+        text = unit_text(shipped(name), prefix, seen) if name in (UNIT, _WATCHER) else shipped(name)
         yield Write(path, f"{text.rstrip()}\n{comment.format(_MARK)}\n")
     if not (root / _CONFIG / "edged.yaml").exists():
         yield Write(root / _CONFIG / "edged.yaml", shipped("edged.yaml"))
@@ -184,13 +202,14 @@ def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -
     if not there and _group_exists("bluetooth"):
         yield Run(("usermod", "--append", "--groups", "bluetooth", "edged"))
     yield Run(("systemd-tmpfiles", *there, "--create", str(root / _FILES["edged.tmpfiles"][0])))
+    units = (UNIT, _WATCHER) if prefix.name == "current" else (UNIT,)
     if there:
-        yield Run(("systemctl", *there, "enable", UNIT))
+        yield Run(("systemctl", *there, "enable", *units))
         return
     yield Run(("systemctl", "daemon-reload"))
     yield Run(("udevadm", "control", "--reload"), needed=False)
     yield Run(("udevadm", "trigger", "--action=change", "--subsystem-match=tty"), needed=False)
-    yield Run(("systemctl", "enable", UNIT))
+    yield Run(("systemctl", "enable", *units))
     if start:
         yield Run(("systemctl", "restart", UNIT))
 
@@ -198,14 +217,14 @@ def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -
 def to_uninstall(root: Path, *, config: bool, state: bool) -> Iterator[Action]:
     """What takes the service away again; `config`, `state`: those too."""
     there = _there(root)
-    unit = root / _FILES[UNIT][0]
-    if _is_ours(unit):
-        yield Run(("systemctl", *there, "disable", *([] if there else ["--now"]), UNIT), needed=False)
+    for unit in (UNIT, _WATCHER):
+        if _is_ours(root / _FILES[unit][0]):
+            yield Run(("systemctl", *there, "disable", *([] if there else ["--now"]), unit), needed=False)
     for place, _ in _FILES.values():
         if _is_ours(root / place):
             yield Remove(root / place)
     command = root / _COMMAND
-    if command.is_symlink() and command.readlink() == Path(sys.prefix) / "bin/edged":
+    if command.is_symlink() and command.readlink() == _prefix() / "bin/edged":
         yield Remove(command)
     drop_ins = root / "etc/systemd/system/edged.service.d"
     if config:
@@ -258,7 +277,7 @@ def install(root: str, *, no_start: bool, dry_run: bool) -> None:
 
     /etc/edged/edged.yaml is written only if there is none. Doing it again after an upgrade renews all the rest.
     """
-    prefix = Path(sys.prefix)
+    prefix = _prefix()
     if not (prefix / "bin/edged").exists():
         raise ConfigError(
             f"there is no {prefix}/bin/edged: install edged into a virtual environment, such as /opt/edged"
@@ -297,6 +316,10 @@ def _agreed(folder: Path, what: str) -> bool:
     return sys.stdin.isatty() and click.confirm(f"Remove {folder}, {what}?")
 
 
+for one in (upgrade, rollback, settle, prove):
+    service.add_command(one)
+
+
 @service.command(short_help="Show how the service does, as systemd sees it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.pass_context
@@ -305,20 +328,14 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
 
     `edged status` asks edged itself.
     """
-    systemctl = shutil.which("systemctl")
-    if systemctl is None:
+    if shutil.which("systemctl") is None:
         raise ConfigError("there is no systemctl: this system does not run on systemd")
-    result = subprocess.run(  # noqa: S603  # a fixed command
-        [systemctl, "show", UNIT, f"--property={','.join(_SHOWN)}"], check=False, capture_output=True, text=True,
-        timeout=_SECONDS,
-    )  # fmt: skip
-    if result.returncode:
-        raise PermanentError(f"systemd does not answer: {result.stderr.strip()}", reason="system")
-    facts = dict(line.partition("=")[::2] for line in result.stdout.splitlines())
+    shown = systemctl("show", UNIT, f"--property={','.join(_SHOWN)}")
+    facts = dict(line.partition("=")[::2] for line in shown.splitlines())
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps({**facts, "releases": list(described())}, indent=2))
     else:
-        click.echo("\n".join(describe(facts)))
+        click.echo("\n".join([*describe(facts), *described()]))
     ctx.exit(0 if facts.get("ActiveState") in ("active", "reloading") else EXIT_PROBLEM)
 
 

@@ -35,7 +35,7 @@ MOST_ROWS = 30_000
 _PRUNE_EVERY = 200
 _PATIENCE = 10.0
 """Seconds to wait for the disk."""
-_FORMAT = 1
+FORMAT = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS command (
     number INTEGER PRIMARY KEY AUTOINCREMENT, entrance TEXT NOT NULL, id TEXT NOT NULL, device TEXT NOT NULL,
@@ -327,10 +327,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA wal_autocheckpoint = 256")
         db.execute("PRAGMA journal_size_limit = 1048576")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > _FORMAT:
+        if version > FORMAT:
             raise ConfigError(f"{path} was written by a newer edged; install that, or move the file away")
         db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version = {_FORMAT}")
+        db.execute(f"PRAGMA user_version = {FORMAT}")
         db.execute("SELECT count(*) FROM command").fetchone()
         ready = True
     finally:
