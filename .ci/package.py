@@ -3,8 +3,8 @@
 The .deb carries a virtual environment under /usr/lib/edged/package: the wheels that requirements.lock names,
 byte-compiled. What runs is a copy of it (hard links) under /usr/lib/edged/releases, made when it is installed, so that
 several releases lie side by side. It is put together by pip for the target, not run there, so that one machine builds
-for all architectures; nothing is compiled. It is tied to one minor version of Python, that of the interpreter which runs this: Debian 12 has 3.11,
-Debian 13 has 3.13.
+for all architectures; nothing is compiled. It is tied to one minor version of Python, that of the interpreter which
+runs this: Debian 12 has 3.11, Debian 13 has 3.13.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ from edged.reload import Reloader, Start
 from edged.running import Rooms, Running
 from edged.supervisor import Supervisor, end_tasks
 from edged.twin import KeptTwin
-from edged.uplink.api import ConnectionContext
 from edged.upgrade import on_trial, outcome
+from edged.uplink.api import ConnectionContext
 from edged.uplink.forwarders import told
 from edged.wallclock import Clock
 from edged.watchdog import LIMIT, REQUEST_LIMIT, Watchdog, Work

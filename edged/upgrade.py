@@ -1,4 +1,4 @@
-"""Releases of edged side by side: which one runs, which one is on trial, and whether that one does as well as the other.
+"""Releases of edged side by side: which one runs, which one is on trial, and whether that does as well as the other.
 
     HOME/releases/NAME/   one release each: a whole environment, marked by its `release.json` when it is complete
     HOME/current          a link to the one that runs, changed by one rename

@@ -155,12 +155,9 @@ def unit_text(text: str, prefix: Path, seen: Iterable[Path]) -> str:
 
 def _seen() -> list[Path]:
     """The folders that this installation is made of; the last is a checkout, or site-packages."""
-    return [
-        _prefix().parent,
-        Path(sys.prefix).resolve(),
-        Path(sys.base_prefix).resolve(),
-        Path(__file__).resolve().parents[2],
-    ]
+    home = home_of()
+    own = [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), Path(__file__).resolve().parents[2]]
+    return [home.path, *own] if home else own
 
 
 def _prefix() -> Path:

@@ -150,7 +150,7 @@ def _proof(release: Path, facts: Mapping[str, str]) -> Proof:
         except KeyError:
             raise PermanentError(f"there is no user {facts['User']}", reason="system") from None
         who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": os.getgrouplist(user.pw_name, user.pw_gid)}
-    command = [release / "bin/python3", "-I", "-m", "edged", "service", "prove", *arguments]
+    command = [str(release / "bin/python3"), "-I", "-m", "edged", "service", "prove", *arguments]
     try:
         done = subprocess.run(  # noqa: S603  # an installed release of our own
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
@@ -497,6 +497,6 @@ def described() -> Iterator[str]:
     others = [name for name in home.names() if name != home.link("current")]
     yield f"release {home.link('current')}" + (f"; also here: {', '.join(others)}" if others else "")
     if trial is not None:
-        yield f"UPGRADE under way since {trial.began}: {trial.new} is watched for {trial.watch:g} s (before: {trial.old})"
+        yield f"UPGRADE under way since {trial.began}: {trial.new} is watched for {trial.watch:g} s"
     elif record is not None:
         yield str(record)
