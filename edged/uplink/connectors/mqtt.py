@@ -5,7 +5,7 @@ The messages are described in docs/reference/mqtt.md.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -17,7 +17,7 @@ from edged import __version__
 from edged.buffer.batch import Batch
 from edged.config.base import STRICT, ConnectionConfig, DeviceConfig
 from edged.config.model import GatewayConfig
-from edged.downlink.api import Twin
+from edged.downlink.api import Dialect, Twin
 from edged.errors import ConfigError, PermanentError
 from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Lane, Link, Message
 from edged.uplink.brokers import NAMES, BrokerConnection, broker, pacing, topic_names
@@ -269,12 +269,14 @@ class MqttConnector:
         """The link of this connection. Raises ConfigError if its topics cannot be made."""
         from edged.uplink.links.mqtt import MqttLink  # noqa: PLC0415  # only a forwarding daemon pays for aiomqtt
 
-        announcements, service = Announcements(config, context), _service(config, context)
+        announcements, service = Announcements(config, context), make_service(config, context)
         return MqttLink(context.name, broker(config, context), announcements, pacing(config), service)
 
 
-def _service(config: MqttConnection, context: ConnectionContext) -> CommandService:
-    """What the connection does besides. Raises ConfigError if a topic cannot be made."""
+def make_service(
+    config: MqttConnection, context: ConnectionContext, around: Callable[[Dialect], Dialect] | None = None
+) -> CommandService:
+    """What the connection does besides; `around` adds another dialect. Raises ConfigError if a topic cannot be made."""
     from edged.uplink.links.mqtt_commands import CommandService  # noqa: PLC0415  # as above
 
     names, gateway = topic_names(context), str(context.gateway.id)
@@ -283,7 +285,9 @@ def _service(config: MqttConnection, context: ConnectionContext) -> CommandServi
         fill(config.monitor_topic, {**names, "device": "device", "point": "point"})
     except ValueError as exc:
         raise ConfigError(f"connection {context.name}: {exc}") from exc
-    dialect = JsonCommands(gateway, context.name, command_topic=topics[0], result_topic=topics[1])
+    dialect: Dialect = JsonCommands(gateway, context.name, command_topic=topics[0], result_topic=topics[1])
+    if around is not None:
+        dialect = around(dialect)
     twin = context.twin
 
     async def changes(watched: Twin) -> AsyncIterator[Message]:
