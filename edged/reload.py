@@ -347,5 +347,5 @@ def _diff_event(diff: Diff) -> dict[str, Any]:
 
 def _without_restart(running: Config, wanted: Config) -> Config:
     """`wanted`, less what only a restart can apply."""
-    kept = {name: getattr(running, name) for name in SINGLE if name not in {"gateway", "control"}}
+    kept = {name: getattr(running, name) for name in SINGLE if name not in {"gateway", "control", "backup"}}
     return replace(wanted, **kept, control=replace(wanted.control, socket=running.control.socket))

@@ -41,6 +41,7 @@ COMMANDS = {
     "explain": ("edged.cli.explain", "Show how a value comes about, from raw registers to the broker."),
     "doctor": ("edged.cli.doctor", "Find out what is wrong: lines, ports, network, broker, clock, disk."),
     "buffer": ("edged.cli.buffer", "Look into the buffer: count, export, send again, repair."),
+    "backup": ("edged.cli.backup", "Back up configuration, state and readings, and restore them."),
     "verify": ("edged.cli.buffer", "Prove that no reading is unaccounted for, here or at the receiver."),
     "profiles": ("edged.cli.profiles", "List the device types that are known; check a profile, begin one."),
     "serial": ("edged.cli.serial", "Look at serial ports and unknown devices."),

@@ -29,6 +29,7 @@ def run(config: str | None, state: str | None, socket: str | None, log_level: st
     status say so; --strict refuses to start then.
     """
     from edged import logs, paths  # `edged --help` must not pay for the daemon
+    from edged.backup import pending
     from edged.daemon import Places, run_daemon
     from edged.reload import choose
 
@@ -37,6 +38,7 @@ def run(config: str | None, state: str | None, socket: str | None, log_level: st
     logs.set_up(log_level)
     file = paths.config_path(config)
     folder = paths.state_dir(state)
+    pending.finish(folder)
     start = choose(file, folder, strict=strict)
     loaded = start.compiled.config
     places = Places(

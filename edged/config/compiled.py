@@ -22,7 +22,7 @@ from edged import __version__
 from edged.adapter import load_adapter
 from edged.config.flows import FlowConfig
 from edged.config.inputs import Inputs, digest, digest_of_file
-from edged.config.model import BufferConfig, ClockConfig, Config, ControlConfig, GatewayConfig
+from edged.config.model import BackupConfig, BufferConfig, ClockConfig, Config, ControlConfig, GatewayConfig
 from edged.config.plain import build, dump
 from edged.config.types import Secret
 from edged.errors import ConfigError
@@ -32,7 +32,10 @@ FORMAT = 3
 """Raised when the layout of the compiled form changes."""
 CHECK_TIMEOUT = 300.0
 """Seconds. Thousands of lines take some seconds on the slowest board; longer than this is a hang."""
-_SINGLE = {"gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig, "clock": ClockConfig}
+_SINGLE = {
+    "gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig, "clock": ClockConfig,
+    "backup": BackupConfig,
+}  # fmt: skip
 
 
 class StaleError(Exception):

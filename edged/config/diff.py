@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edged.config.flows import connection_of, cursor_name
 from edged.config.model import Config
 from edged.config.plain import dump
 from edged.config.types import Secret
 
-SINGLE = ("gateway", "buffer", "clock", "control")
+SINGLE = ("gateway", "buffer", "clock", "control", "backup")
 _LIVE_CONTROL = ("watch",)
 """Settings of `control` that count from the reload on."""
 
@@ -24,7 +25,7 @@ class Change:
     """One object that is new, gone or different."""
 
     kind: str
-    """`gateway`, `buffer`, `clock`, `control`, `bus`, `device`, `point`, `connection` or `flow`."""
+    """`gateway`, `buffer`, `clock`, `control`, `backup`, `bus`, `device`, `point`, `connection` or `flow`."""
     name: str
     """Empty for what there is only one of; `device/point` for points."""
     what: Literal["added", "removed", "changed"]
@@ -55,6 +56,8 @@ class Touched:
     """Those that are new, gone or different."""
     connections: frozenset[str] = frozenset()
     """Those to start, end or start anew."""
+    flows: frozenset[str] = frozenset()
+    """Those to start, end or start anew while their connection goes on, by their place in the buffer: `cloud/hot`."""
     announce: bool = False
     """What the connections tell upstream about the devices has changed."""
     restart: tuple[str, ...] = ()
@@ -92,9 +95,8 @@ def _touched(old: Config, new: Config, changes: list[Change]) -> Touched:
     beneath = {config.devices[name].bus for config in (old, new) for name in devices if name in config.devices}
     # The gateway's id and site are in every topic and message.
     everywhere = set(old.connections) | set(new.connections) if names["gateway"] else set()
-    flows = [config.flows[name] for config in (old, new) for name in names["flow"] if name in config.flows]
-    known = {*old.connections, *new.connections}
-    flowing = {str(target) for flow in flows for target in flow.connections if target in known}
+    uplinks = set(map(str, names["connection"] | everywhere | _rewired(old, new)))
+    flows = {place for place in _changed_flows(old, new, names["flow"]) if connection_of(place) not in uplinks}
     restart = [
         f"{change.kind}.{setting}"
         for change in changes
@@ -105,10 +107,41 @@ def _touched(old: Config, new: Config, changes: list[Change]) -> Touched:
     return Touched(
         buses=frozenset(map(str, names["bus"] | beneath)),
         devices=frozenset(devices),
-        connections=frozenset(names["connection"] | everywhere | flowing),
+        connections=frozenset(uplinks),
+        flows=frozenset(flows),
         announce=bool(devices),
         restart=tuple(restart),
     )
+
+
+def _rewired(old: Config, new: Config) -> set[str]:
+    """Connections that get flows instead of all readings, or the other way round, and those that cannot go on with
+    other flows than they began with."""
+    found = set()
+    for name in {*old.connections, *new.connections}:
+        before, after = _flowing(old, name), _flowing(new, name)
+        connection = new.connections.get(name)
+        if bool(before) != bool(after) or (connection and connection.describes_flows and before != after):
+            found.add(str(name))
+    return found
+
+
+def _flowing(config: Config, connection: str) -> dict[str, Any]:
+    """What is done on the way to a connection, by flow; nothing where it gets all readings."""
+    return {
+        name: (flow.match, flow.sql, flow.steps, flow.connections[connection])
+        for name, flow in config.flows_to(connection).items()
+        if flow.enabled
+    }
+
+
+def _changed_flows(old: Config, new: Config, names: Iterable[str]) -> Iterator[str]:
+    """The places of flows that are new, gone, or do something else on their way to a connection."""
+    for connection in {*old.connections, *new.connections}:
+        before, after = _flowing(old, connection), _flowing(new, connection)
+        for name in names:
+            if before.get(name) != after.get(name):
+                yield cursor_name(connection, name)
 
 
 def _single(section: str, old: Config, new: Config) -> Iterator[Change]:

@@ -24,7 +24,7 @@ from edged.config import flowing, idle, lint
 from edged.config.base import BusConfig, ConnectionConfig, DeviceConfig
 from edged.config.flows import FlowConfig
 from edged.config.inputs import Inputs
-from edged.config.model import BufferConfig, ClockConfig, Config, ControlConfig, GatewayConfig
+from edged.config.model import BackupConfig, BufferConfig, ClockConfig, Config, ControlConfig, GatewayConfig
 from edged.config.nodes import Entry, Mapping, Scalar, is_empty, locate, plain
 from edged.config.problems import Problem, Report, did_you_mean, quoted, suggest
 from edged.config.profiles import Profiles
@@ -34,7 +34,10 @@ from edged.errors import ConfigError
 from edged.explorer import Explores
 from edged.uplink.connectors import connector_names, load_connector
 
-SINGLE = {"gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig, "clock": ClockConfig}
+SINGLE = {
+    "gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig, "clock": ClockConfig,
+    "backup": BackupConfig,
+}  # fmt: skip
 """The sections that are one thing each."""
 NAMED = ("buses", "devices", "connections", "flows")
 """The sections that are mappings of names."""

@@ -128,6 +128,43 @@ class ControlConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackupConfig(Settings):
+    """Backups that are made by themselves: configuration, state and buffer, each in one file."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    directory: str = ""
+    """The folder they go to, such as `/media/usb/edged`; it must be there, on a disk that is mounted. Without it none
+    are made by themselves."""
+    every: Duration = Duration(86_400)
+    """How often. Looked at once an hour."""
+    keep: int = 7
+    """So many of the newest are kept."""
+    keep_weeks: int = 4
+    """Besides these, the last one of each of so many weeks."""
+    max_bytes: Size = Size(0)
+    """All together take no more than this: the oldest go, but never the newest. 0: no limit."""
+    min_free: Size = Size(64 * 2**20)
+    """With less than this left on their disk after the next one, the oldest go first."""
+    secrets: bool = False
+    """Whether private keys and `secrets.env` are included. Then keep the disk locked away."""
+
+    def __post_init__(self) -> None:
+        if self.directory and not self.directory.startswith("/"):
+            raise ValueError("`directory` must be a whole path, such as /media/usb/edged")
+        if self.every < 3600:  # noqa: PLR2004  # as stated in the message
+            raise ValueError("`every` must be at least 1h")
+        if not (1 <= self.keep <= 1000 and 0 <= self.keep_weeks <= 1000):  # noqa: PLR2004  # as stated in the message
+            raise ValueError("`keep` must lie between 1 and 1000, `keep_weeks` between 0 and 1000")
+
+    def idle(self) -> Iterator[tuple[str, str]]:
+        """See the base class."""
+        if not self.directory:
+            for name in ("every", "keep", "keep_weeks", "max_bytes", "min_free", "secrets"):
+                yield name, "it needs `directory`: without it no backups are made by themselves"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """A whole configuration, validated."""
 
@@ -135,6 +172,7 @@ class Config:
     buffer: BufferConfig = field(default_factory=BufferConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     clock: ClockConfig = field(default_factory=ClockConfig)
+    backup: BackupConfig = field(default_factory=BackupConfig)
     buses: Mapping[str, BusConfig] = field(default_factory=dict)
     """Instances of the class that the bus's adapter names."""
     devices: Mapping[str, DeviceConfig] = field(default_factory=dict)
@@ -151,6 +189,10 @@ class Config:
     def flows_to(self, connection: str) -> dict[str, FlowConfig]:
         """The flows that go to a connection, disabled ones included."""
         return {name: flow for name, flow in self.flows.items() if connection in flow.connections}
+
+    def places_of(self, connection: str) -> list[str]:
+        """The places in the buffer of the flows that go to a connection."""
+        return [cursor_name(connection, flow) for flow in self.flows_to(connection)]
 
     def cursors(self) -> dict[str, float]:
         """The places in the buffer, one for each connection or flow to it, and how old readings get there, seconds."""

@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from edged.adapter import Adapter, adapter_names, load_adapter
 from edged.config.flows import FlowConfig
-from edged.config.model import BufferConfig, ClockConfig, ControlConfig, GatewayConfig
+from edged.config.model import BackupConfig, BufferConfig, ClockConfig, ControlConfig, GatewayConfig
 from edged.config.types import Duration, Name, Secret, Size
 from edged.errors import ConfigError
 from edged.uplink.connectors import connector_names, load_connector
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 URL = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE: JsonSchemaValue = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-.*)?\}"}
-_SINGLE = {"gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig, "clock": ClockConfig}
+_SINGLE = {
+    "gateway": GatewayConfig, "buffer": BufferConfig, "control": ControlConfig, "clock": ClockConfig,
+    "backup": BackupConfig,
+}  # fmt: skip
 _SECTIONS = {
     "buses": "The physical links, by name.",
     "devices": "What is read, by name.",

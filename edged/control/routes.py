@@ -7,6 +7,7 @@ POST /v1/probe/BUS      read raw addresses of a unit (JSON); ?unit=&what=holding
 GET  /v1/trace/BUS, POST /v1/explain/DEVICE/POINT, GET /v1/top: see `look.py`
 GET  /v1/buffer/export  stored samples, one JSON object a line; ?from=&to=&device= choose (microseconds since 1970)
 GET  /v1/buffer/ACTION  stats, verify, letters (JSON)
+POST /v1/save           make durable what is in memory: readings, and the last values of the twin (JSON)
 GET  /v1/reload         what a reload would change (JSON)
 POST /v1/reload         reload; what happens, one JSON object a line; ?watch=SECONDS&keep=1
 POST /v1/write/DEVICE/POINT, GET /v1/commands, POST /v1/commands/cancel, GET /v1/twin[/DEVICE]: see `commands.py`
@@ -15,6 +16,7 @@ POST /v1/buffer/ACTION  retry, purge, replay, repair, vacuum (JSON); ?connection
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,6 +33,7 @@ from edged.errors import ConfigError, EdgedError
 from edged.hub import Hub
 from edged.reload import Reloader
 from edged.trial import Run
+from edged.twin import KeptTwin
 
 from . import commands
 from . import probe as raw
@@ -74,6 +77,8 @@ class Reply(NamedTuple):
     body: AsyncIterator[bytes]
 
 
+_PATIENCE = 15.0
+"""Seconds to wait for a disk."""
 _NO_COMMANDS = "this gateway takes no commands"
 _NO_LOOK = "this gateway cannot be looked into"
 _NO_FILE = "this gateway was not started with a file, so there is nothing to reload"
@@ -122,6 +127,20 @@ def _match(pattern: list[str], parts: list[str]) -> tuple[str, ...] | None:
 
 async def _status(api: ControlApi, _ask: Ask) -> Reply:
     return good(api.status())
+
+
+async def _save(api: ControlApi, _ask: Ask) -> Reply:
+    if api.buffer is None or not isinstance(api.twin, KeptTwin):
+        return bad(404, "this gateway keeps nothing")
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            head = await api.buffer().flush()
+            await api.twin.save()
+    except TimeoutError:
+        return bad(503, f"the disk has not taken it within {_PATIENCE:g} s")
+    except EdgedError as exc:
+        return bad(503, exc)
+    return good({"head": head})
 
 
 async def _read(api: ControlApi, ask: Ask) -> Reply:
@@ -300,6 +319,7 @@ ROUTES: Mapping[tuple[str, str], Handler] = {
     ("GET", "/v1/tail"): _tail,
     ("POST", "/v1/read/*"): _read,
     ("POST", "/v1/probe/*"): _probe,
+    ("POST", "/v1/save"): _save,
     ("GET", "/v1/reload"): _reload_preview,
     ("POST", "/v1/reload"): _reload,
     ("GET", "/v1/trace/*"): _trace,

@@ -188,7 +188,7 @@ class Store:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._db = _connect(self.path)
+                self._db = connect(self.path)
             except sqlite3.DatabaseError as exc:
                 if isinstance(exc, sqlite3.OperationalError):
                     raise
@@ -197,7 +197,7 @@ class Store:
                 self.path.replace(aside)
                 for extra in ("-wal", "-shm"):
                     self.path.with_name(self.path.name + extra).unlink(missing_ok=True)
-                self._db = _connect(self.path)
+                self._db = connect(self.path)
         except (OSError, sqlite3.Error) as exc:
             raise ConfigError(f"{self.path} cannot be opened: {exc}") from exc
 
@@ -318,7 +318,8 @@ class Store:
         await self.do(lambda db: db.executemany("INSERT OR REPLACE INTO twin VALUES (?, ?)", twins).rowcount)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file, made if need be. Raises sqlite3.Error, ConfigError (of a newer edged)."""
     db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     ready = False
     try:
