@@ -16,6 +16,7 @@ from edged.adapter import Bus, load_adapter
 from edged.buffer.log import Buffer
 from edged.config.base import DeviceConfig
 from edged.config.diff import Touched
+from edged.config.flows import connection_of, cursor_name
 from edged.config.model import Config
 from edged.config.secrets import filled
 from edged.model import Sample
@@ -25,7 +26,7 @@ from edged.trial import Vital, Vitals
 from edged.uplink.api import ConnectionContext, Server
 from edged.uplink.connectors import load_server
 from edged.uplink.forwarder import Forwarder
-from edged.uplink.forwarders import flow_states, forwarders
+from edged.uplink.forwarders import Uplink, flow_states
 from edged.wallclock import Clock
 from edged.watchdog import Work, limit_for
 
@@ -69,7 +70,8 @@ class Running:
         self._limits: dict[str, float] = {}
         """By bus: how long one poll may take."""
         self.pollers = dict(self._make_pollers())
-        self._forwarders: dict[str, Forwarder] = {}
+        self._uplinks: dict[str, Uplink] = {}
+        """The connections, once they are built."""
         self._servers: dict[str, Server] = {}
 
     @property
@@ -121,27 +123,24 @@ class Running:
     # -- connections ---------------------------------------------------------------------------------------------
 
     async def _run_connection(self, name: str) -> None:
-        """Build and run one. Raises ConfigError, for instance when a certificate or secret is missing."""
+        """Build one and run it. Raises ConfigError, for instance when a certificate or secret is missing."""
         connection = filled(self._config.connections[name], base=self._rooms.config_dir)
         context = self._rooms.context(name)
         if not connection.keeps:
             self._servers[name] = load_server(connection.connector).server(connection, context)
             await self._servers[name].run()
             return
-        made = forwarders(self._config, name, connection, context, self._rooms.buffer(), self._rooms.clock)
-        self._drop_forwarders(name)
-        self._forwarders.update(made)
-        if len(made) == 1:
-            await next(iter(made.values())).run()
+        uplink = Uplink(self._config, name, connection, context, self._rooms.buffer(), self._rooms.clock)
+        self._uplinks[name] = uplink
+        if uplink.places == [name]:
+            await uplink.run(name)
             return
-        async with asyncio.TaskGroup() as group:
-            for place, forwarder in made.items():
-                group.create_task(forwarder.run(), name=place)
+        for place in uplink.places:
+            self._start_flow(place)
+        await asyncio.Event().wait()  # until it is ended: its flows run by themselves
 
-    def _drop_forwarders(self, connection: str) -> None:
-        self._servers.pop(connection, None)
-        for place in [one for one in self._forwarders if one.partition("/")[0] == connection]:
-            del self._forwarders[place]
+    def _start_flow(self, place: str) -> None:
+        self._parts.spawn(f"flow {place}", partial(self._uplinks[connection_of(place)].run, place))
 
     def _start_connections(self, names: Iterable[str]) -> None:
         for name in names:
@@ -150,6 +149,28 @@ class Running:
             idle = flows and not any(flow.enabled for flow in flows)
             if connection is not None and connection.enabled and not idle:
                 self._parts.spawn(f"connection {name}", partial(self._run_connection, name))
+
+    async def _end_connections(self, names: Collection[str]) -> None:
+        await self._parts.end(f"connection {name}" for name in names)
+        flows = [part for part in self._parts if part.startswith("flow ") and connection_of(part[5:]) in names]
+        await self._parts.end(flows)
+        for name in names:
+            self._uplinks.pop(name, None)
+            self._servers.pop(name, None)
+
+    async def _change_flows(self, places: Collection[str]) -> None:
+        """Flows that are new, gone or different, over connections that go on. Their sessions last."""
+        await self._parts.end(f"flow {place}" for place in places)
+        for uplink in self._uplinks.values():
+            uplink.renew(self._config)
+            for place in uplink.places:
+                if place in places:
+                    self._start_flow(place)
+
+    @property
+    def _forwarders(self) -> dict[str, Forwarder]:
+        """All there are, by their place in the buffer."""
+        return {place: one for uplink in self._uplinks.values() for place, one in uplink.forwarders.items()}
 
     async def last_delivery(self) -> None:
         """Deliver to all who listen what is in the buffer now."""
@@ -190,12 +211,11 @@ class Running:
         kept = {name: one for name, one in self.pollers.items() if name not in touched.buses}
         self.pollers = {name: one for name in config.buses if (one := (kept | pollers).get(name)) is not None}
         self._start_buses(pollers)
-        await self._parts.end(f"connection {name}" for name in uplinks)
-        for name in uplinks:
-            self._drop_forwarders(name)
+        await self._end_connections(uplinks)
+        await self._change_flows([place for place in touched.flows if connection_of(place) not in uplinks])
         self._start_connections(uplinks)
-        for name, forwarder in self._forwarders.items():
-            if touched.announce and name.partition("/")[0] not in uplinks:
+        for place, forwarder in self._forwarders.items():
+            if touched.announce and connection_of(place) not in uplinks:
                 forwarder.announce()
 
     async def settle(self) -> None:
@@ -217,9 +237,15 @@ class Running:
                     continue
                 slow = float(self.devices[device].every) if health == "starting" else 0.0
                 parts[f"device {device}"] = Vital(up=False, detail=error, slow=slow)
-        for name, forwarder in self._forwarders.items():
-            uplink = forwarder.state()
-            parts[f"connection {name}"] = Vital(uplink.connected, uplink.detail)
+        for name, uplink in self._uplinks.items():
+            for place, forwarder in uplink.forwarders.items():
+                state = forwarder.state()
+                parts[f"connection {place}" if place == name else f"flow {place}"] = Vital(
+                    state.connected, state.detail
+                )
+            if name not in uplink.forwarders:
+                whole = uplink.state()
+                parts[f"connection {name}"] = Vital(whole.get("connected", False), whole.get("detail", ""))
         for name, server in self._servers.items():
             parts[f"connection {name}"] = Vital(bool(server.state().listening), server.state().detail)
         return Vitals(parts, {name: fault.detail for name, fault in self._parts.faults.items()})
@@ -231,6 +257,12 @@ class Running:
             [f"bus {name}" for name in touched.buses]
             + [f"device {name}" for name in beneath | touched.devices]
             + [f"connection {name}" for name in touched.connections]
+            + [f"flow {place}" for place in touched.flows]
+            + [
+                f"flow {cursor_name(name, flow)}"
+                for name in touched.connections
+                for flow in self._config.flows_to(name)
+            ]
         )
 
     def work(self) -> Iterator[Work]:
@@ -240,7 +272,7 @@ class Running:
                 yield Work(f"bus {name}: a poll", since, self._limits[name])
         for name, forwarder in self._forwarders.items():
             if (since := forwarder.dialling_since()) is not None:
-                limit = limit_for(_waits(self._config.connections.get(name.partition("/")[0])))
+                limit = limit_for(_waits(self._config.connections.get(connection_of(name))))
                 yield Work(f"connection {name}: connecting", since, limit)
 
     def status(self) -> dict[str, Any]:
@@ -250,7 +282,7 @@ class Running:
                 {**asdict(poller.state()), "where": self._config.buses[name].where}
                 for name, poller in self.pollers.items()
             ],
-            "connections": {name: asdict(forwarder.state()) for name, forwarder in self._forwarders.items()},
+            "connections": {name: state for name, uplink in self._uplinks.items() if (state := uplink.state())},
             "servers": {name: asdict(server.state()) for name, server in self._servers.items()},
             "flows": flow_states(self._config, self._forwarders, self._rooms.buffer().stats()),
         }

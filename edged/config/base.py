@@ -190,6 +190,9 @@ class ConnectionConfig(Settings):
     """Whether readings wait for it in the buffer. If not, it sends nothing: it shows how things are to whoever asks."""
     takes_flows: ClassVar[bool] = False
     """Whether flows can go to it."""
+    describes_flows: ClassVar[bool] = False
+    """Whether it tells beforehand what flows yield, in one space of names (births, discovery): two flows cannot yield
+    the same point then, and a reload that changes flows connects anew."""
     follows_devices: ClassVar[bool] = False
     """Whether its link's `announce` tells of devices that changed, so that a reload need not connect anew for that."""
 

@@ -115,8 +115,10 @@ def _touched(old: Config, new: Config, changes: list[Change]) -> Touched:
 
 
 def _rewired(old: Config, new: Config) -> set[str]:
-    """Connections that get flows instead of all readings, or the other way round, and those that cannot go on with
-    other flows than they began with."""
+    """Connections that get flows instead of all readings, or the other way round.
+
+    And those that cannot go on with other flows than they began with.
+    """
     found = set()
     for name in {*old.connections, *new.connections}:
         before, after = _flowing(old, name), _flowing(new, name)

@@ -249,3 +249,8 @@ class FlowConfig(Settings):
 def cursor_name(connection: str, flow: str) -> str:
     """What the buffer calls the place of a flow's connection."""
     return f"{connection}/{flow}"
+
+
+def connection_of(place: str) -> str:
+    """The connection that a place in the buffer belongs to."""
+    return place.partition("/")[0]

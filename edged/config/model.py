@@ -190,10 +190,6 @@ class Config:
         """The flows that go to a connection, disabled ones included."""
         return {name: flow for name, flow in self.flows.items() if connection in flow.connections}
 
-    def places_of(self, connection: str) -> list[str]:
-        """The places in the buffer of the flows that go to a connection."""
-        return [cursor_name(connection, flow) for flow in self.flows_to(connection)]
-
     def cursors(self) -> dict[str, float]:
         """The places in the buffer, one for each connection or flow to it, and how old readings get there, seconds."""
         ages: dict[str, float] = {}

@@ -1,9 +1,9 @@
-"""The forwarders of one connection: one for all readings, or one for each flow, over one link."""
+"""One connection: its link, and what forwards over it, one for all readings or one for each flow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -15,37 +15,98 @@ from edged.config.model import Config
 from edged.uplink.api import ConnectionContext
 from edged.uplink.connectors import load_forwarding
 from edged.uplink.forwarder import Forwarder
+from edged.uplink.state import ForwarderState
 from edged.uplink.trunk import Branch, Trunk
 from edged.wallclock import Clock
 
+_SUMMED = (
+    "in_flight", "unsaved", "pending", "delivered", "delivered_readings", "retried", "rejected", "unheard",
+)  # fmt: skip
+"""What the flows of a connection have together."""
 
-def forwarders(
-    config: Config, name: str, connection: ConnectionConfig, context: ConnectionContext, buffer: Buffer,
-    clock: Clock | None,
-) -> dict[str, Forwarder]:  # fmt: skip
-    """By the name of their place in the buffer. `connection` has its secrets filled in. Raises ConfigError."""
-    connector = load_forwarding(connection.connector)
-    link = connector.link(connection, context)
-    flows = config.flows_to(name)
-    if not flows:
-        return {name: Forwarder(name, connector.encoder(connection, context), link, buffer, clock)}
-    from edged.flows.encoder import FlowEncoder  # noqa: PLC0415  # only where there are flows
-    from edged.flows.flow import Flow, looking, output_units  # noqa: PLC0415  # as above
-    from edged.flows.windows import WindowReader  # noqa: PLC0415  # as above
 
-    adapters = {bus: str(one.adapter) for bus, one in config.buses.items()}
-    enabled = {flow: one for flow, one in flows.items() if one.enabled}
-    trunk = Trunk(link, len(enabled))
-    made: dict[str, Forwarder] = {}
-    for flow, one in enabled.items():
-        place = cursor_name(name, flow)
-        told_units = replace(context, shared={**context.shared, "units": partial(output_units, one)})
-        inner = connector.encoder(replace(connection, **one.connections[name].overrides()), told_units)
-        ready = Flow(one, context.gateway, looking(context.devices, adapters))
-        read = WindowReader(buffer, ready.interval).read if ready.interval else None
-        branch = Branch(trunk, first=not made, strict=ready.interval > 0)
-        made[place] = Forwarder(place, FlowEncoder(flow, ready, inner), branch, buffer, clock, read)
-    return made
+class Uplink:
+    """The forwarders of one connection, by their place in the buffer. Each is run by itself, and may fail by itself."""
+
+    def __init__(
+        self, config: Config, name: str, connection: ConnectionConfig, context: ConnectionContext, buffer: Buffer,
+        clock: Clock | None,
+    ) -> None:  # fmt: skip
+        """`connection` has its secrets filled in. Raises ConfigError."""
+        self._name = name
+        self._connection = connection
+        self._context = context
+        self._buffer = buffer
+        self._clock = clock
+        self._connector = load_forwarding(connection.connector)
+        self._link = self._connector.link(connection, context)
+        self._trunk = Trunk(name, self._link, self._waiting)
+        self._flows: dict[str, tuple[str, FlowConfig]] = {}
+        self._adapters: Mapping[str, str] = {}
+        self.forwarders: dict[str, Forwarder] = {}
+        """Those that run, or ran last."""
+        self.renew(config)
+
+    @property
+    def places(self) -> list[str]:
+        """What is to be run."""
+        return list(self._flows) or [self._name]
+
+    def renew(self, config: Config) -> None:
+        """Take over flows. What is run of them goes on as it is."""
+        self._adapters = {bus: str(one.adapter) for bus, one in config.buses.items()}
+        flows = config.flows_to(self._name)
+        self._flows = {cursor_name(self._name, flow): (flow, one) for flow, one in flows.items() if one.enabled}
+        for place in [place for place in self.forwarders if place not in self.places]:
+            del self.forwarders[place]
+
+    async def run(self, place: str) -> None:
+        """Forward until cancelled. Raises ConfigError."""
+        if place not in self._flows:
+            encoder = self._connector.encoder(self._connection, self._context)
+            self.forwarders[place] = Forwarder(place, encoder, self._link, self._buffer, self._clock)
+            await self.forwarders[place].run()
+            return
+        branch = Branch(self._trunk, strict=self._flows[place][1].interval > 0)
+        try:
+            self.forwarders[place] = self._made(place, branch)
+            await self.forwarders[place].run()
+        finally:
+            branch.withdraw()
+
+    def _made(self, place: str, branch: Branch) -> Forwarder:
+        from edged.flows.encoder import FlowEncoder  # noqa: PLC0415  # only where there are flows
+        from edged.flows.flow import Flow, looking, output_units  # noqa: PLC0415  # as above
+        from edged.flows.windows import WindowReader  # noqa: PLC0415  # as above
+
+        name, flow = self._flows[place]
+        context = self._context
+        told_units = replace(context, shared={**context.shared, "units": partial(output_units, flow)})
+        bound = replace(self._connection, **flow.connections[self._name].overrides())
+        ready = Flow(flow, context.gateway, looking(context.devices, self._adapters))
+        read = WindowReader(self._buffer, ready.interval).read if ready.interval else None
+        encoder = FlowEncoder(name, ready, self._connector.encoder(bound, told_units))
+        return Forwarder(place, encoder, branch, self._buffer, self._clock, read)
+
+    def _waiting(self) -> int:
+        known = self._buffer.stats().connections
+        return sum(known[place].pending for place in self._flows if place in known)
+
+    def state(self) -> dict[str, Any]:
+        """How it does, as plain data; with flows also how they do, by name."""
+        states = {place: self.forwarders[place].state() for place in self.places if place in self.forwarders}
+        if not self._flows:
+            return asdict(states[self._name]) if states else {}
+        flows = {self._flows[place][0]: asdict(state) for place, state in states.items()}
+        return {**asdict(_together(states.values())), "flows": flows} if states else {}
+
+
+def _together(states: Iterable[ForwarderState]) -> ForwarderState:
+    """The session as one sees it who takes part in it, and the sums of all."""
+    some = sorted(states, key=lambda one: not one.connected)
+    sums = {name: sum(getattr(one, name) for one in some) for name in _SUMMED}
+    rejection = next((one.last_rejection for one in some if one.last_rejection), "")
+    return replace(some[0], last_rejection=rejection, lanes={}, **sums)
 
 
 def told(stats: BufferStats, config: Config, connection: str) -> dict[str, int]:
@@ -62,7 +123,7 @@ def told(stats: BufferStats, config: Config, connection: str) -> dict[str, int]:
 
 
 def flow_states(config: Config, running: Mapping[str, Forwarder], stats: BufferStats) -> dict[str, Any]:
-    """Each flow with its counters: stored_for = sent + filtered + pending + expired + evicted + dead."""
+    """Each flow with its counters: in = sent + filtered + queued + expired + evicted + dead."""
     return {str(name): _state(name, flow, running, stats) for name, flow in config.flows.items()}
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol, runtime_checkable
 
 from edged.clock import mono_us, wall_us
 from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
@@ -105,16 +106,37 @@ class Counters:
     last_rejection: str = ""
 
 
+@runtime_checkable
+class Shares(Protocol):
+    """What a link says of itself if it is one of several in one session."""
+
+    @property
+    def title(self) -> str:
+        """What the session is called in the log."""
+        ...
+
+    @property
+    def tells(self) -> bool:
+        """Whether the session's changes of state are to be told here, and not by one of the others."""
+        ...
+
+    def waiting(self) -> int:
+        """Readings that wait for all of them together."""
+        ...
+
+
 class Story:
     """Whether there is a session and since when; says each change once, however often it happens.
 
     An outage ends with a session that lasts. Until then nothing is said a second time.
     """
 
-    def __init__(self, name: str, pending: Callable[[], int], retry_max: float) -> None:
+    def __init__(self, name: str, pending: Callable[[], int], retry_max: float, shares: Shares | None = None) -> None:
         """`pending` tells how many readings wait."""
         self._name = name
-        self._pending = pending
+        self._shares = shares
+        self._title = shares.title if shares else name
+        self._pending = shares.waiting if shares else pending
         self._retry_max = retry_max
         self.connected = False
         self.since = wall_us()
@@ -154,8 +176,11 @@ class Story:
             self._say_connected()
 
     def _say_connected(self) -> None:
-        waiting = f"{self._pending():,}"
-        log.info("%s: connected after %.0f s, %s readings waiting (%s)", self._name, self.outage, waiting, self.detail)
+        if self._shares is None or self._shares.tells:
+            waiting = f"{self._pending():,}"
+            log.info(
+                "%s: connected after %.0f s, %s readings waiting (%s)", self._title, self.outage, waiting, self.detail
+            )
 
     def stable(self) -> None:
         """The session has lasted: whatever comes is news again."""
@@ -176,7 +201,8 @@ class Story:
         self.detail = why
         if why not in self._outage_told:
             self._outage_told.add(why)
-            log.warning("%s: not connected (%s); trying again, up to every %g s", self._name, why, self._retry_max)
+            if self._shares is None or self._shares.tells:
+                log.warning("%s: not connected (%s); trying again, up to every %g s", self._title, why, self._retry_max)
 
     def warn_once(self, text: str) -> None:
         """Log what would otherwise be said for each message; a reminder comes after an hour."""

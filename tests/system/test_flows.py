@@ -18,7 +18,7 @@ from edged.config.model import BufferConfig, Config, GatewayConfig
 from edged.config.types import Duration, Name
 from edged.model import Sample
 from edged.uplink.connectors.mqtt import MqttConnection
-from edged.uplink.forwarders import flow_states, forwarders, told
+from edged.uplink.forwarders import Uplink, flow_states, told
 from tests.support.forwarding import context_of
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Got, subscribed
@@ -51,10 +51,10 @@ async def running(path: Path, config: Config) -> AsyncIterator[tuple[Buffer, dic
     places = config.cursors()
     buffer = Buffer(path, BufferConfig(flush=Duration(0.05)), list(places), boot=boot_id(), max_age=places)
     await buffer.start()
-    made = forwarders(config, "cloud", config.connections["cloud"], context_of(), buffer, None)
-    tasks = [asyncio.create_task(one.run()) for one in made.values()]
+    uplink = Uplink(config, "cloud", config.connections["cloud"], context_of(), buffer, None)
+    tasks = [asyncio.create_task(uplink.run(place)) for place in uplink.places]
     try:
-        yield buffer, made
+        yield buffer, uplink.forwarders
     finally:
         for task in tasks:
             task.cancel()
