@@ -17,9 +17,9 @@ def check_idle(config: Config, nodes: Nodes, report: Report) -> None:
     for section in ("buses", "devices", "connections"):
         for name, settings in getattr(config, section).items():
             _idle(settings.idle(), nodes[section, name].value, f"{section}.{name}", report)
-    entry = nodes.get(("buffer", ""))
-    if entry is not None:
-        _idle(config.buffer.idle(), entry.value, "buffer", report)
+    for section, settings in (("buffer", config.buffer), ("backup", config.backup)):
+        if (entry := nodes.get((section, ""))) is not None:
+            _idle(settings.idle(), entry.value, section, report)
     for name, connection in config.connections.items():
         if 0 < config.buffer.max_age <= connection.max_age:
             why = f"`buffer: max_age` gives readings up after {config.buffer.max_age} already"
