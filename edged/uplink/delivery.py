@@ -14,6 +14,7 @@ from edged.errors import PermanentError
 from edged.uplink.api import (
     ENDED,
     NO_SUBSCRIBER,
+    OFFLINE,
     TOO_LARGE,
     Chunk,
     Encoder,
@@ -33,6 +34,8 @@ from edged.wallclock import Clock
 _REFUSALS = 60
 """So many refusals in a row are not the messages' fault: from then on only one message per pause is tried."""
 
+_POISON = "the receiver ends the session over it, but takes others"
+
 
 @dataclass(slots=True)
 class Session:
@@ -42,8 +45,8 @@ class Session:
     routes: Mapping[Lane, Route]
     group: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    skipped: dict[Lane, Chunk] = field(default_factory=dict)
-    """What a lane has set aside under suspicion."""
+    skipped: dict[Lane, list[Chunk]] = field(default_factory=dict)
+    """What a lane has set aside under suspicion, in order."""
 
 
 class Delivery:
@@ -88,7 +91,8 @@ class Delivery:
             if message.skip:
                 self._settle(session, "", piece, "delivered", left_out=piece.readings)
                 return None
-            if len(message.payload) <= self.suspicion.limit and self._link.fits(message):
+            small_enough = len(message.payload) <= self.suspicion.limit or len(piece.samples) == 1
+            if small_enough and self._link.fits(message):  # the limit is a guess, which condemns nothing
                 return message
         except PermanentError as exc:
             reason, detail = exc.reason, str(exc)
@@ -109,10 +113,12 @@ class Delivery:
         """Send one message until there is a verdict or the session is over."""
         alone = session.window.alone(lane)
         try:
-            outcome = await self._send(session, message)
+            outcome, took = await self._send_when_due(session, piece, message, alone=alone)
             if outcome.verdict is Verdict.RETRY:
                 self.chains[lane].drop(piece.last)
-                self.suspicion.died(piece, len(message.payload), outcome.reason, alone=alone)
+                size = len(message.payload)
+                if self.suspicion.died(piece, size, outcome.reason, alone=alone, took=took):
+                    self._reject(session, lane, piece, "poison", _POISON)
                 return
             session.window.trust(lane)
             if outcome.verdict is Verdict.DELIVERED:
@@ -125,6 +131,23 @@ class Delivery:
                 await self._slow_down(session, lane)
         finally:
             session.window.give_back(lane)
+
+    async def _send_when_due(
+        self, session: Session, piece: Chunk, message: Message, *, alone: bool
+    ) -> tuple[Outcome, float]:
+        """Send it, under suspicion after a wait; the receiver's final word and the seconds until it came."""
+        pause = self.suspicion.pause(piece) if alone else 0.0
+        if pause:
+            try:
+                async with asyncio.timeout(pause):
+                    await session.over.wait()
+            except TimeoutError:
+                pass  # it is due
+            else:
+                self.suspicion.interrupted()
+                return Outcome(Verdict.RETRY, OFFLINE, "the session ended"), 0.0
+        begun = monotonic()
+        return await self._send(session, message), monotonic() - begun
 
     async def _send(self, session: Session, message: Message) -> Outcome:
         """The receiver's final word in this session: a RETRY only when the session is over."""
@@ -179,12 +202,19 @@ class Delivery:
         if outcome.reason == NO_SUBSCRIBER:
             counters.unheard += 1
             self._story.warn_once("the receiver accepts messages, but says that nobody subscribes to them")
+        self.suspicion.taken(piece)
         skipped = session.skipped.get(lane)
-        if skipped is not None and skipped.last < piece.first:
-            del session.skipped[lane]
-            self.suspicion.convicted()
-            why = "the receiver ends the session over it, but takes the next one"
-            self._reject(session, lane, skipped, "poison", why)
+        if skipped and skipped[0].last < piece.first and not session.over.is_set():
+            self.suspicion.vouched = True
+            again = self._once_more(session, lane, skipped.pop(0))
+            session.group.create_task(again, name=f"{self._name} {lane} once more")
+
+    async def _once_more(self, session: Session, lane: Lane, piece: Chunk) -> None:
+        """The receiver takes what comes after it: whether it still ends the session over this one."""
+        session.window.be_careful(lane)
+        await session.window.take(lane)
+        if not self.start(session, lane, piece, []):
+            session.window.give_back(lane)
 
     def _reject(self, session: Session, lane: Lane, piece: Chunk, reason: str, detail: str) -> None:
         """To the dead letters, so that the others can go on."""

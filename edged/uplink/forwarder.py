@@ -296,8 +296,8 @@ class Forwarder:
             todo = [chunk]
             while todo:
                 piece = todo.pop(0)
-                if piece.first == piece.last == self._delivery.suspicion.aside:
-                    session.skipped[lane] = piece
+                if self._delivery.suspicion.skips(piece):
+                    session.skipped.setdefault(lane, []).append(piece)
                     continue
                 await window.take(lane)
                 given_up = not self._missing(piece)(piece.first, piece.last)  # while it waited for its turn
