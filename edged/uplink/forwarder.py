@@ -12,7 +12,6 @@ import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
@@ -25,6 +24,7 @@ from edged.uplink.api import Chunk, Encoder, Lane, Link, Serves
 from edged.uplink.delivery import Delivery, Session
 from edged.uplink.lanes import Chain, Route, plan, plan_beside, plan_strict
 from edged.uplink.pace import Pace
+from edged.uplink.pages import Pages, Read
 from edged.uplink.state import ForwarderState, LaneState, Story
 from edged.uplink.window import Window, background_slots
 from edged.wallclock import Clock
@@ -35,24 +35,12 @@ FRESH = 10.0
 """Seconds. What is older when a session begins goes the historical lane."""
 _STABLE = 10.0
 """Seconds that a session must last before its end counts as a new outage."""
-_PAGE = 5000
-"""Readings to fetch from the buffer at a time."""
 _FIRST_REPORT = 5.0
 """Seconds after which a session is worth a report of the counters."""
 _READ_AGAIN = 1.0
 """Seconds to wait when the buffer cannot be read."""
 _LAST_WORD = 1.0
 """Seconds that a stop waits for messages in flight."""
-
-
-class Read(Protocol):
-    """How a forwarder reads the log: as `Buffer.read`."""
-
-    async def __call__(
-        self, after: int, *, through: int | None = None, max_readings: int = ..., target: str = ""
-    ) -> list[Batch]:
-        """Batches beyond `after`, in order; none only where nothing is left up to the head."""
-        ...
 
 
 class Forwarder:
@@ -290,8 +278,17 @@ class Forwarder:
 
     async def _run_lane(self, session: Session, route: Route) -> None:
         """Start the lane's messages, in order, as the window allows."""
+        pages = Pages(self._read_log, route, lambda: self._buffer.head)
+        try:
+            await self._send_all(session, route, pages)
+        finally:
+            pages.close()
+        session.window.close(route.lane)
+        log.info("%s: everything left over from the outage is on its way", self._name)
+
+    async def _send_all(self, session: Session, route: Route, pages: Pages) -> None:
         lane, window = route.lane, session.window
-        async for chunk in self._chunks(session, route):
+        async for chunk in self._chunks(session, route, pages):
             window.open(lane)
             todo = [chunk]
             while todo:
@@ -303,18 +300,13 @@ class Forwarder:
                 given_up = not self._missing(piece)(piece.first, piece.last)  # while it waited for its turn
                 if given_up or not self._delivery.start(session, lane, piece, todo):
                     window.give_back(lane)
-        window.close(lane)
-        log.info("%s: everything left over from the outage is on its way", self._name)
 
-    async def _chunks(self, session: Session, route: Route) -> AsyncIterator[Chunk]:
+    async def _chunks(self, session: Session, route: Route, pages: Pages) -> AsyncIterator[Chunk]:
         """What the lane has to send; waits for more where the lane has no end."""
         buffer = self._buffer
         while route.through is None or route.reached < route.through:
-            head = buffer.head
             try:
-                batches = await self._read_log(
-                    route.reached, through=route.through, max_readings=_PAGE, target=route.target
-                )
+                head, batches = await pages.next()
             except TransientError as exc:
                 self._story.warn_once(str(exc))
                 await asyncio.sleep(_READ_AGAIN)
@@ -340,7 +332,9 @@ class Forwarder:
             await self._clock.ready(batch.boot)
         since = max(route.reached, route.after) + 1 if route.target and batch.priority else 0
         for chunk in self._encoder.split(batch):
-            whole = replace(chunk, boot=batch.boot, priority=batch.priority)
+            whole = chunk
+            if chunk.boot != batch.boot or chunk.priority != batch.priority:
+                whole = replace(chunk, boot=batch.boot, priority=batch.priority)
             for piece in route.unsettled(whole, self._missing(whole)):
                 yield replace(piece, since=since) if since else piece
                 since = piece.last + 1 if since else 0
