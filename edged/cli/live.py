@@ -145,6 +145,8 @@ def render_status(record: Mapping[str, Any]) -> str:
     parts += ["", *_buffer_lines(record["buffer"])]
     for name, connection in record["connections"].items():
         parts += ["", *_connection_lines(name, connection, record["buffer"]["connections"].get(name, {}))]
+    for name, server in record["servers"].items():
+        parts += ["", *_server_lines(name, server)]
     parts += [
         f"\n{name} was started again {fault['restarts']} times, last {fault['time']}: {fault['detail']}"
         for name, fault in record["faults"].items()
@@ -203,6 +205,16 @@ def _buffer_lines(buffer: Mapping[str, Any]) -> Iterable[str]:
         yield f"  rejected, {reason.replace('_', ' ')}: {count:,}"
     if buffer["alarm"]:
         yield f"  ALARM, {buffer['alarm']}: {buffer['detail']}"
+
+
+def _server_lines(name: str, server: Mapping[str, Any]) -> Iterable[str]:
+    if not server["listening"]:
+        yield f"connection {name}: NOT listening: {server['detail']}"
+        return
+    yield (
+        f"connection {name}: listening on {server['listening']}, {server['clients']:,} clients, "
+        f"{server['requests']:,} requests, {server['refused']:,} refused"
+    )
 
 
 def _connection_lines(name: str, connection: Mapping[str, Any], counts: Mapping[str, Any]) -> Iterable[str]:

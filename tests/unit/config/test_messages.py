@@ -23,7 +23,7 @@ MODULES = [
     *(ROOT / "edged/uplink/connectors").glob("mqtt.py"),
     *(ROOT / "edged/uplink" / f"{name}.py" for name in ("laidout", "topics", "upstream")),
     ROOT / "edged/media/settings.py",
-    *(ROOT / "adapters/edged_modbus" / f"{name}.py" for name in ("config", "planner", "point", "serial_bus")),
+    *(ROOT / "adapters/edged_modbus" / f"{name}.py" for name in ("config", "planner", "point", "serial_bus", "served", "server")),
     *(ROOT / "adapters/edged_serial" / f"{name}.py" for name in ("config", "point")),
     *(ROOT / "adapters/edged_ble" / f"{name}.py" for name in ("config", "point")),
 ]  # fmt: skip
