@@ -6,12 +6,30 @@ the completeness of what the flow sends as they do without one, and what is sent
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from edged.buffer.batch import Batch
-from edged.flows.flow import Flow
+from edged.flows.flow import Flow, Result
+from edged.flows.steps import Cut
+from edged.flows.windows import Window
+from edged.model import Sample
 from edged.uplink.api import Chunk, Encoder, Envelope, Message
+from edged.uplink.together import Together
+
+
+@dataclass(frozen=True, slots=True)
+class Interval(Chunk):
+    """What an interval is worked out of. However it is divided, each part knows all of it."""
+
+    base: int = 0
+    """The seq of the first of all samples."""
+    all: Sequence[Sample] = ()
+    of: int = 0
+    """How many readings these are."""
+    cut: Cut = field(default_factory=Cut)
+    result: list[Result] = field(default_factory=list)
+    """What came of them, once it is worked out."""
 
 
 class FlowEncoder:
@@ -25,17 +43,41 @@ class FlowEncoder:
         """What went wrong in its steps since the start."""
 
     def split(self, batch: Batch) -> Iterator[Chunk]:
-        """As the connection does; with an interval the batch is one, and becomes one message."""
+        """As the connection does; with an interval the batch is one, and becomes one message if that is possible."""
         if not self._flow.interval:
             return self._encoder.split(batch)
-        return iter([Chunk(batch.first, batch.samples, batch.readings, batch.boot, batch.replay)])
+        cut = batch.cut if isinstance(batch, Window) else Cut()
+        whole = Interval(
+            batch.first, batch.samples, batch.readings, batch.boot, batch.replay,
+            together=Together(batch.first, batch.last), base=batch.first, all=batch.samples, of=batch.readings, cut=cut,
+        )  # fmt: skip
+        return iter([whole])
 
     def encode(self, chunk: Chunk, envelope: Envelope) -> Message:
         """One message; or one that is to be skipped, where nothing is left. Raises PermanentError."""
-        result = self._flow.apply(chunk.samples)
-        if not result.samples:
-            return Message("", b"", skip=True, left_out=chunk.readings)
-        readings = sum(len(sample.points) for sample in result.samples)
-        inner = replace(chunk, samples=result.samples, readings=readings)
+        samples, left_out = self._share(chunk) if isinstance(chunk, Interval) else self._applied(chunk)
+        if not samples:
+            return Message("", b"", skip=True, left_out=left_out)
+        readings = sum(len(sample.points) for sample in samples)
+        inner = replace(chunk, samples=samples, readings=readings)
         message = self._encoder.encode(inner, replace(envelope, flow=self._name))
-        return replace(message, left_out=result.left_out)
+        return replace(message, left_out=chunk.readings if message.skip else left_out)
+
+    def _applied(self, chunk: Chunk) -> tuple[Sequence[Sample], int]:
+        result = self._flow.apply(chunk.samples)
+        return result.samples, result.left_out
+
+    def _share(self, chunk: Interval) -> tuple[Sequence[Sample], int]:
+        """The samples that this part of an interval carries, and its share of what is left out.
+
+        Both are spread evenly over the range, so that they depend on nothing but the interval and the part.
+        """
+        if not chunk.result:
+            chunk.result.append(self._flow.apply(chunk.all, cut=chunk.cut))
+        made, count = chunk.result[0].samples, len(chunk.all)
+        own = [
+            sample for i, sample in enumerate(made) if chunk.first <= chunk.base + i * count // len(made) <= chunk.last
+        ]
+        before = sum(len(sample.points) for sample in chunk.all[: chunk.first - chunk.base])
+        left_out, of = chunk.result[0].left_out, max(1, chunk.of)
+        return own, left_out * (before + chunk.readings) // of - left_out * before // of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edged.config.flows import FlowConfig, StepConfig
 from edged.config.model import GatewayConfig
 from edged.flows.match import DeviceInfo, Match, Site
-from edged.flows.steps import Errors, Look, Made, build, select
+from edged.flows.steps import Cut, Errors, Look, Made, build, select
 from edged.model import Sample
 
 
@@ -45,8 +45,14 @@ class Flow:
                 taken.append(select(sample, columns))
         return taken
 
-    def apply(self, samples: Sequence[Sample], seen: Callable[[list[Sample]], None] | None = None) -> Result:
-        """Put samples through. `seen` is told what comes out of the match and of each step."""
+    def apply(
+        self, samples: Sequence[Sample], seen: Callable[[list[Sample]], None] | None = None, cut: Cut | None = None
+    ) -> Result:
+        """Put samples through. `seen` is told what comes out of the match and of each step.
+
+        `cut`: which intervals the samples are not the whole of.
+        """
+        cut = cut or Cut()
         total = _readings(samples)
         current = self.matched(samples)
         taken = _readings(current)
@@ -55,7 +61,7 @@ class Flow:
             seen(current)
         for step in self.steps:
             before = {id(sample) for sample in current}
-            following = step.apply(current)
+            following = step.apply(current, cut)
             if not interval:
                 taken = taken if step.interval and _aggregates(before, following) else min(taken, _put_in(following))
             interval = interval or step.interval > 0

@@ -24,6 +24,27 @@ ABSENT = "absent"
 """The reason of a bad value of which an input is missing."""
 
 
+PARTIAL = Quality("uncertain", "partial")
+"""The quality of what is worked out of a part of an interval: another row of it follows."""
+LATE = Quality("uncertain", "late")
+"""The quality of what is worked out of readings of an interval of which a row has been sent before."""
+_EVER = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Which intervals some samples are not the whole of, by when they begin, microseconds."""
+
+    late_before: int = -_EVER
+    """Of intervals that begin before it a row has been sent already."""
+    partial_from: int = _EVER
+    """Of intervals that begin then or later more is to come."""
+
+    def quality(self, begin: int) -> Quality | None:
+        """What is to be said of a row; None if it is all of its interval."""
+        return LATE if begin < self.late_before else PARTIAL if begin >= self.partial_from else None
+
+
 class Made(str):
     """The name of a point that a step has added: none of the readings put in."""
 
@@ -56,8 +77,8 @@ class Step(Protocol):
     interval: int
     """Microseconds of its interval; 0 if it has none."""
 
-    def apply(self, samples: Sequence[Sample]) -> list[Sample]:
-        """What comes out."""
+    def apply(self, samples: Sequence[Sample], cut: Cut) -> list[Sample]:
+        """What comes out. `cut`: which intervals the samples are not the whole of."""
         ...
 
 
@@ -136,7 +157,7 @@ class _Filter:
         self._condition = condition
         self._when = when
 
-    def apply(self, samples: Sequence[Sample]) -> list[Sample]:
+    def apply(self, samples: Sequence[Sample], _cut: Cut) -> list[Sample]:
         """Those, or those readings, for which the condition is true."""
         kept = []
         for sample in samples:
@@ -163,7 +184,7 @@ class _Map:
         self._add = {point: Expression(text) for point, text in config.add.items()}
         self._lines: dict[tuple[str, str], tuple[float, float] | None] = {}
 
-    def apply(self, samples: Sequence[Sample]) -> list[Sample]:
+    def apply(self, samples: Sequence[Sample], _cut: Cut) -> list[Sample]:
         """The samples with other points and values."""
         done = []
         for sample in samples:
@@ -311,7 +332,7 @@ class _Windows:
         self._functions = () if config is None else tuple(dict.fromkeys([*config.functions, "count"]))
         self._when = when
 
-    def apply(self, samples: Sequence[Sample]) -> list[Sample]:
+    def apply(self, samples: Sequence[Sample], cut: Cut) -> list[Sample]:
         """In the order of intervals and devices in which the first sample of each came."""
         windows: dict[tuple[object, ...], list[Sample]] = {}
         for i, sample in enumerate(samples):
@@ -319,9 +340,11 @@ class _Windows:
             shape = () if self._functions else sample.points
             key = (i,) if passes else (sample.time // self.interval, sample.device, shape)
             windows.setdefault(key, []).append(sample)
-        return [some[0] if len(key) == 1 or not self._functions else self._one(some) for key, some in windows.items()]
+        return [
+            some[0] if len(key) == 1 or not self._functions else self._one(some, cut) for key, some in windows.items()
+        ]
 
-    def _one(self, samples: Iterable[Sample]) -> Sample:
+    def _one(self, samples: Iterable[Sample], cut: Cut) -> Sample:
         columns: dict[str, _Column] = {}
         first: Sample | None = None
         for sample in samples:
@@ -330,17 +353,18 @@ class _Windows:
                 columns.setdefault(point, _Column()).take(sample.time, value, sample.quality.get(i, GOOD))
         if first is None:
             raise ValueError("an interval without samples")
+        begin = first.time // self.interval * self.interval
         points: list[str] = []
         values: list[Value] = []
         quality: dict[int, Quality] = {}
         for point, column in columns.items():
             for function in self._functions:
                 value = column.result(function)
+                doubt = column.quality or cut.quality(begin)
                 if value is None:
                     quality[len(points)] = column.worst
-                elif column.quality is not None and function != "count":
-                    quality[len(points)] = column.quality
+                elif doubt is not None and function != "count":
+                    quality[len(points)] = doubt
                 points.append(f"{point}_{function}")
                 values.append(value)
-        begin = first.time // self.interval * self.interval
         return Sample(first.device, begin, first.mono, tuple(points), values, quality or ALL_GOOD)

@@ -3,20 +3,30 @@
 Where a piece ends depends on nothing but the log and on where the one before it ended: before the first sample of a
 later interval than all of the piece so far, before a row of another kind or boot, and after so many readings. So a
 piece that is read again after a crash is the same piece. What comes late, for an interval that has been sent, is in a
-later piece: it yields another row for that interval, and such rows add up, since each has its `count`.
+later piece: it yields another row for that interval, and such rows add up, since each has its `count`. Rows that are
+not all of their interval say so (`edged.flows.steps.Cut`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edged.buffer.batch import Batch
 from edged.buffer.log import Buffer
+from edged.flows.steps import Cut
 from edged.model import Sample
+from edged.wallclock import Clock
 
 MAX_READINGS = 50_000
 """Of one piece: an interval with more comes in several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Batch):
+    """A piece of the log, as one batch."""
+
+    cut: Cut = field(default_factory=Cut)
 
 
 @dataclass(slots=True)
@@ -25,18 +35,24 @@ class Piece:
 
     interval: int
     """Microseconds."""
+    apart: int = 0
+    """Rows with priority up to here are settled each for itself, and so stay apart."""
     rows: list[Batch] = field(default_factory=list)
     window: int = 0
     readings: int = 0
+    whole: bool = False
+    """Whether it ended because its interval did."""
 
     def take(self, row: Batch) -> bool:
-        """Take a row, or the part of it that belongs here. Whether the piece is whole now."""
+        """Take a row, or the part of it that belongs here. Whether the piece is at its end now."""
         if self.rows and not self._goes_on(row):
+            self.whole = bool(row.samples) and row.target == "" and self._of(row.samples[0]) > self.window
             return True
         for i, sample in enumerate(row.samples):
-            window = sample.time // self.interval if sample.points else self.window
+            window = self._of(sample)
             begun = bool(self.rows) or i > 0
             if begun and (window > self.window or self.readings >= MAX_READINGS) and self.readings:
+                self.whole = window > self.window
                 if i:
                     self.rows.append(_part(row, row.samples[:i]))
                 return True
@@ -45,15 +61,25 @@ class Piece:
         self.rows.append(row)
         return False
 
+    def _of(self, sample: Sample) -> int:
+        return sample.time // self.interval if sample.points else self.window
+
     def _goes_on(self, row: Batch) -> bool:
         last = self.rows[-1]
-        return (row.first, row.boot, row.target) == (last.last + 1, last.boot, last.target)
+        return (row.first, row.boot, self._kind(row)) == (last.last + 1, last.boot, self._kind(last))
 
-    def batch(self) -> Batch:
-        """All of it as one."""
+    def _kind(self, row: Batch) -> str:
+        """Rows with priority stand among the others: a flow with an interval has one order for all."""
+        return "" if row.priority and row.last > self.apart else row.target
+
+    def batch(self, continued: int = -1) -> Window:
+        """All of it as one. `continued`: the interval of which the piece before has sent a part."""
         first = self.rows[0]
         samples = tuple(sample for row in self.rows for sample in row.samples)
-        return Batch(first.first, samples, first.boot, _readings(samples), first.target)
+        begin = self.window * self.interval
+        late_before = begin + self.interval if self.window == continued else begin
+        cut = Cut(late_before) if self.whole else Cut(late_before, begin)
+        return Window(first.first, samples, first.boot, _readings(samples), self._kind(first), cut)
 
 
 def beyond(row: Batch, after: int) -> Batch:
@@ -70,27 +96,46 @@ def _readings(samples: tuple[Sample, ...]) -> int:
 
 
 class WindowReader:
-    """Reads a buffer piece by piece."""
+    """Reads a buffer piece by piece, for one place in it."""
 
-    def __init__(self, buffer: Buffer, interval: int) -> None:
-        """`interval` in microseconds."""
+    def __init__(self, buffer: Buffer, place: str, interval: int, clock: Clock | None = None) -> None:
+        """`interval` in microseconds. Without a clock, all times are taken to be right."""
         self._read: Callable[..., Awaitable[list[Batch]]] = buffer.read
         self._wait: Callable[[int], Awaitable[int]] = buffer.wait_beyond
+        self._cursor = buffer.cursor
+        self._place = place
         self._interval = interval
+        self._clock = clock
+        self._unfinished = (0, -1)
+        """Where the last piece ended that was not all of its interval, and which interval that is."""
 
     async def read(
         self, after: int, *, through: int | None = None, max_readings: int = 5000, target: str = ""
     ) -> list[Batch]:
         """One piece, waiting until its interval is over; none where there is nothing beyond `after`."""
-        piece = Piece(self._interval)
+        piece = Piece(self._interval, self._cursor(self._place).ahead)
         reached = after
         while True:
             rows = await self._read(reached, through=through, max_readings=max_readings, target=target)
             for row in rows:
-                if piece.take(beyond(row, reached)):
-                    return [piece.batch()]
+                if piece.take(await self._with_right_times(beyond(row, reached))):
+                    return [self._finished(piece)]
                 reached = row.last
             if not rows:
                 if not piece.rows or (through is not None and reached >= through):
-                    return [piece.batch()] if piece.rows else []
+                    return [self._finished(piece)] if piece.rows else []
                 await self._wait(reached)
+
+    async def _with_right_times(self, row: Batch) -> Batch:
+        """Intervals are cut by the time that is sent."""
+        if self._clock is None:
+            return row
+        await self._clock.ready(row.boot)
+        return replace(row, samples=tuple(self._clock.settled(row.samples, row.boot)))
+
+    def _finished(self, piece: Piece) -> Window:
+        seq, window = self._unfinished
+        made = piece.batch(window if piece.rows[0].first == seq + 1 else -1)
+        if not piece.whole:
+            self._unfinished = made.last, piece.window
+        return made

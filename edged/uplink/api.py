@@ -18,6 +18,7 @@ from edged.config.base import ConnectionConfig, DeviceConfig
 from edged.config.model import GatewayConfig
 from edged.downlink.api import Commands, Twin
 from edged.model import Sample
+from edged.uplink.together import Together
 
 
 class Lane(StrEnum):
@@ -107,6 +108,8 @@ class Chunk:
     """Whether its points have priority. The forwarder sees to it."""
     since: int = 0
     """On the priority lane: from here on to `first` all others are settled or on their way. Otherwise 0."""
+    together: Together | None = None
+    """What must be settled with it, where it is worked out of more than its own samples."""
 
     @property
     def last(self) -> int:

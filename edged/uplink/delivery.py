@@ -6,9 +6,11 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic
 from typing import Literal
 
+from edged.buffer.cursor import Span
 from edged.buffer.log import Buffer
 from edged.errors import PermanentError
 from edged.uplink.api import (
@@ -28,6 +30,7 @@ from edged.uplink.api import (
 from edged.uplink.lanes import Chain, Route, halves
 from edged.uplink.state import Counters, Story
 from edged.uplink.suspicion import Suspicion
+from edged.uplink.together import Together
 from edged.uplink.window import Window
 from edged.wallclock import Clock
 
@@ -47,6 +50,8 @@ class Session:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     skipped: dict[Lane, list[Chunk]] = field(default_factory=dict)
     """What a lane has set aside under suspicion, in order."""
+    together: list[Together] = field(default_factory=list)
+    """What is to be settled all at once, and is not yet."""
 
 
 class Delivery:
@@ -89,7 +94,7 @@ class Delivery:
         try:
             message = self._encoder.encode(self._with_right_times(piece), envelope)
             if message.skip:
-                self._settle(session, "", piece, "delivered", left_out=piece.readings)
+                self._settle(session, "", piece, "delivered", left_out=message.left_out)
                 return None
             small_enough = len(message.payload) <= self.suspicion.limit or len(piece.samples) == 1
             if small_enough and self._link.fits(message):  # the limit is a guess, which condemns nothing
@@ -231,11 +236,21 @@ class Delivery:
     ) -> None:  # fmt: skip
         """Without a lane: nothing of it was sent, so that it is no part of a chain."""
         in_place = not piece.since or any(route.has_passed(piece) for route in session.routes.values())
-        self._buffer.settle(
-            self._name, piece.first, piece.last, piece.readings, lane=str(lane), outcome=outcome, reason=reason,
-            detail=detail, ahead_from=piece.since, in_place=in_place, left_out=left_out,
+        settle = partial(
+            self._buffer.settle, self._name, piece.first, piece.last, piece.readings, lane=str(lane), outcome=outcome,
+            reason=reason, detail=detail, ahead_from=piece.since, in_place=in_place, left_out=left_out,
         )  # fmt: skip
+        if piece.together is None:
+            settle()
+        else:
+            piece.together.add(piece.first, piece.last, settle)
+            if piece.together not in session.together:
+                session.together.append(piece.together)
+        session.together = [one for one in session.together if not one.settle(self._missing(one))]
         self.progress.set()
+
+    def _missing(self, together: Together) -> list[Span]:
+        return self._buffer.missing(self._name, together.first, together.last, priority=False)
 
     async def _slow_down(self, session: Session, lane: Lane) -> None:
         """When everything is refused, somebody must change something: do not turn all there is into dead letters."""

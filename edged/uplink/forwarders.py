@@ -84,7 +84,7 @@ class Uplink:
         told_units = replace(context, shared={**context.shared, "units": partial(output_units, flow)})
         bound = replace(self._connection, **flow.connections[self._name].overrides())
         ready = Flow(flow, context.gateway, looking(context.devices, self._adapters))
-        read = WindowReader(self._buffer, ready.interval).read if ready.interval else None
+        read = WindowReader(self._buffer, place, ready.interval, self._clock).read if ready.interval else None
         encoder = FlowEncoder(name, ready, self._connector.encoder(bound, told_units))
         return Forwarder(place, encoder, branch, self._buffer, self._clock, read)
 
