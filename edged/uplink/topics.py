@@ -45,17 +45,22 @@ def check_template(template: str, names: Collection[str]) -> set[str]:
         raise ValueError(f"the topic {shown} contains a control character")
     if len(template.encode("utf-8", "surrogatepass")) > MAX_TOPIC:
         raise ValueError(f"a topic has at most {MAX_TOPIC} bytes")
+    return names_used(template, names, f"the topic {shown}")
+
+
+def names_used(template: str, names: Collection[str], what: str) -> set[str]:
+    """The names that a template uses. Raises ValueError, which calls it `what`, if it is none over `names`."""
     used = set()
     try:
         parts = list(Formatter().parse(template))
     except ValueError as exc:
-        raise ValueError(f"the topic {shown} has a brace without its partner") from exc
+        raise ValueError(f"{what} has a brace without its partner") from exc
     for _, name, form, conversion in parts:
         if name is None:
             continue
         if name not in names or form or conversion:
             known = ", ".join(f"{{{one}}}" for one in names)
-            raise ValueError(f"the topic {shown} uses {{{name}}}{_did_you_mean(name, names)}; there are {known}")
+            raise ValueError(f"{what} uses {{{name}}}{_did_you_mean(name, names)}; there are {known}")
         used.add(name)
     return used
 

@@ -7,22 +7,21 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from edged.buffer.log import Buffer
 from edged.clock import boot_id, mono_us, wall_us
+from edged.config.base import ConnectionConfig
 from edged.config.model import BufferConfig, GatewayConfig
 from edged.config.types import Duration, Name
 from edged.model import Sample, Value
 from edged.testing.audit import Audit
 from edged.uplink.api import ConnectionContext
-from edged.uplink.brokers import BrokerConnection
 from edged.uplink.connectors import load_forwarding
 from edged.uplink.connectors.mqtt import MqttConnection
 from edged.uplink.forwarder import Forwarder
-from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
 
 POINTS = tuple(f"p{i}" for i in range(50))
@@ -84,7 +83,7 @@ async def gateway(
     retention: float = 0.0,
     max_age: float = 0.0,
     running: bool = True,
-    dialect: type[BrokerConnection] = MqttConnection,
+    dialect: type[ConnectionConfig] = MqttConnection,
     context: ConnectionContext | None = None,
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
@@ -146,7 +145,15 @@ async def until(condition: Any, seconds: float = 20) -> None:
             await asyncio.sleep(0.01)
 
 
-async def through_an_outage(one: Gateway, broker: Mosquitto, *, before: int, after: int) -> None:
+class Stoppable(Protocol):
+    """A broker or another receiver."""
+
+    def stop(self) -> None: ...
+
+    def start(self) -> None: ...
+
+
+async def through_an_outage(one: Gateway, broker: Stoppable, *, before: int, after: int) -> None:
     """Polls that arrive, ten that are an hour old when the stopped broker comes back, and polls again."""
     await until(lambda: one.forwarder.state().connected)
     one.poll(before)

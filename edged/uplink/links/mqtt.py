@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import ssl
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol
@@ -16,7 +14,8 @@ from edged.uplink.api import OFFLINE, TOO_LARGE, Message, Outcome, Pacing, Verdi
 from edged.uplink.links import reasons
 from edged.uplink.links.mqtt_commands import CommandService, Slot
 from edged.uplink.links.mqtt_session import V5, V311, Accepted, Broker, Session, Version
-from edged.uplink.links.tls import Tls, explain, files_of, make_context
+from edged.uplink.links.reach import unreachable
+from edged.uplink.links.tls import Tls, files_of, make_context
 
 __all__ = ["Announcer", "Broker", "MqttLink"]
 
@@ -135,36 +134,17 @@ class MqttLink:
 
     async def _attempt(self, protocol: Version, will: Message | None) -> Accepted | str:
         """The broker's answer to one CONNECT, or what happened instead of one. Raises EdgedError."""
-        broker, where = self._broker, self._where
-        keep = None
+        broker, keep = self._broker, None
         if self._service is not None:
             self._service.renew()
             keep = self._service.keep
         session = self._session = Session(broker, protocol, will, retain=self._retain, keep=keep)
         try:
             return await session.open()
-        except TimeoutError as exc:
-            raise TransientError(
-                f"{where} did not answer within {broker.connect_timeout:g} s: is it up, is a firewall in the way?"
+        except (OSError, UnicodeError) as exc:
+            raise unreachable(
+                exc, self._where, broker.host, broker.connect_timeout, "broker", tls=broker.tls is not None
             ) from exc
-        except ssl.SSLError as exc:
-            raise explain(exc, where) from exc
-        except socket.gaierror as exc:
-            raise TransientError(
-                f"cannot find the host {broker.host!r} ({exc.strerror}): check `url` and the gateway's DNS",
-                reason="dns",
-            ) from exc
-        except UnicodeError as exc:
-            raise PermanentError(f"{broker.host!r} is no host name: check `url`", reason="dns") from exc
-        except ConnectionRefusedError as exc:
-            raise TransientError(
-                f"nothing listens at {where}: is the broker running, is the port right?", reason="refused"
-            ) from exc
-        except ConnectionResetError as exc:
-            hint = ": is this its port for TLS?" if broker.tls else ""
-            raise TransientError(f"{where} hung up while connecting{hint}", reason="closed") from exc
-        except OSError as exc:
-            raise TransientError(f"cannot reach {where}: {exc.strerror or exc}", reason="unreachable") from exc
 
     @property
     def _where(self) -> str:
