@@ -37,12 +37,16 @@ class Cut:
 
     late_before: int = -_EVER
     """Of intervals that begin before it a row has been sent already."""
+    sent: frozenset[int] = frozenset()
+    """And of those that begin at these times."""
     partial_from: int = _EVER
     """Of intervals that begin then or later more is to come."""
 
     def quality(self, begin: int) -> Quality | None:
         """What is to be said of a row; None if it is all of its interval."""
-        return LATE if begin < self.late_before else PARTIAL if begin >= self.partial_from else None
+        return (
+            LATE if begin < self.late_before or begin in self.sent else PARTIAL if begin >= self.partial_from else None
+        )
 
 
 class Made(str):

@@ -9,7 +9,7 @@ not all of their interval say so (`edged.flows.steps.Cut`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from edged.buffer.batch import Batch
@@ -18,6 +18,8 @@ from edged.flows.steps import Cut
 from edged.model import Sample
 from edged.wallclock import Clock
 
+_REMEMBERED = 64
+"""Intervals that are remembered as sent."""
 MAX_READINGS = 50_000
 """Of one piece: an interval with more comes in several."""
 
@@ -72,13 +74,14 @@ class Piece:
         """Rows with priority stand among the others: a flow with an interval has one order for all."""
         return "" if row.priority and row.last > self.apart else row.target
 
-    def batch(self, continued: int = -1) -> Window:
-        """All of it as one. `continued`: the interval of which the piece before has sent a part."""
+    def batch(self, sent: Iterable[int] = ()) -> Window:
+        """All of it as one. `sent`: intervals of which pieces before have sent a row."""
         first = self.rows[0]
         samples = tuple(sample for row in self.rows for sample in row.samples)
         begin = self.window * self.interval
-        late_before = begin + self.interval if self.window == continued else begin
-        cut = Cut(late_before) if self.whole else Cut(late_before, begin)
+        cut = Cut(begin, frozenset(window * self.interval for window in sent))
+        if not self.whole:
+            cut = replace(cut, partial_from=begin)
         return Window(first.first, samples, first.boot, _readings(samples), self._kind(first), cut)
 
 
@@ -106,8 +109,8 @@ class WindowReader:
         self._place = place
         self._interval = interval
         self._clock = clock
-        self._unfinished = (0, -1)
-        """Where the last piece ended that was not all of its interval, and which interval that is."""
+        self._sent: list[tuple[int, int]] = []
+        """(Where the piece ended that had it, interval) of the last ones that were sent."""
 
     async def read(
         self, after: int, *, through: int | None = None, max_readings: int = 5000, target: str = ""
@@ -134,8 +137,8 @@ class WindowReader:
         return replace(row, samples=tuple(self._clock.settled(row.samples, row.boot)))
 
     def _finished(self, piece: Piece) -> Window:
-        seq, window = self._unfinished
-        made = piece.batch(window if piece.rows[0].first == seq + 1 else -1)
-        if not piece.whole:
-            self._unfinished = made.last, piece.window
+        before = [one for one in self._sent if one[0] < piece.rows[0].first]  # it may be read a second time
+        made = piece.batch(window for _, window in before)
+        found = {sample.time // self._interval for sample in made.samples if sample.points}
+        self._sent = [*before, *((made.last, window) for window in sorted(found))][-_REMEMBERED:]
         return made

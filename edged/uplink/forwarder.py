@@ -25,7 +25,7 @@ from edged.uplink.delivery import Delivery, Session
 from edged.uplink.lanes import Chain, Route, plan, plan_beside, plan_strict
 from edged.uplink.pace import Pace
 from edged.uplink.pages import Pages, Read
-from edged.uplink.state import ForwarderState, LaneState, Story
+from edged.uplink.state import ForwarderState, LaneState, Shares, Story
 from edged.uplink.window import Window, background_slots
 from edged.wallclock import Clock
 
@@ -60,7 +60,8 @@ class Forwarder:
         self._retry_max = link.pacing.retry_max
         self._backoff = wait_random_exponential(multiplier=1, max=self._retry_max)
         steps = link.pacing.retry_steps
-        self._story = Story(name, self._pending, steps[-1][0] if steps else self._retry_max)
+        shares = link if isinstance(link, Shares) else None
+        self._story = Story(name, self._pending, steps[-1][0] if steps else self._retry_max, shares)
         self._delivery = Delivery(name, encoder, link, buffer, clock, self._story)
         self.encoder = encoder
         self._session: Session | None = None
