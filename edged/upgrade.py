@@ -53,6 +53,8 @@ class Trial:
     """Where the gateway answers."""
     invocation: str = ""
     """systemd's name for the life of the process that was there before."""
+    before: str = ""
+    """The release before the old one."""
     why: str = ""
     """Why it has to be undone, once that is so."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import click
@@ -33,6 +34,8 @@ def run(config: str | None, state: str | None, socket: str | None, log_level: st
     from edged.daemon import Places, run_daemon
     from edged.reload import choose
 
+    # Whoever starts it, however: what it writes is for its user to write and for its group to read, nobody else's.
+    os.umask((os.umask(0) | 0o027) & 0o077)
     # Until the daemon listens to it: a reload that comes while it starts must not end it, and it reads the file anyway.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logs.set_up(log_level)

@@ -26,7 +26,7 @@ import click
 
 from edged import __version__
 from edged.cli import EXIT_CONFIG, EXIT_PROBLEM, client
-from edged.clock import boot_id, iso, wall_us
+from edged.clock import iso, wall_us
 from edged.errors import ConfigError, EdgedError, PermanentError
 from edged.upgrade import Format, Home, Outcome, Record, Trial, Watch, expected, format_of, home_of
 
@@ -69,6 +69,11 @@ def systemctl(*arguments: str) -> str:
 def _facts() -> dict[str, str]:
     shown = systemctl("show", _UNIT, f"--property={','.join(_FACTS)}")
     return dict(line.partition("=")[::2] for line in shown.splitlines())
+
+
+def _boot() -> str:
+    """A name for this boot, which no two views on /proc can differ about."""
+    return systemctl("show", "--property=UserspaceTimestamp,UserspaceTimestampMonotonic").strip()
 
 
 def _booted() -> bool:
@@ -265,13 +270,14 @@ def change(
     trial = Trial(
         old,
         name,
-        boot_id(),
+        _boot(),
         began,
         watch,
         _worked(proof.socket, watch),
         proof.databases,
         proof.socket,
         facts.get("InvocationID", ""),
+        home.link("previous"),
     )
     home.set_link("previous", old)
     home.begin(trial)
@@ -403,7 +409,7 @@ def settle() -> None:
         _go_back(home, trial, trial.why)
         return
     if home.link("current") != trial.new:
-        if trial.boot != boot_id():
+        if trial.boot != _boot():
             log.warning("the upgrade to %s was interrupted before it took over; %s goes on", trial.new, trial.old)
             _end(home, trial, "interrupted", "the machine went off before the new release took over")
             return
@@ -424,10 +430,10 @@ def settle() -> None:
 def _watch(trial: Trial) -> str:
     """Watch the new release; returns why it has to go, if so."""
     watch, began = Watch(trial.worked), time.monotonic()
-    ready = False
+    ready, rebooted = False, trial.boot != _boot()
     while time.monotonic() < began + trial.watch:
         facts = _facts()
-        if facts["InvocationID"] != trial.invocation or trial.boot != boot_id():
+        if facts["InvocationID"] != trial.invocation or rebooted:
             if facts["NRestarts"] != "0" or facts["SubState"] in _GONE:
                 return (
                     f"it ended by itself ({facts['Result']}, exit code {facts['ExecMainStatus']}): journalctl -u edged"
@@ -485,6 +491,8 @@ def _set_aside(trial: Trial, name: str) -> None:
 
 
 def _end(home: Home, trial: Trial, outcome: Outcome, why: str) -> None:
+    if outcome != "good" and trial.before in home.names():
+        home.set_link("previous", trial.before)
     home.end(Record(outcome, trial.old, trial.new, trial.began, iso(wall_us()), why))
 
 

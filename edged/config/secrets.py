@@ -15,6 +15,7 @@ from typing import Any
 
 from edged.config.types import FileName, Secret
 from edged.errors import ConfigError
+from edged.logs import hide
 
 SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 FILE_NAME = "secrets.env"
@@ -26,6 +27,7 @@ def resolve(secret: Secret, *, base: Path) -> str:
     Raises ConfigError, which names the places that were looked in, when it is nowhere, empty or unreadable.
     """
     if not secret.name:
+        hide(secret.text)
         return secret.text
     name = secret.name
     if not SECRET_NAME.fullmatch(name):
@@ -40,6 +42,7 @@ def resolve(secret: Secret, *, base: Path) -> str:
         text = text.rstrip("\r\n")  # noqa: PLW2901  # the same text without what an editor appended
         if not text:
             raise ConfigError(f"the secret `{name}` in {place} is empty")
+        hide(text)
         return text
     raise ConfigError(f"there is no secret `{name}`: looked in {', '.join(places(name, base))}")
 

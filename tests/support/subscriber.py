@@ -26,13 +26,18 @@ class Got:
 class Subscriber:
     """Subscribed while its context lasts; reconnects by itself and keeps its session over that."""
 
-    def __init__(self, port: int, *topics: str, host: str = "127.0.0.1", client_id: str = "subscriber") -> None:
+    def __init__(
+        self, port: int, *topics: str, host: str = "127.0.0.1", client_id: str = "subscriber",
+        login: tuple[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.messages: list[Got] = []
         self._topics = topics
         self._subscribed = threading.Event()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False, protocol=paho.MQTTv311
         )
+        if login:
+            self._client.username_pw_set(*login)
         self._client.reconnect_delay_set(0.1, 0.5)  # type: ignore[arg-type]  # fractions work
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._subscribed.set()
@@ -58,9 +63,9 @@ class Subscriber:
 
 
 @contextmanager
-def subscribed(port: int, *topics: str) -> Iterator[Subscriber]:
+def subscribed(port: int, *topics: str, login: tuple[str, str] | None = None) -> Iterator[Subscriber]:
     """A subscriber at work."""
-    subscriber = Subscriber(port, *topics)
+    subscriber = Subscriber(port, *topics, login=login)
     subscriber.start()
     try:
         yield subscriber
