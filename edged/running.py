@@ -16,7 +16,7 @@ from edged.adapter import Bus, load_adapter
 from edged.buffer.log import Buffer
 from edged.config.base import DeviceConfig
 from edged.config.diff import Touched
-from edged.config.flows import connection_of, cursor_name
+from edged.config.flows import connection_of, cursor_name, spoken
 from edged.config.model import Config
 from edged.config.secrets import filled
 from edged.model import Sample
@@ -140,7 +140,7 @@ class Running:
         await asyncio.Event().wait()  # until it is ended: its flows run by themselves
 
     def _start_flow(self, place: str) -> None:
-        self._parts.spawn(f"flow {place}", partial(self._uplinks[connection_of(place)].run, place))
+        self._parts.spawn(spoken(place), partial(self._uplinks[connection_of(place)].run, place))
 
     def _start_connections(self, names: Iterable[str]) -> None:
         for name in names:
@@ -152,15 +152,15 @@ class Running:
 
     async def _end_connections(self, names: Collection[str]) -> None:
         await self._parts.end(f"connection {name}" for name in names)
-        flows = [part for part in self._parts if part.startswith("flow ") and connection_of(part[5:]) in names]
-        await self._parts.end(flows)
+        places = [place for name in names if name in self._uplinks for place in self._uplinks[name].places]
+        await self._parts.end(map(spoken, places))
         for name in names:
             self._uplinks.pop(name, None)
             self._servers.pop(name, None)
 
     async def _change_flows(self, places: Collection[str]) -> None:
         """Flows that are new, gone or different, over connections that go on. Their sessions last."""
-        await self._parts.end(f"flow {place}" for place in places)
+        await self._parts.end(map(spoken, places))
         for uplink in self._uplinks.values():
             uplink.renew(self._config)
             for place in uplink.places:
@@ -240,9 +240,7 @@ class Running:
         for name, uplink in self._uplinks.items():
             for place, forwarder in uplink.forwarders.items():
                 state = forwarder.state()
-                parts[f"connection {place}" if place == name else f"flow {place}"] = Vital(
-                    state.connected, state.detail
-                )
+                parts[spoken(place)] = Vital(state.connected, state.detail)
             if name not in uplink.forwarders:
                 whole = uplink.state()
                 parts[f"connection {name}"] = Vital(whole.get("connected", False), whole.get("detail", ""))
@@ -257,12 +255,8 @@ class Running:
             [f"bus {name}" for name in touched.buses]
             + [f"device {name}" for name in beneath | touched.devices]
             + [f"connection {name}" for name in touched.connections]
-            + [f"flow {place}" for place in touched.flows]
-            + [
-                f"flow {cursor_name(name, flow)}"
-                for name in touched.connections
-                for flow in self._config.flows_to(name)
-            ]
+            + [spoken(place) for place in touched.flows]
+            + [spoken(cursor_name(name, flow)) for name in touched.connections for flow in self._config.flows_to(name)]
         )
 
     def work(self) -> Iterator[Work]:

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import click
 
 from edged.cli import EXIT_PROBLEM, NoDaemonError
+from edged.config.flows import spoken
 
 if TYPE_CHECKING:
     from edged.config.model import BufferConfig
@@ -364,8 +365,11 @@ def _print_counters(record: Mapping[str, Any]) -> None:
         f"+ rejected {record['rejected']:,} (+ {record['waiting']:,} about to be stored)"
     )
     for name, one in record["connections"].items():
+        flow = "/" in name
+        sent = f"sent {one['delivered'] - one['filtered']:,} + left out {one['filtered']:,}"
         click.echo(
-            f"{name}: stored {one['stored_for']:,} = delivered {one['delivered']:,} + pending {one['pending']:,} "
+            f"{spoken(name) if flow else name}: stored {one['stored_for']:,} "
+            f"= {sent if flow else 'delivered ' + format(one['delivered'], ',')} + pending {one['pending']:,} "
             f"+ expired {one['expired']:,} + evicted {one['evicted']:,} + dead letters {one['dead']:,}"
         )
     if record["lost"]:

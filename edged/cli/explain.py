@@ -12,6 +12,7 @@ import click
 
 from edged import paths
 from edged.cli import EXIT_PROBLEM, NoDaemonError, client
+from edged.config.flows import spoken
 from edged.errors import ConfigError
 
 
@@ -97,7 +98,7 @@ def _afterwards(record: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     value = stored["quality"] if stored["value"] is None else _short(stored["value"])
     yield "stored", f"last at {stored['time']}, seq {stored['seq']}", value
     for name, state in record["connections"].items():
-        yield "sent", f"{name}: {state}", ""
+        yield "sent", f"{spoken(name) if '/' in name else name}: {state}", ""
     if not record["connections"]:
         yield "sent", "no connection is configured", ""
 

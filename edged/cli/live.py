@@ -145,6 +145,8 @@ def render_status(record: Mapping[str, Any]) -> str:
     parts += ["", *_buffer_lines(record["buffer"])]
     for name, connection in record["connections"].items():
         parts += ["", *_connection_lines(name, connection, record["buffer"]["connections"].get(name, {}))]
+        for flow in connection.get("flows", ()):
+            parts += _flow_lines(flow, name, record["flows"][flow])
     for name, server in record["servers"].items():
         parts += ["", *_server_lines(name, server)]
     parts += [
@@ -235,6 +237,19 @@ def _connection_lines(name: str, connection: Mapping[str, Any], counts: Mapping[
         yield f"  the session before this one: {connection['last_error']}"
     if connection["last_rejection"]:
         yield f"  last refusal: {connection['last_rejection']}"
+
+
+def _flow_lines(flow: str, connection: str, record: Mapping[str, Any]) -> Iterable[str]:
+    """A flow, below its connection."""
+    count = record["connections"].get(connection)
+    if count:
+        yield (
+            f"  flow {flow}: stored {count['in']:,} = sent {count['sent']:,} + left out {count['filtered']:,} "
+            f"+ pending {count['queued']:,} + expired {count['expired']:,} + evicted {count['evicted']:,} "
+            f"+ dead letters {count['dead']:,}"
+        )
+    if record["errors"]:
+        yield f"    {record['errors']:,} values could not be worked out, the last: {record['last_error']}"
 
 
 def _ago(since: str, now: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edged.cli import client
+from edged.config.flows import connection_of, cursor_name
 from edged.paths import socket_path
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def days_left(record: Mapping[str, Any], looks: Sequence[tuple[float, int]]) -> 
 
 def _holds_back(record: Mapping[str, Any], name: str) -> bool:
     """Whether a connection keeps readings from leaving; what is delivered makes room by itself."""
-    connection = record["connections"].get(name)
+    connection = record["connections"].get(connection_of(name))
     return connection is not None and not connection["connected"]
 
 
@@ -193,13 +194,20 @@ def _tail(record: Mapping[str, Any]) -> Iterable[Text]:
         up = one["connected"]
         text = Text(f"{name:<20.20} ", style="" if up else "red")
         text.append(f"{'connected' if up else 'NOT connected':<16} ", style="green" if up else "bold red")
-        waiting = record["waiting"].get(name) or {"readings": one["pending"], "oldest_age": 0}
+        flows = list(one.get("flows", {}))
+        places = [cursor_name(name, flow) for flow in flows] or [name]
+        waiting = _together([record["waiting"].get(place) for place in places]) or {
+            "readings": one["pending"],
+            "oldest_age": 0,
+        }
         text.append(f"{waiting['readings']:,}")
         if waiting["readings"]:
             text.append(f", oldest {_span(waiting['oldest_age'])}")
         if not up:
             text.append(f"  {one['detail']}", style="red")
         yield text
+        if flows:
+            yield Text(_flows(record, name, flows), style="dim")
     if len(record["connections"]) > 4:  # noqa: PLR2004  # as many as were shown
         yield Text(f"… and {len(record['connections']) - 4} more connections", style="dim")
     size, limit = buffer["file_bytes"] + buffer["wal_bytes"], record["limits"]["max_bytes"]
@@ -211,6 +219,23 @@ def _tail(record: Mapping[str, Any]) -> Iterable[Text]:
     yield text
     if buffer["alarm"]:
         yield Text(f"ALARM, {buffer['alarm']}: {buffer['detail']}", style="bold red")
+
+
+def _together(waiting: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """What waits for all flows of a connection; None where that is not known of one."""
+    known = [one for one in waiting if one]
+    if len(known) < len(waiting):
+        return None
+    return {
+        "readings": sum(one["readings"] for one in known), "oldest_age": max(one["oldest_age"] for one in known),
+    }  # fmt: skip
+
+
+def _flows(record: Mapping[str, Any], connection: str, flows: Sequence[str]) -> str:
+    """The flows of a connection in one line."""
+    counts = {flow: record["flows"][flow]["connections"].get(connection, {}) for flow in flows}
+    said = [f"{flow} {one.get('sent', 0):,} sent, {one.get('filtered', 0):,} left out" for flow, one in counts.items()]
+    return "  flows: " + "; ".join(said)
 
 
 def _span(seconds: float) -> str:

@@ -254,3 +254,9 @@ def cursor_name(connection: str, flow: str) -> str:
 def connection_of(place: str) -> str:
     """The connection that a place in the buffer belongs to."""
     return place.partition("/")[0]
+
+
+def spoken(place: str) -> str:
+    """A place in the buffer in words: `connection cloud`, or `flow hot to cloud`."""
+    connection, slash, flow = place.partition("/")
+    return f"flow {flow} to {connection}" if slash else f"connection {connection}"

@@ -10,7 +10,7 @@ from typing import Any
 from edged.buffer.counters import BufferStats
 from edged.buffer.log import Buffer
 from edged.config.base import ConnectionConfig
-from edged.config.flows import FlowConfig, cursor_name
+from edged.config.flows import FlowConfig, cursor_name, spoken
 from edged.config.model import Config
 from edged.uplink.api import ConnectionContext
 from edged.uplink.connectors import load_forwarding
@@ -67,7 +67,7 @@ class Uplink:
             self.forwarders[place] = Forwarder(place, encoder, self._link, self._buffer, self._clock)
             await self.forwarders[place].run()
             return
-        branch = Branch(self._trunk, strict=self._flows[place][1].interval > 0)
+        branch = Branch(self._trunk, spoken(place), strict=self._flows[place][1].interval > 0)
         try:
             self.forwarders[place] = self._made(place, branch)
             await self.forwarders[place].run()

@@ -116,6 +116,11 @@ class Shares(Protocol):
         ...
 
     @property
+    def label(self) -> str:
+        """What it is called itself there."""
+        ...
+
+    @property
     def tells(self) -> bool:
         """Whether the session's changes of state are to be told here, and not by one of the others."""
         ...
@@ -133,7 +138,7 @@ class Story:
 
     def __init__(self, name: str, pending: Callable[[], int], retry_max: float, shares: Shares | None = None) -> None:
         """`pending` tells how many readings wait."""
-        self._name = name
+        self._name = shares.label if shares else name
         self._shares = shares
         self._title = shares.title if shares else name
         self._pending = shares.waiting if shares else pending

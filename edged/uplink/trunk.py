@@ -144,8 +144,9 @@ class Trunk:
 class Branch:
     """What one flow sees of the link: satisfies `Link`, `Serves` and `edged.uplink.state.Shares`."""
 
-    def __init__(self, trunk: Trunk, *, strict: bool) -> None:
-        """`strict`: everything in one order, whatever the link says."""
+    def __init__(self, trunk: Trunk, label: str, *, strict: bool) -> None:
+        """`label`: what it is called in the log; `strict`: everything in one order, whatever the link says."""
+        self.label = label
         self._trunk = trunk
         self._strict = strict
         self._inside = False
