@@ -59,7 +59,8 @@ class Supervisor:
                 detail = "ended unexpectedly"
             except ConfigError as exc:
                 detail = str(exc)
-                log.error("%s: %s", name, exc)  # noqa: TRY400  # the message says it all; people get no traceback
+                if name not in self.faults or self.faults[name].detail != detail:
+                    log.error("%s: %s", name, exc)  # noqa: TRY400  # the message says it all; people get no traceback
             except Exception as exc:
                 detail = f"{type(exc).__name__}: {exc}"
                 log.exception("%s failed; this is a bug in edged, please report it", name)

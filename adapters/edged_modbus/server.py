@@ -6,7 +6,6 @@ It shows what is known now and keeps nothing back. A value that is bad or stale 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,8 @@ from edged.adapter import STRICT, ConfigError, Duration, Reason, Value
 from edged.config.base import CommandingConfig
 from edged.downlink.api import Command, CommandResult, Commands, State
 from edged.uplink.api import ConnectionContext, ServerState
+from edged.uplink.links.listener import Listener
+from edged.uplink.listening import ListeningConnection
 
 from .point import DataType, Encoding, ModbusPoint, Order
 from .served import (
@@ -100,64 +101,35 @@ class ServedPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModbusServerConnection(CommandingConfig):
-    """A Modbus TCP server for the PLC or SCADA beside the gateway."""
+class ModbusServerConnection(ListeningConnection, CommandingConfig):
+    """A Modbus TCP server for the PLC or SCADA beside the gateway.
+
+    Modbus has no passwords: whoever reaches it may read, and with `commands: true` write.
+    """
 
     __pydantic_config__: ClassVar = STRICT
-    keeps: ClassVar[bool] = False
 
-    listen: str
-    """The address and port to listen on, e.g. `192.0.2.4:1502`. Modbus has no passwords: whoever reaches it may read,
-    and with `commands: true` write. Ports below 1024 need a capability that the service does not have."""
     points: dict[str, ServedPoint]
     """By address, `device/point`: where it is shown."""
-    allow: list[str] = field(default_factory=list)
-    """Addresses or networks that may connect, e.g. `[192.0.2.0/24]`. Without it: all."""
     bad: Literal["exception", "sentinel"] = "exception"
     """What is answered where a value is bad, stale or not known yet: exception 11 for the whole read, or, in the place
     of this value alone, the number that means none: not-a-number, the lowest signed or the highest unsigned integer.
     A coil or discrete input has no such number: it is always the exception."""
-    max_clients: int = 8
-    """How many may be connected at once."""
     idle_timeout: Duration = Duration(600)
     """A client that asks nothing for so long is disconnected."""
     command_timeout: Duration = Duration(5)
     """With `commands: true`: how long a write may take. Later it is not carried out any more."""
 
     def __post_init__(self) -> None:
-        _ = self.address, self.networks
+        super().__post_init__()
         if not self.points:
             raise ValueError("`points` is empty: name at least one, such as `chiller/supply: {input: 0}`")
-        if not 1 <= self.max_clients <= 100:  # noqa: PLR2004  # each costs memory
-            raise ValueError("`max_clients` must lie between 1 and 100")
         if self.idle_timeout <= 0 or self.command_timeout <= 0:
             raise ValueError("`idle_timeout` and `command_timeout` must be longer than 0")
         for address in self.points:
             if address.count("/") != 1 or not all(address.split("/")):
                 raise ValueError(f"`points` has {address!r}: write `device/point`")
         _ = self.units
-
-    @cached_property
-    def address(self) -> tuple[str, int]:
-        """Host and port. Raises ValueError."""
-        host, colon, port = self.listen.rpartition(":")
-        if not colon or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:  # noqa: PLR2004  # ports
-            raise ValueError(f"`listen: {self.listen}` must be an address and a port, such as 192.0.2.4:1502")
-        try:
-            return str(ipaddress.ip_address(host.strip("[]"))), int(port)
-        except ValueError:
-            raise ValueError(
-                f"`listen: {self.listen}`: {host!r} is no IP address; write one of this machine, 127.0.0.1 for itself "
-                "alone, or 0.0.0.0 for all"
-            ) from None
-
-    @cached_property
-    def networks(self) -> Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-        """Who may connect. Raises ValueError."""
-        try:
-            return [ipaddress.ip_network(one) for one in self.allow]
-        except ValueError as exc:
-            raise ValueError(f"`allow`: {exc}; write a network such as 192.0.2.0/24, or an address") from None
 
     @cached_property
     def units(self) -> Mapping[int, Unit]:
@@ -170,7 +142,7 @@ class ModbusServerConnection(CommandingConfig):
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """See the base class."""
-        yield "max_age", "nothing waits for this connection"
+        yield from super().idle()
         if not self.commands:
             yield "command_timeout", "it needs `commands: true`"
 
@@ -178,7 +150,7 @@ class ModbusServerConnection(CommandingConfig):
 class ModbusServerConnector:
     """Builds the server of a `modbus-server` connection."""
 
-    connection_config: type[CommandingConfig] = ModbusServerConnection
+    connection_config: type[ListeningConnection] = ModbusServerConnection
 
     def server(self, config: ModbusServerConnection, context: ConnectionContext) -> ModbusServer:
         """The server. Raises ConfigError where it is to show a point that does not exist."""
@@ -202,36 +174,24 @@ class ModbusServer:
     def __init__(self, config: ModbusServerConnection, context: ConnectionContext) -> None:
         self._config = config
         self._context = context
-        self._clients: set[asyncio.StreamWriter] = set()
-        self._listening = self._detail = ""
-        self._requests = self._refused = 0
+        self._listener = Listener(context.name, config, self._serve)
         self._waiting: dict[str, asyncio.Future[CommandResult]] = {}
 
     def state(self) -> ServerState:
         """See `edged.uplink.api.Server`."""
-        return ServerState(self._listening, len(self._clients), self._requests, self._refused, self._detail)
+        return self._listener.state()
 
     async def run(self) -> None:
         """See `edged.uplink.api.Server`."""
-        host, port = self._config.address
+        hearing = None
+        if self._context.commands is not None:
+            hearing = asyncio.create_task(self._hear(self._context.commands), name=f"{self._context.name} results")
         try:
-            server = await asyncio.start_server(self._client, host, port)
-        except OSError as exc:
-            self._detail = f"cannot listen on {self._config.listen}: {exc.strerror or exc}"
-            hint = "; the service may not use ports below 1024: take another, such as 1502"
-            raise ConfigError(self._detail + (hint if isinstance(exc, PermissionError) else "")) from exc
-        self._listening, self._detail = self._config.listen, ""
-        log.info("%s: Modbus TCP server on %s", self._context.name, self._listening)
-        try:
-            async with asyncio.TaskGroup() as group:
-                if self._context.commands is not None:
-                    group.create_task(self._hear(self._context.commands), name=f"{self._context.name} results")
-                await asyncio.get_running_loop().create_future()  # until cancelled
+            await self._listener.run()
         finally:
-            self._listening = ""
-            server.close()
-            for writer in self._clients:
-                writer.transport.abort()
+            if hearing is not None:
+                hearing.cancel()
+                await asyncio.wait({hearing})
 
     async def _hear(self, commands: Commands) -> None:
         async for result in commands.results():
@@ -242,33 +202,9 @@ class ModbusServer:
 
     # -- one client ------------------------------------------------------------------------------------------------
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = str(writer.get_extra_info("peername", ("?",))[0])
-        if len(self._clients) >= self._config.max_clients or not self._may_connect(peer):
-            log.warning("%s: %s may not connect: %s", self._context.name, peer, self._why_not(peer))
-            writer.close()
-            return
-        self._clients.add(writer)
-        try:
-            while await self._one(reader, writer, peer):
-                pass
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as exc:
-            log.debug("%s: %s went away: %s", self._context.name, peer, exc)
-        except asyncio.CancelledError:
-            pass  # the server stops; asyncio would log a cancelled handler as an error
-        finally:
-            self._clients.discard(writer)
-            writer.close()
-
-    def _may_connect(self, peer: str) -> bool:
-        networks = self._config.networks
-        try:
-            return not networks or any(ipaddress.ip_address(peer) in network for network in networks)
-        except ValueError:
-            return False
-
-    def _why_not(self, peer: str) -> str:
-        return "there are `max_clients` already" if self._may_connect(peer) else "`allow` does not name it"
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> None:
+        while await self._one(reader, writer, peer):
+            pass
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str) -> bool:
         """Answer one request. False where what comes is not Modbus TCP."""
@@ -279,11 +215,11 @@ class ModbusServer:
             if protocol or not 2 <= length <= _LONGEST:  # noqa: PLR2004  # unit and function at least
                 return False
             request = await reader.readexactly(length - 1)
-        self._requests += 1
+        self._listener.requests += 1
         try:
             reply = await self._reply(unit, request, peer)
         except RefusedError as exc:
-            self._refused += 1
+            self._listener.refused += 1
             reply = bytes((request[0] | 0x80, exc.code))
         writer.write(_MBAP.pack(number, 0, 1 + len(reply), unit) + reply)
         async with asyncio.timeout(_GIVE_UP):

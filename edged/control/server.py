@@ -7,19 +7,18 @@ import logging
 import pwd
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import h11
 
 from edged.errors import ConfigError
+from edged.httpd import begin, next_request, send
 
 from .routes import ControlApi, answer
 
 log = logging.getLogger("edged.control")
 
-_IDLE = 30.0
-"""Seconds a client may take for its request, or to take what is sent to it."""
 _CLIENTS = 32
 """How many clients may be connected at once."""
 _JSON = "application/json"
@@ -61,20 +60,16 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER)
-        async with asyncio.timeout(_IDLE):
-            request = await _next_request(connection, reader)
+        request = await next_request(connection, reader)
         if request is None:
             return
         reply = await answer(
             self._api, request.method.decode(), request.target.decode("ascii", "replace"), _peer(writer)
         )
         kind = _LINES if reply.lines else _JSON
-        head = h11.Response(
-            status_code=reply.status, headers=[("content-type", kind), ("connection", "close"), ("server", "edged")]
-        )
-        writer.write(connection.send(head) or b"")
+        begin(connection, writer, reply.status, kind)
         gone = asyncio.create_task(reader.read(), name="control client gone")
-        sent = asyncio.create_task(_send(connection, writer, reply.body), name="control reply")
+        sent = asyncio.create_task(send(connection, writer, reply.body), name="control reply")
         try:
             await asyncio.wait({gone, sent}, return_when=asyncio.FIRST_COMPLETED)
             if sent.done():
@@ -83,16 +78,6 @@ class ControlServer:
             gone.cancel()
             sent.cancel()
             await asyncio.wait({gone, sent})
-
-
-async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, body: AsyncIterator[bytes]) -> None:
-    async for part in body:
-        writer.write(connection.send(h11.Data(data=part)) or b"")
-        async with asyncio.timeout(_IDLE):
-            await writer.drain()
-    writer.write(connection.send(h11.EndOfMessage()) or b"")
-    async with asyncio.timeout(_IDLE):
-        await writer.drain()
 
 
 def _peer(writer: asyncio.StreamWriter) -> str:
@@ -104,20 +89,6 @@ def _peer(writer: asyncio.StreamWriter) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
-
-
-async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    request: h11.Request | None = None
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(65_536))
-        elif isinstance(event, h11.Request):
-            request = event
-        elif isinstance(event, h11.EndOfMessage):
-            return request
-        elif isinstance(event, h11.ConnectionClosed):
-            return None
 
 
 def _listen(path: Path) -> socket.socket:
