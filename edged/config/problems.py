@@ -11,7 +11,8 @@ from typing import Any, Literal
 Severity = Literal["error", "warning"]
 
 _SECRET_VALUE = re.compile(
-    r"""(?ix) (?<![\w.-]) [\w.-]* (?: pass | pwd | secret | token | credential | (?:api|access|group)[-_]?key ) [\w.-]* ["']? \s* : \s+
+    r"""(?ix) (?<![\w.-]) [\w.-]* (?: pass | pwd | secret | token | credential | (?:api|access|group)[-_]?key ) [\w.-]*
+    ["']? \s* : \s+
     (?! !secret\b | [\[{&*] )
     (?P<value> "(?:[^"\\]|\\.)*" | '[^']*' | [^\s#,}][^#,}]* )""",
 )
