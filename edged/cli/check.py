@@ -207,6 +207,8 @@ def _print(path: Path, loaded: Loaded, found: Findings) -> None:
 
 
 def _costs(found: Findings) -> Iterator[str]:
+    from edged.config.flows import spoken  # only where a configuration is whole
+
     if found.flash is not None and found.flash.commits:
         yield f"  buffer: up to {_bytes(found.flash.written)} a day to the flash in {found.flash.commits:,.0f} commits"
     for one in found.uplinks:
@@ -217,7 +219,8 @@ def _costs(found: Findings) -> Iterator[str]:
             size += f" ({_bytes(one.compressed)} with `compression: zlib`)"
         elif one.compression:
             size += f" ({_bytes(one.plain)} before {one.compression})"
-        yield f"  {one.connection}: up to {one.messages:,.0f} messages and {size} a day"
+        named = spoken(one.connection) if "/" in one.connection else one.connection
+        yield f"  {named}: up to {one.messages:,.0f} messages and {size} a day"
 
 
 def _bytes(count: float) -> str:

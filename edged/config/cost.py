@@ -14,17 +14,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from edged.buffer.batch import Batch
-from edged.config.base import PointConfig
+from edged.config.base import ConnectionConfig, PointConfig
 from edged.config.budget import BusLoad, groups
+from edged.config.flowing import bind, make
+from edged.config.flows import cursor_name
 from edged.config.lint import Nodes
 from edged.config.model import Config
 from edged.config.nodes import locate
 from edged.config.problems import Report
 from edged.config.types import Duration, Name
 from edged.errors import ConfigError, PermanentError
+from edged.flows.encoder import FlowEncoder
 from edged.model import Sample, Value
 from edged.uplink.api import ConnectionContext, Connector, Encoder, Envelope, Lane
 from edged.uplink.connectors import load_connector
+from edged.uplink.lanes import halves
 
 DAY = 86_400.0
 PER_COMMIT, PER_READING = 7_760.0, 2.25
@@ -52,6 +56,7 @@ class UplinkCost:
     """What one connection sends. Per day; bytes are payloads, without what MQTT, TLS and TCP put around them."""
 
     connection: str
+    """Or, of a flow, its place in the buffer: `cloud/hot`."""
     messages: float
     plain: float
     """Bytes before compression."""
@@ -88,27 +93,55 @@ def _written(flush: float, readings: float, polls: float) -> float:
 
 def uplink(config: Config, nodes: Nodes, report: Report) -> list[UplinkCost]:
     """What each enabled connection will send. What a connector refuses goes into the report."""
-    batches, days = _batches(config)
+    taken = _batches(config)
     costs = []
     for name, connection in config.connections.items():
         if not connection.enabled:
             continue
-        context = ConnectionContext(name, config.gateway, config.devices, lambda _: "")
-        compression = str(getattr(connection, "compression", ""))
-        other = _compressing(connection, "zlib") if compression == "none" else connection
-        try:
-            connector = load_connector(connection.connector)
-            if not isinstance(connector, Connector):
-                connector.server(connection, context)
-                continue
-            packed = plain = _encoded(connector.encoder(other, context), batches)
-            if compression:
-                plain = _encoded(connector.encoder(_compressing(connection, "none"), context), batches)
-        except ConfigError as exc:
-            report.error(nodes["connections", name].key.mark, f"connections.{name}", str(exc))
-            continue
-        costs.append(UplinkCost(name, packed[0] * days, plain[1] * days, packed[1] * days, compression))
+        flows = [flow for flow, one in config.flows_to(name).items() if one.enabled]
+        for flow in flows or ([] if config.flows_to(name) else [""]):
+            try:
+                cost = _cost(config, name, flow, taken)
+            except ConfigError as exc:
+                report.error(nodes["connections", name].key.mark, f"connections.{name}", str(exc))
+                break
+            costs += [cost] if cost else []
     return costs
+
+
+def _cost(config: Config, name: str, flow: str, taken: tuple[list[Batch], float]) -> UplinkCost | None:
+    """What a connection, or a flow to it, sends; None if nothing. Raises ConfigError."""
+    connection = config.connections[name]
+    context = ConnectionContext(name, config.gateway, config.devices, lambda _: "")
+    connector = load_connector(connection.connector)
+    if not isinstance(connector, Connector):
+        connector.server(connection, context)
+        return None
+    batches, days = taken
+    wanted = config.flows[flow] if flow else None
+    if wanted is not None and wanted.interval:
+        batches, days = _one_interval(batches), DAY / wanted.interval
+
+    def encoded(connection: ConnectionConfig) -> tuple[int, int]:
+        if wanted is None:
+            return _encoded(connector.encoder(connection, context), batches)
+        encoder = connector.encoder(bind(connection, wanted, name), context)
+        return _encoded(FlowEncoder(flow, make(wanted, config), encoder), batches)
+
+    compression = str(getattr(connection, "compression", ""))
+    other = _compressing(connection, "zlib") if compression == "none" else connection
+    packed = plain = encoded(other)
+    if compression:
+        plain = encoded(_compressing(connection, "none"))
+    place = cursor_name(name, flow) if flow else name
+    return UplinkCost(place, packed[0] * days, plain[1] * days, packed[1] * days, compression)
+
+
+def _one_interval(batches: Sequence[Batch]) -> list[Batch]:
+    """All the samples as those of one interval: what comes of it does not depend on how many they are."""
+    samples = tuple(dataclasses.replace(sample, time=_T0) for batch in batches for sample in batch.samples)
+    readings = sum(len(sample.points) for sample in samples)
+    return [Batch(batches[0].first, samples, "", readings)] if samples else []
 
 
 def _compressing(connection: Any, how: str) -> Any:
@@ -119,12 +152,16 @@ def _encoded(encoder: Encoder, batches: Sequence[Batch]) -> tuple[int, int]:
     """(messages, bytes of payload)."""
     messages = size = 0
     for batch in batches:
-        for chunk in encoder.split(batch):
+        todo = list(encoder.split(batch))
+        while todo:
+            chunk = todo.pop(0)
             try:
                 message = encoder.encode(chunk, Envelope("0123456789abcdef", chunk.last, chunk.first - 1, Lane.LIVE))
             except PermanentError:
-                continue  # a dead letter is not sent
-            messages, size = messages + 1, size + len(message.payload)
+                todo[:0] = halves(chunk) if len(chunk.samples) > 1 else ()  # as is done when it is sent
+                continue
+            if not message.skip:
+                messages, size = messages + 1, size + len(message.payload)
     return messages, size
 
 

@@ -155,3 +155,30 @@ async def test_online_asks_the_gateway_that_runs(tmp_path: Path) -> None:
     answers = {one["device"]: one for one in record["online"]}
     assert (answers["oven"]["ok"], answers["kiln"]["ok"]) == (True, True)
     assert "there is no device 'new'" in answers["new"]["error"]
+
+
+FLOWS = """\
+flows:
+  low: {match: [{point: low}], connections: {cloud: {}}}
+  never: {steps: [{filter: low > 9999999}], connections: {cloud: {}}}
+  minutes: {steps: [{aggregate: {every: 1m, functions: [avg]}}], connections: {cloud: {}, packed: {}}}
+"""
+
+
+def test_a_flow_costs_what_it_sends(tmp_path: Path) -> None:
+    _, record = checked(tmp_path, PLANT + FLOWS)
+    uplink = record["uplink"]
+    assert set(uplink) == {"cloud/low", "cloud/never", "cloud/minutes", "packed/minutes", "single"}
+    assert uplink["cloud/never"]["messages_per_day"] == 0
+    assert uplink["cloud/minutes"]["messages_per_day"] == 1440
+    _, whole = checked(tmp_path, PLANT)
+    assert uplink["cloud/low"]["bytes_per_day"] < whole["uplink"]["cloud"]["bytes_per_day"]
+    assert uplink["cloud/minutes"]["bytes_per_day"] < whole["uplink"]["cloud"]["bytes_per_day"] / 10
+    shown = CliRunner().invoke(check, [str(tmp_path / "edged.yaml")])
+    assert "cloud: up to" in shown.stdout
+
+
+def test_flows_are_named_in_words(tmp_path: Path) -> None:
+    (tmp_path / "edged.yaml").write_text(PLANT + FLOWS)
+    shown = CliRunner().invoke(check, [str(tmp_path / "edged.yaml")])
+    assert "  flow low to cloud: up to" in shown.stdout
