@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -214,6 +215,10 @@ class Session(aiomqtt.Client):
             raise PermanentError(
                 f"{broker.url} does not speak MQTT over WebSocket on {broker.websocket_path}: check `url`",
                 reason="websocket",
+            ) from exc
+        except struct.error as exc:
+            raise PermanentError(
+                "a user name, password or client id is longer than the 65,535 bytes that MQTT allows", reason="too_long"
             ) from exc
 
     def _create_socket(self) -> socket.socket:
