@@ -73,4 +73,5 @@ def _configuration(manifest: Manifest, places: dict[str, Path]) -> str:
     if manifest.main not in places:
         return ""
     errors = [one for one in load(places[manifest.main]).problems if one.severity != "warning"]
-    return f"the configuration has {len(errors)} errors, the first: {errors[0]}" if errors else ""
+    first = str(errors[0]).replace(f"{places[manifest.main].parent}/", "") if errors else ""
+    return f"the configuration has {len(errors)} errors, the first: {first}" if errors else ""

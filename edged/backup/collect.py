@@ -80,8 +80,10 @@ class _Findings:
 
 
 @contextmanager
-def collected(main: Path, state: Path, target: Path, *, secrets: bool) -> Iterator[Collected]:
-    """All of one gateway, copied beside `target` as far as it must be; removed when left.
+def collected(main: Path, state: Path, target: Path, *, secrets: bool, gateway: str = "") -> Iterator[Collected]:
+    """All of one gateway, copied in the folder `target` as far as it must be; removed when left.
+
+    `gateway`: its id, where the configuration has errors and so does not say.
 
     Raises ConfigError, TransientError (full disk, or a buffer that cannot be read now).
     """
@@ -94,23 +96,24 @@ def collected(main: Path, state: Path, target: Path, *, secrets: bool) -> Iterat
     databases = [path for path in (buffer, state / "commands.db") if path.is_file()]
     room(target, 2 * sum(path.stat().st_size for path in databases), _SPARE)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=target) as scratch:
-        copied = _state(found, state, buffer, Path(scratch))
-        yield Collected(_manifest(found, main.resolve(), config, buffer_path, copied, secrets=secrets), found.sources)
+        copied = _state(found, state, buffer, Path(scratch), secrets=secrets)
+        ident = str(config.gateway.id) if config else gateway
+        manifest = _manifest(found, main.resolve(), ident, buffer_path, copied, secrets=secrets)
+        yield Collected(dataclasses.replace(manifest, valid=config is not None), found.sources)
 
 
 def _manifest(  # one parameter a fact
-    found: _Findings, main: Path, config: Config | None, buffer_path: str, copied: Copied | None, *, secrets: bool
+    found: _Findings, main: Path, gateway: str, buffer_path: str, copied: Copied | None, *, secrets: bool
 ) -> Manifest:
     return Manifest(
         edged=__version__,
-        gateway=str(config.gateway.id) if config else "",
+        gateway=gateway,
         epoch=copied.epoch if copied else "",
         head=copied.head if copied else 0,
         time=iso(wall_us()),
         folder=str(found.folder),
         main=found.name(main),
         buffer_path=buffer_path,
-        valid=config is not None,
         secrets=secrets,
         left_out=tuple(found.left_out),
         notes=tuple(found.notes),
@@ -195,7 +198,7 @@ def _within(name: str, held: Any) -> Iterator[tuple[str, Secret | FileName]]:
         yield from _settings(held)
 
 
-def _state(found: _Findings, state: Path, buffer: Path, scratch: Path) -> Copied | None:
+def _state(found: _Findings, state: Path, buffer: Path, scratch: Path, *, secrets: bool) -> Copied | None:
     """Commands after the buffer: what was carried out must not be forgotten."""
     copied = None
     if buffer.is_file():
@@ -210,4 +213,13 @@ def _state(found: _Findings, state: Path, buffer: Path, scratch: Path) -> Copied
         found.database(scratch / "commands.db", COMMANDS)
     for path in sorted((state / "history").glob("[0-9]*.json")):
         found.file(path, f"state/history/{path.name}")
+    for path in sorted((state / "connections").rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            name = f"state/{path.relative_to(state).as_posix()}"
+            if b"PRIVATE KEY" not in path.read_bytes():
+                found.file(path, name)
+            elif secrets:
+                found.file(path, name, secret=True)
+            else:
+                found.left_out.append(str(path))
     return copied

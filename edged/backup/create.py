@@ -30,13 +30,13 @@ class Made:
     verdict: Verdict
 
 
-def create(main: Path, state: Path, folder: Path, *, secrets: bool) -> Made:
-    """Make one and try it out.
+def create(main: Path, state: Path, folder: Path, *, secrets: bool, gateway: str = "") -> Made:
+    """Make one and try it out. `gateway`: its id, where the configuration has errors and so does not say.
 
     Raises ConfigError, TransientError, and PermanentError where what was made is not whole: then it is not kept.
     """
     try:
-        with alone(folder), collected(main, state, folder, secrets=secrets) as found:
+        with alone(folder), collected(main, state, folder, secrets=secrets, gateway=gateway) as found:
             path = _free(folder / file_name(found.manifest))
             size = write(path, found.manifest, found.sources)
     except OSError as exc:
@@ -74,8 +74,8 @@ def scheduled(main: Path, state: Path, config: BackupConfig, gateway: str) -> tu
     before = kept(folder, gateway)
     if not due(before, config.every, datetime.fromtimestamp(now / 1e6, UTC)):
         return None, []
-    removed = [] if not before else _make_room(folder, before, int(config.min_free))
-    made = create(main, state, folder, secrets=config.secrets)
+    removed = [] if not before else make_room(folder, before, int(config.min_free))
+    made = create(main, state, folder, secrets=config.secrets, gateway=gateway)
     left = kept(folder, gateway)
     for one in surplus(left, keep=config.keep, weeks=config.keep_weeks, max_bytes=int(config.max_bytes)):
         if one.path != made.path:
@@ -84,7 +84,7 @@ def scheduled(main: Path, state: Path, config: BackupConfig, gateway: str) -> tu
     return made, removed
 
 
-def _make_room(folder: Path, found: list[Kept], min_free: int) -> list[Path]:
+def make_room(folder: Path, found: list[Kept], min_free: int) -> list[Path]:
     """Remove the oldest while there is too little room, but never the newest that is good."""
     import shutil  # noqa: PLC0415  # on the rare occasion
 

@@ -18,13 +18,15 @@ MAX_FILE = 16 * 2**20
 """Bytes of one file of the configuration: more than that is none, for the loader as well."""
 MAX_FILES = 10_000
 
-Part = Literal["config", "history", "commands", "buffer"]
+Part = Literal["config", "history", "connections", "commands", "buffer"]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""`config`: the files that say what the gateway does. `history`: the configurations that were applied. `commands`: what
-was commanded, and the twin. `buffer`: the readings, and what is known of the clocks that they were read by."""
+"""`config`: the files that say what the gateway does. `history`: the configurations that were applied. `connections`:
+what these must remember. `commands`: what was commanded, and the twin. `buffer`: the readings, and what is known of the
+clocks that they were read by."""
 BUFFER, COMMANDS, CLOCK = "state/buffer.db", "state/commands.db", "state/clock.json"
-_STATE = {BUFFER: "buffer", CLOCK: "buffer", COMMANDS: "commands"}
+_STATE: dict[str, Part] = {BUFFER: "buffer", CLOCK: "buffer", COMMANDS: "commands"}
 _HISTORY = re.compile(r"state/history/[0-9]{6}\.json")
+_ROOTS: dict[str, Part] = {"config/": "config", "outside/": "config", "state/connections/": "connections"}
 _LONGEST = 200
 _ASIDE = re.compile(r"before-restore-|\.restore-")
 
@@ -143,15 +145,15 @@ def _check(manifest: Manifest) -> None:
 def part_of(name: str) -> Part | None:
     """The part that a member of this name belongs to; None if no backup has such a member."""
     if name in _STATE:
-        return _STATE[name]  # type: ignore[return-value]  # two of its words
+        return _STATE[name]
     if _HISTORY.fullmatch(name):
         return "history"
-    top, _, rest = name.partition("/")
-    if top not in {"config", "outside"} or len(name) > _LONGEST or not name.isprintable() or "\\" in name:
-        return None
-    steps = rest.split("/")
+    root = next((root for root in _ROOTS if name.startswith(root)), "")
+    steps = name.removeprefix(root).split("/")
     harmless = all(step not in {"", ".", ".."} for step in steps) and not _ASIDE.match(steps[0])
-    return "config" if harmless else None
+    if root and harmless and len(name) <= _LONGEST and name.isprintable() and "\\" not in name:
+        return _ROOTS[root]
+    return None
 
 
 def chosen(manifest: Manifest, only: Iterable[str]) -> Iterator[Member]:

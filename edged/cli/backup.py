@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _CONFIG = click.option("--config", metavar="FILE", help="Configuration file. [default: /etc/edged/edged.yaml]")
 _STATE = click.option("--state", metavar="DIR", help="Folder of the gateway's state. [default: /var/lib/edged]")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-_PARTS = ("config", "history", "commands", "buffer")
+_PARTS = ("config", "history", "connections", "commands", "buffer")
 _SAVE_SECONDS = 20.0
 
 
@@ -69,12 +69,13 @@ def create(  # one parameter an option
     if scheduled:
         _scheduled(main, folder, socket, as_json=as_json)
         return
-    target = Path(directory) if directory else _configured(main, folder)
+    running = _config(main, folder)
+    target = Path(directory) if directory else _usual(running, folder)
     if target == folder / "backups":
         target.mkdir(mode=0o750, parents=True, exist_ok=True)
     check(target)
     said = _saved(socket)
-    made = make(main, folder, target, secrets=with_secrets)
+    made = make(main, folder, target, secrets=with_secrets, gateway=str(running.gateway.id) if running else "")
     _tell(made, as_json=as_json)
     if said and not as_json:
         click.echo(f"note: {said}")
@@ -82,9 +83,8 @@ def create(  # one parameter an option
         click.echo("note: it is on the same disk as the gateway; copy it to another one")
 
 
-def _configured(main: Path, state: Path) -> Path:
-    named = _config(main, state)
-    return Path(named.backup.directory) if named and named.backup.directory else state / "backups"
+def _usual(config: Config | None, state: Path) -> Path:
+    return Path(config.backup.directory) if config and config.backup.directory else state / "backups"
 
 
 def _config(main: Path, state: Path) -> Config | None:
@@ -165,7 +165,7 @@ def _found(directory: str | None, config: str | None, state: str | None) -> list
     if directory is not None:
         return kept(Path(directory))
     folder = paths.state_dir(state)
-    return kept(_configured(paths.config_path(config), folder))
+    return kept(_usual(_config(paths.config_path(config), folder), folder))
 
 
 def _record(one: Kept) -> dict[str, Any]:
