@@ -108,6 +108,15 @@ async def test_recent_batches_come_from_memory(tmp_path: Path) -> None:
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("buffer-read")]
 
 
+async def test_every_reading_is_found_wherever_memory_ends_and_the_disk_begins(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.db", BufferConfig(flush=BY_HAND, flush_readings=9)) as buffer:
+        for n in range(1, 31):
+            put(buffer, sample(n))
+            await buffer.flush()
+        for after in range(30):
+            assert numbers(await buffer.read(after, max_readings=1)) == [after + 1]
+
+
 async def test_memory_does_not_grow_with_the_backlog(tmp_path: Path) -> None:
     config = BufferConfig(flush=BY_HAND, flush_readings=60)
     async with running(tmp_path / "b.db", config) as buffer:

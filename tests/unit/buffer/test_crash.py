@@ -6,14 +6,30 @@ import random
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from edged.buffer.counters import Ledger
 from edged.buffer.log import Buffer
+from edged.buffer.store import open_reader, read_state
 from edged.config.model import BufferConfig
 from edged.config.types import Size
-from tests.unit.buffer.helpers import BOOT, BY_HAND, adds_up, check, deliver, numbers, put, read_all, running, sample
+from tests.unit.buffer.helpers import (
+    BOOT,
+    BY_HAND,
+    adds_up,
+    check,
+    deliver,
+    noise,
+    numbers,
+    put,
+    read_all,
+    running,
+    sample,
+)  # fmt: skip
 
 CHILD = """
 import asyncio, random, sys
@@ -66,6 +82,31 @@ def run_and_kill(path: Path, seed: int, size: int) -> tuple[str, int, int]:
             if line.startswith("durable ") and line.split()[1:]:
                 durable = max(durable, int(line.split()[1]))
         return epoch, int(head), durable
+
+
+async def test_a_crash_between_the_transactions_of_a_long_flush_counts_nothing_that_it_loses(tmp_path: Path) -> None:
+    """Whatever can be seen from outside is what a crash at that moment leaves behind."""
+    path = tmp_path / "b.db"
+    seen: dict[int, Ledger] = {}
+    over = threading.Event()
+
+    def look() -> None:
+        with closing(open_reader(path)) as db:
+            while not over.is_set():
+                _, _, ledger = read_state(db)
+                seen[ledger.head] = ledger
+
+    config = BufferConfig(flush=BY_HAND, flush_readings=1000, max_bytes=Size(64 * 2**20), min_free=Size(0))
+    async with running(path, config) as buffer:
+        put(buffer, *(noise(n, 90_000) for n in range(60)))
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        await buffer.flush()
+        over.set()
+        watcher.join()
+        assert any(0 < head < 60 for head in seen), "the flush was one transaction, or nobody saw the others"
+    for ledger in seen.values():
+        assert ledger.totals.read == ledger.stored
 
 
 @pytest.mark.parametrize("size", [64 * 2**20, 2**20], ids=["roomy", "full"])

@@ -171,6 +171,30 @@ async def test_a_row_that_fails_its_checksum_is_skipped_and_counted(
     assert len(errors(caplog)) == 2
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data = (SELECT data FROM log WHERE seq = 30)",
+        "readings = readings + 1",
+        "skew = skew + 1000000",
+        "boot = 'another'",
+        "target = '!'",
+    ],
+)
+async def test_a_row_that_decodes_well_but_is_not_the_one_we_wrote_is_not_believed(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "b.db"
+    async with running(path) as buffer:
+        for n in range(0, 50, 10):
+            put(buffer, *(sample(n + i) for i in range(10)))
+            await buffer.flush()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(f"UPDATE log SET {change} WHERE seq = 20")  # noqa: S608  # the constants above
+    async with running(path) as buffer:
+        assert numbers(await read_all(buffer)) == [*range(10), *range(20, 50)]
+        await buffer.flush()
+        assert buffer.stats().connections["cloud"].corrupt == 30
+
+
 async def test_a_page_found_damaged_while_at_work_is_repaired_without_a_restart(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
