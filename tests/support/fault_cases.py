@@ -10,8 +10,10 @@ import signal
 import subprocess
 import time
 from functools import partial
+from pathlib import Path
 
 import paho.mqtt.client as paho
+import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edged.cli import client
@@ -19,7 +21,7 @@ from edged.uplink.api import Verdict
 from edged.uplink.links.reasons import PUBACK
 from tests.support.fakeclock import LIBRARY, MISSING
 from tests.support.fault_damages import DAMAGES
-from tests.support.faultbench import SOAK, Bench, Case, seconds
+from tests.support.faultbench import SOAK, Bench, Case, mount_ext4, seconds, unmount
 
 _CUT_PATIENCE = 20.0
 _ENDS = ("dport", "sport")
@@ -220,6 +222,41 @@ async def _read_only(error: str, bench: Bench) -> None:
     bench.over()
 
 
+async def _error_on_disk(bench: Bench) -> None:
+    """The kernel finds an error in the file system and makes it read-only; a person has it checked and mounted again.
+
+    Real, as far as that goes: `mount -o remount,ro` refuses while a file is open for writing.
+    """
+    disk = bench.folder / "disk"
+    await asyncio.to_thread(_make_read_only, disk)
+    async with asyncio.timeout(_CUT_PATIENCE):
+        while (await bench.gateway.status())["buffer"]["alarm"] != "failing":
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(seconds(30, 4))
+    await asyncio.to_thread(_checked_and_mounted, disk)
+    bench.over()
+    await bench.delivered()
+    assert not (await bench.gateway.status())["buffer"]["alarm"]
+
+
+def _make_read_only(disk: Path) -> None:
+    found = subprocess.run(["findmnt", "-no", "SOURCE", disk], capture_output=True, text=True, check=True)
+    Path(f"/sys/fs/ext4/{Path(found.stdout.strip()).name}/trigger_fs_error").write_text("a test")
+    with pytest.raises(OSError, match="Read-only"):
+        (disk / "probe").touch()
+
+
+def _checked_and_mounted(disk: Path) -> None:
+    unmount(disk)
+    image = disk.with_suffix(".img")
+    # Another file: the kernel gives the same one back as it is, as long as the daemon has it open.
+    shutil.copy(image, image.with_suffix(".copy"))
+    image.with_suffix(".copy").replace(image)
+    check = subprocess.run(["e2fsck", "-fy", image], capture_output=True, text=True, check=False)
+    assert check.returncode in (0, 1), check.stdout
+    mount_ext4(disk)
+
+
 async def _damaged(names: list[str], bench: Bench) -> None:
     path = bench.folder / "disk" / "buffer.db"
     for name in names:
@@ -302,6 +339,7 @@ CASES = [
         "disk full and broker away", partial(_disk_full, True), buffer={"max_bytes": "8MiB", "min_free": 0}, disk="24m"
     ),
     *(Case(f"every write fails ({error}), and works again", partial(_read_only, error)) for error in ("EROFS", "EIO")),
+    Case("disk made read-only by its kernel, checked, mounted again", _error_on_disk, disk="32m", ext4=True),
 ]
 """All of them."""
 
@@ -314,6 +352,8 @@ def impossible(case: Case) -> str:
         return "needs root, and nft: sudo apt install nftables"
     if case.disk and os.geteuid() != 0:
         return "needs root to mount a small disk"
+    if case.ext4 and not (shutil.which("mkfs.ext4") and Path("/dev/loop-control").exists()):
+        return "needs loop devices, and mkfs.ext4: sudo apt install e2fsprogs"
     if isinstance(case.act, partial) and case.act.func is _read_only and not shutil.which("strace"):
         return "needs strace"
     return ""

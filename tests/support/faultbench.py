@@ -62,6 +62,8 @@ class Case:
     buffer: Mapping[str, Any] = field(default_factory=dict)
     disk: str = ""
     """The size of the disk that the buffer has to itself, if it has one."""
+    ext4: bool = False
+    """The disk is an ext4 in a file, which its kernel makes read-only after an error; `disk` says how large."""
     persistent: bool = False
     """The broker keeps its sessions over a restart."""
     damage: bool = False
@@ -251,15 +253,31 @@ def adds_up(buffer: Mapping[str, Any]) -> bool:
     )
 
 
+def _mount_tmpfs(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "edged-test", disk], check=True)
+
+
+def mount_ext4(disk: Path, size: str = "") -> None:
+    """What lies in the image beside it; made anew if a size is given."""
+    image = disk.with_suffix(".img")
+    if size:
+        subprocess.run(["mkfs.ext4", "-q", "-F", image, size], check=True, capture_output=True)
+    subprocess.run(["mount", "-o", "loop,noatime,errors=remount-ro", image, disk], check=True)
+
+
+def unmount(disk: Path) -> None:
+    """Also what is in use: whoever has files open on it keeps them."""
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
 @asynccontextmanager
 async def _bench(case: Case, folder: Path) -> AsyncIterator[Bench]:
     disk = folder / "disk"
     disk.mkdir(parents=True)
     async with AsyncExitStack() as stack:
         if case.disk:
-            mount = ["mount", "-t", "tmpfs", "-o", f"size={case.disk}", "edged-test", str(disk)]
-            await asyncio.to_thread(lambda: subprocess.run(mount, check=True))
-            stack.callback(lambda: subprocess.run(["umount", "-l", disk], check=True))
+            await asyncio.to_thread(mount_ext4 if case.ext4 else _mount_tmpfs, disk, case.disk)
+            stack.callback(unmount, disk)
         ports = stack.enter_context(load_server(DEVICES))
         broker = Mosquitto(folder / "broker", persistence=case.persistent, options=case.broker)
         stack.enter_context(broker)

@@ -18,7 +18,7 @@ _ROOT = Path(__file__).parents[2]
 PAGE = _ROOT / "docs/explanation/faults.md"
 _FOUND = _ROOT / ".build/soak"
 _CASES = "cases"
-_OTHERS = ("power-cut", "crash-points", "day", "sessions")
+_OTHERS = ("power-cut", "sync", "crash-points", "day", "sessions")
 
 _HEAD = (
     "| case | readings | faults | lost | not flushed | destroyed by the disk | repeated messages "
@@ -56,8 +56,9 @@ the wait for each other.
 What a stopped process (SIGSTOP) does not read is not in the table: it was never a reading.
 
 {left_out}
-The packets are dropped by nftables in a network namespace, the delays are a proxy's, the failing writes are strace's (a
-file system with open files cannot be remounted read-only), and the clock is libfaketime's.
+The packets are dropped by nftables in a network namespace, the delays are a proxy's, the failing writes are strace's,
+and the clock is libfaketime's. The disk that becomes read-only is an ext4 with `errors=remount-ro`, in which the kernel
+is made to find an error. (`mount -o remount,ro` refuses as long as the gateway has its buffer open.)
 
 ## Without the load
 

@@ -1,9 +1,10 @@
-"""Fills a real buffer and says after each flush what is durable: `python powercut_writer.py PATH`."""
+"""Fills a real buffer and says after each flush what is durable: `python -m tests.support.powercut_writer PATH`."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 
 from edged.buffer.log import Buffer
@@ -22,7 +23,7 @@ def values(n: int) -> tuple[int, ...]:
 
 
 async def write(path: Path) -> None:
-    """Flush after flush until nothing can be written any more. Every line is a promise."""
+    """Flush after flush until nothing can be written any more. Every line is a promise, and when it was given."""
     buffer = Buffer(path, CONFIG, ["cloud"], boot=BOOT)
     await buffer.start()
     for n in range(1, 1_000_000):
@@ -33,7 +34,7 @@ async def write(path: Path) -> None:
         else:
             buffer.put_first(sample, at_once=True)
         head = await buffer.flush()
-        print(head, flush=True)
+        print(head, time.monotonic_ns(), flush=True)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,13 @@ from edged.buffer.log import Buffer
 from tests.support.faultbench import SOAK
 from tests.support.faultpage import keep
 from tests.support.powercut import cut_power
+from tests.support.powercut_sync import SIZE, record
 from tests.support.powercut_writer import BOOT, CONFIG, POINTS, values
 
 _ROOT = Path(__file__).parents[2]
 CUTS = 40 if SOAK else 3
+_AFTERWARDS = 0.05
+"""Seconds after the cut for which the writer may go on to make promises."""
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a disk"),
@@ -48,24 +51,28 @@ def mounted(image: Path, folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
-def write_until_cut(folder: Path, hold: float) -> int:
-    """Let the buffer write for so many seconds, cut the power; returns what it had called durable before.
+def write_until_cut(writer: str, folder: Path, hold: float) -> tuple[int, int]:
+    """Let a program write for so many seconds, cut the power; what it had promised by then, and what in the end.
 
-    What it says after the cut is not counted: nobody would have heard it. (A sync that is just under way may succeed
-    then, because the journal that it asks for is gone.)
+    Only what was promised before the cut began counts. A sync that is under way then may succeed without having done
+    its work, as `test_what_the_kernel_called_durable_survives_a_power_cut` shows without a buffer.
     """
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.powercut_writer", folder / "buffer.db"],
-        cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-    ) as writer:  # fmt: skip
-        assert writer.stdout is not None
-        told = writer.stdout.readline()
+    log = folder.with_suffix(".log")
+    with log.open("wb") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"tests.support.{writer}", folder / "written"],
+            cwd=_ROOT, stdout=told, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    with process:
+        while not log.stat().st_size:
+            assert process.poll() is None
+            time.sleep(0.01)
         time.sleep(hold)
-        os.set_blocking(writer.stdout.fileno(), False)
-        told += writer.stdout.read() or b""
-        cut_power(folder)
-        writer.kill()
-    return int(told[: told.rindex(b"\n")].split(b"\n")[-1])
+        begun = cut_power(folder)
+        time.sleep(_AFTERWARDS)
+        process.kill()
+    promises = [tuple(map(int, line.split())) for line in log.read_bytes().split(b"\n")[:-1]]
+    return max((n for n, at in promises if at < begun), default=0), promises[-1][0]
 
 
 def format_disk(image: Path) -> None:
@@ -75,19 +82,61 @@ def format_disk(image: Path) -> None:
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
 
 
+@contextmanager
+def after_a_cut(folder: Path, writer: str, hold: float) -> Iterator[tuple[Path, int, int]]:
+    """The file on the disk as it is found, and how much of it was promised: before the cut, and in all."""
+    # Never the same image twice: where another mount namespace still holds its mount, it would come back shut down.
+    image, found = folder / "disk.img", folder / "found.img"
+    format_disk(image)
+    with mounted(image, folder / "disk") as disk:
+        promised, told = write_until_cut(writer, disk, hold)
+    shutil.copy(image, found)
+    image.unlink()
+    with mounted(found, folder / "found") as disk:
+        yield disk / "written", promised, told
+    found.unlink()
+
+
+@pytest.mark.timeout(600 if SOAK else 60)
+def test_what_the_kernel_called_durable_survives_a_power_cut(tmp_path: Path) -> None:
+    """The measure for the buffer: no database, only write and fdatasync. Whatever fails here fails there, too.
+
+    Measured with the same in C on Linux 6.18: of 99,472 syncs that returned before the ioctl began none was undone. Of
+    those under way at that moment 7 in 215 cuts returned 0, some of them after the ioctl had, and the record was not
+    there: their transaction was gone when they came to wait for it. (With EXT4_GOING_FLAGS_LOGFLUSH 2 in 60, with
+    EXT4_GOING_FLAGS_DEFAULT 0 in 40; where old blocks are overwritten, which needs no journal, 0 in 75.)
+    """
+    moments, promised, lied = random.Random(2), 0, 0
+    for _ in range(CUTS):
+        with after_a_cut(tmp_path, "powercut_sync", moments.uniform(0.02, 0.5)) as (path, before, told):
+            data = path.read_bytes() if path.exists() else b""
+        whole = 0
+        while data[whole * SIZE : (whole + 1) * SIZE] == record(whole + 1):
+            whole += 1
+        assert whole >= before
+        promised += before
+        lied += told > whole
+    print(f"{promised} syncs before {CUTS} cuts, {lied} false ones during the cut")
+    if SOAK:
+        keep(
+            "sync",
+            f"The same {CUTS} times with nothing but `write` and `fdatasync`: {promised:,} syncs had returned when the "
+            f"cut began, and all that they stood for was found. {_times(lied)} a sync that was under way succeeded "
+            "during the cut although its record was not there; the kernel does so, and the same may happen to a flush "
+            "of the buffer in the milliseconds in which the power fails. Nobody hears of it any more.",
+        )
+
+
+def _times(n: int) -> str:
+    return {0: "Not once", 1: "Once", 2: "Twice"}.get(n, f"{n} times")
+
+
 @pytest.mark.timeout(600 if SOAK else 60)
 async def test_what_was_durable_survives_a_power_cut(tmp_path: Path) -> None:
     moments, promised = random.Random(1), 0
     for cut in range(CUTS):
-        # Never the same image twice: where another mount namespace still holds its mount, it would come back shut down.
-        image, found = tmp_path / f"{cut}.img", tmp_path / f"{cut}-found.img"
-        format_disk(image)
-        with mounted(image, tmp_path / "disk") as folder:
-            durable = write_until_cut(folder, moments.uniform(0.05, 1.5))
-        shutil.copy(image, found)
-        image.unlink()
-        with mounted(found, tmp_path / "found") as folder:
-            buffer = Buffer(folder / "buffer.db", CONFIG, ["cloud"], boot=BOOT)
+        with after_a_cut(tmp_path, "powercut_writer", moments.uniform(0.05, 1.5)) as (path, durable, told):
+            buffer = Buffer(path, CONFIG, ["cloud"], boot=BOOT)
             await buffer.start()
             read, after = [], 0
             while batches := await buffer.read(after, max_readings=5000):
@@ -95,9 +144,8 @@ async def test_what_was_durable_survives_a_power_cut(tmp_path: Path) -> None:
                 after = batches[-1].last
             verification, stats = await buffer.verify(), buffer.stats()
             await buffer.stop()
-        found.unlink()
         promised += durable
-        print(f"cut {cut + 1}: {durable} samples durable, {len(read)} found")
+        print(f"cut {cut + 1}: {durable} samples durable, {told} told in the end, {len(read)} found")
         assert not verification.problems
         assert len(read) >= durable > 0
         assert [tuple(sample.values) for sample in read] == [values(n) for n in range(1, len(read) + 1)]
