@@ -28,6 +28,8 @@ class Secured:
 
     broker: Mosquitto
     pki: Pki
+    tls: bool = True
+    """Whether the cloud itself is a client by TLS, or speaks to the broker behind a `FrontDoor`."""
 
     @property
     def url(self) -> str:
@@ -60,13 +62,12 @@ class Cloud:
 
     topics: Sequence[str] = ("#",)
 
-    def __init__(self, where: Secured, *, user: tuple[str, str] | None = None) -> None:
+    def __init__(self, where: Secured) -> None:
         self.messages: list[Got] = []
         """What the gateway has sent."""
         self.violations: list[str] = []
         """What the service would not have taken."""
         self._where = where
-        self._user = user
         self._own: list[tuple[str, bytes]] = []
         self._subscribed = threading.Event()
         self.lock = threading.RLock()
@@ -80,10 +81,9 @@ class Cloud:
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False, protocol=paho.MQTTv311
         )
-        certificate, key = self._where.pki.issue(client_id)
-        client.tls_set(ca_certs=self._where.ca, certfile=str(certificate), keyfile=str(key))
-        if self._user:
-            client.username_pw_set(*self._user)
+        if self._where.tls:
+            certificate, key = self._where.pki.issue(client_id)
+            client.tls_set(ca_certs=self._where.ca, certfile=str(certificate), keyfile=str(key))
         return client
 
     def _on_connect(self, client: paho.Client, *_: object) -> None:
