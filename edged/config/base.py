@@ -188,8 +188,10 @@ class ConnectionConfig(Settings):
 
     keeps: ClassVar[bool] = True
     """Whether readings wait for it in the buffer. If not, it sends nothing: it shows how things are to whoever asks."""
-    takes_flows: ClassVar[bool] = False
-    """Whether flows can go to it."""
+    takes_flows: ClassVar[bool] = True
+    """Whether flows can go to it. Its encoder then says `Envelope.flow` wherever it says `seq`."""
+    takes_intervals: ClassVar[bool] = True
+    """Whether flows with an interval can: they send everything in one order, the oldest first."""
     describes_flows: ClassVar[bool] = False
     """Whether it tells beforehand what flows yield, in one space of names (births, discovery): two flows cannot yield
     the same point then, and a reload that changes flows connects anew."""

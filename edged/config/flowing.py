@@ -12,6 +12,8 @@ from edged.config.model import Config
 from edged.config.nodes import locate
 from edged.config.problems import Report, did_you_mean, quoted
 from edged.flows.flow import Flow, looking
+from edged.flows.outputs import Outputs
+from edged.flows.steps import Look
 from edged.model import ALL_GOOD, Quality, Sample, bad
 
 
@@ -28,6 +30,8 @@ def finish(config: Config, nodes: Nodes, report: Report) -> Config:
     config = dataclasses.replace(config, flows=flows)
     if config.gateway is None:  # said already
         return config
+    for name in config.connections:
+        _check_overlap(name, config, nodes, report)
     for name, flow in flows.items():
         _check_reach(name, flow, config, nodes, report)
         for test, one in flow.tests.items():
@@ -62,8 +66,21 @@ def _check_connections(name: str, flow: FlowConfig, config: Config, nodes: Nodes
         connection = config.connections.get(target)
         if connection is None:
             continue
+        if not connection.keeps:
+            report.error(
+                mark, path, f"to a {quoted(connection.connector)} nothing is sent, others ask it: no flow can go there"
+            )
+            continue
         if not connection.takes_flows:
             report.error(mark, path, f"the connector {quoted(connection.connector)} takes no flows, only all readings")
+            continue
+        if flow.interval and not connection.takes_intervals:
+            report.error(
+                mark,
+                path,
+                f"a flow with `aggregate` or `sample` sends the oldest first, and {quoted(connection.connector)} would "
+                "show that as fresh: send that to another connection",
+            )
             continue
         try:
             bound = bind(connection, flow, target)
@@ -87,6 +104,8 @@ def bind(connection: ConnectionConfig, flow: FlowConfig, name: str) -> Connectio
     for key in overrides:
         if key not in known:
             raise ValueError(f"the connector {connection.connector!r} has no `{key}`")
+    if connection.describes_flows and "max_readings" in overrides:
+        raise ValueError(f"`max_readings` is the same for all flows of a {connection.connector!r}: set it there")
     layouts = getattr(type(connection), "LAYOUTS", ())
     if "layout" in overrides and overrides["layout"] not in layouts:
         raise ValueError(f"there is no layout {overrides['layout']!r}; there are {', '.join(layouts)}")
@@ -95,9 +114,32 @@ def bind(connection: ConnectionConfig, flow: FlowConfig, name: str) -> Connectio
 
 def make(flow: FlowConfig, config: Config) -> Flow:
     """The flow, ready to be tried."""
-    return Flow(
-        flow, config.gateway, looking(config.devices, {name: bus.adapter for name, bus in config.buses.items()})
-    )
+    return Flow(flow, config.gateway, _look(config))
+
+
+def _check_overlap(connection: str, config: Config, nodes: Nodes, report: Report) -> None:
+    """Where a receiver has one name for a point, two flows cannot yield it."""
+    flows = {name: flow for name, flow in config.flows_to(connection).items() if flow.enabled}
+    if len(flows) < 2 or not config.connections[connection].describes_flows:  # noqa: PLR2004  # one has no other
+        return
+    owners: dict[tuple[str, str], str] = {}
+    for name, flow in flows.items():
+        for device, settings in Outputs([flow], config.gateway, config.devices, _look(config)).items():
+            for point in settings.points:
+                other = owners.setdefault((device, point), name)
+                if other != name:
+                    mark = locate(nodes["flows", name].value, ("connections", connection), key=True)
+                    report.error(
+                        mark,
+                        f"flows.{name}.connections.{connection}",
+                        f"yields {device}/{point}, and so does the flow {quoted(other)}: {quoted(connection)} would "
+                        "show two things as one; `map: {rename: …}` gives one of them another name",
+                    )
+                    return
+
+
+def _look(config: Config) -> Look:
+    return looking(config.devices, {name: str(bus.adapter) for name, bus in config.buses.items()})
 
 
 def _check_reach(name: str, flow: FlowConfig, config: Config, nodes: Nodes, report: Report) -> None:

@@ -34,7 +34,7 @@ class Flow:
         self.steps = [build(one, look, self.errors) for one in config.steps]
         self.interval = max((step.interval for step in self.steps), default=0)
         """Microseconds; 0 if no step waits for an interval."""
-        self._columns: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        self._columns: dict[tuple[str, tuple[str, ...]], tuple[DeviceInfo, list[int]]] = {}
 
     def matched(self, samples: Sequence[Sample]) -> list[Sample]:
         """What the flow takes of samples."""
@@ -71,14 +71,13 @@ class Flow:
         return Result(current, total if not current else total - taken)
 
     def _of(self, sample: Sample) -> list[int]:
-        key = sample.device, sample.points
-        columns = self._columns.get(key)
-        if columns is None:
+        key, info = (sample.device, sample.points), self._look(sample.device)
+        known = self._columns.get(key)
+        if known is None or known[0] is not info:  # a reload may have changed its labels
             if len(self._columns) > _SHAPES:
                 self._columns.clear()
-            columns = self._match.points(sample.device, self._look(sample.device), sample.points)
-            self._columns[key] = columns
-        return columns
+            known = self._columns[key] = info, self._match.points(sample.device, info, sample.points)
+        return known[1]
 
 
 _SHAPES = 10_000
@@ -100,18 +99,26 @@ def _readings(samples: Sequence[Sample]) -> int:
 
 
 def looking(devices: Mapping[str, object], adapters: Mapping[str, str]) -> Look:
-    """What looks into the configuration of devices; `adapters`: that of each bus."""
+    """What looks into the configuration of devices; `adapters`: that of each bus.
+
+    The same object comes for a device until its configuration is another one.
+    """
+    known: dict[str, tuple[object, DeviceInfo]] = {}
 
     def look(device: str) -> DeviceInfo:
         config = devices.get(device)
         if config is None:
             return _UNKNOWN
-        points: Mapping[str, object] = getattr(config, "points", {})
-        return DeviceInfo(
-            adapters.get(getattr(config, "bus", ""), ""),
-            getattr(config, "labels", {}),
-            {str(point): getattr(one, "unit", "") for point, one in points.items()},
-        )
+        entry = known.get(device)
+        if entry is None or entry[0] is not config:
+            points: Mapping[str, object] = getattr(config, "points", {})
+            info = DeviceInfo(
+                adapters.get(getattr(config, "bus", ""), ""),
+                getattr(config, "labels", {}),
+                {str(point): getattr(one, "unit", "") for point, one in points.items()},
+            )
+            entry = known[device] = config, info
+        return entry[1]
 
     return look
 

@@ -186,7 +186,7 @@ class _Map:
         self._keep = [pattern(one) for one in config.keep]
         self._drop = [pattern(one) for one in config.drop]
         self._add = {point: Expression(text) for point, text in config.add.items()}
-        self._lines: dict[tuple[str, str], tuple[float, float] | None] = {}
+        self._lines: dict[tuple[str, str, str], tuple[float, float] | None] = {}
 
     def apply(self, samples: Sequence[Sample], _cut: Cut) -> list[Sample]:
         """The samples with other points and values."""
@@ -222,14 +222,15 @@ class _Map:
 
     def _line(self, device: str, point: str) -> tuple[float, float] | None:
         """What a value is multiplied with and what is added; None if its unit is not known."""
-        key = device, point
+        own = self._look(device).units.get(point, "")
+        key = device, point, own
         if key not in self._lines:
             factor, unit = self._config.scale.get(point, 1.0), self._config.convert.get(point)
             self._lines[key] = (factor, 0.0)
             if unit is not None:
                 source, arrow, target = (part.strip() for part in unit.partition("->"))
                 try:
-                    a, b = linear(source, target) if arrow else linear(self._look(device).units.get(point, ""), unit)
+                    a, b = linear(source, target) if arrow else linear(own, unit)
                     self._lines[key] = (a * factor, b * factor)
                 except ValueError as exc:
                     self._lines[key] = None

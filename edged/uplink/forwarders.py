@@ -39,7 +39,7 @@ class Uplink:
         self._buffer = buffer
         self._clock = clock
         self._connector = load_forwarding(connection.connector)
-        self._link = self._connector.link(connection, context)
+        self._link = self._connector.link(connection, _described(config, name, connection, context))
         self._trunk = Trunk(name, self._link, self._waiting)
         self._flows: dict[str, tuple[str, FlowConfig]] = {}
         self._adapters: Mapping[str, str] = {}
@@ -54,7 +54,7 @@ class Uplink:
 
     def renew(self, config: Config) -> None:
         """Take over flows. What is run of them goes on as it is."""
-        self._adapters = {bus: str(one.adapter) for bus, one in config.buses.items()}
+        self._adapters = adapters_of(config)
         flows = config.flows_to(self._name)
         self._flows = {cursor_name(self._name, flow): (flow, one) for flow, one in flows.items() if one.enabled}
         for place in [place for place in self.forwarders if place not in self.places]:
@@ -99,6 +99,28 @@ class Uplink:
             return asdict(states[self._name]) if states else {}
         flows = {self._flows[place][0]: asdict(state) for place, state in states.items()}
         return {**asdict(_together(states.values())), "flows": flows} if states else {}
+
+
+def _described(
+    config: Config, name: str, connection: ConnectionConfig, context: ConnectionContext
+) -> ConnectionContext:
+    """For a receiver that is told beforehand what there is: what flows leave, in place of what the devices have.
+
+    Nothing of that is in the twin, which knows what the devices have.
+    """
+    flows = [flow for flow in config.flows_to(name).values() if flow.enabled]
+    if not (flows and connection.describes_flows):
+        return context
+    from edged.flows.flow import looking  # noqa: PLC0415  # only where there are flows
+    from edged.flows.outputs import Outputs  # noqa: PLC0415  # as above
+
+    look = looking(context.devices, adapters_of(config))
+    return replace(context, devices=Outputs(flows, context.gateway, context.devices, look), twin=None)
+
+
+def adapters_of(config: Config) -> dict[str, str]:
+    """The adapter of each bus."""
+    return {bus: str(one.adapter) for bus, one in config.buses.items()}
 
 
 def _together(states: Iterable[ForwarderState]) -> ForwarderState:

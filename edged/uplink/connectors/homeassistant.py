@@ -24,6 +24,8 @@ class HomeAssistantConnection(BrokerConnection):
 
     __pydantic_config__: ClassVar = STRICT
     follows_devices: ClassVar[bool] = True
+    describes_flows: ClassVar[bool] = True
+    takes_intervals: ClassVar[bool] = False
 
     discovery: str = "homeassistant"
     """The discovery prefix, as in the settings of Home Assistant's MQTT integration."""

@@ -36,7 +36,6 @@ class MqttConnection(LaidOutConnection, BrokerConnection):
 
     __pydantic_config__: ClassVar = STRICT
     follows_devices: ClassVar[bool] = True
-    takes_flows: ClassVar[bool] = True
 
     topic: str = "edged/{gateway}/data"
     """Where the readings go. `{gateway}`, `{tenant}`, `{building}`, `{location}`, `{connection}` and `{lane}` are

@@ -26,6 +26,7 @@ class SparkplugConnection(BrokerConnection):
 
     __pydantic_config__: ClassVar = STRICT
     follows_devices: ClassVar[bool] = True
+    describes_flows: ClassVar[bool] = True
 
     group: str = ""
     """The Sparkplug group. Without it: the site's `tenant`, or `edged` if that is not set either."""

@@ -30,8 +30,8 @@ NAMESPACE = "spBv1.0"
 CONTENT_TYPE = "application/vnd.eclipse.sparkplug.b"
 BDSEQ, REBIRTH = "bdSeq", "Node Control/Rebirth"
 PROVENANCE = "edged/1"
-"""Begins the text in the payload's `body`: `edged/1 epoch lane first seq prev readings`, all that a receiver needs to
-prove that nothing is missing."""
+"""Begins the text in the payload's `body`: `edged/1 epoch lane first seq prev readings`, and the flow if it is of one:
+all that a receiver needs to prove that nothing is missing."""
 _DOWN = frozenset({Reason.TIMEOUT, Reason.UNREACHABLE})
 _double = struct.Struct("<d").pack
 _SHORT = 128
@@ -213,6 +213,7 @@ class Node:
         content = b"".join([self._sample(sample, historical=historical) for sample in samples])
         content += payload.body(
             f"{PROVENANCE} {envelope.epoch} {lane} {chunk.first} {envelope.seq} {envelope.prev} {chunk.readings}"
+            f"{' ' if envelope.flow else ''}{envelope.flow}"
         )
         return SparkplugMessage(
             self.topic("DDATA" if device else "NDATA", device), content, content_type=CONTENT_TYPE, device=device,
@@ -330,9 +331,9 @@ def provenance(text: str, gateway: str) -> dict[str, object]:
     head, epoch, lane, *numbers = text.split(" ")
     if head != PROVENANCE:
         raise ValueError(f"{head!r} is no provenance of edged")
-    first, seq, prev, readings = map(int, numbers)
+    first, seq, prev, readings = map(int, numbers[:4])
     replay = lane == Lane.REPLAY
     return {
         "gateway": gateway, "epoch": epoch, "lane": lane, "first": first, "seq": seq, "prev": prev,
-        "readings": readings, "replay": replay,
+        "readings": readings, "replay": replay, **({"flow": numbers[4]} if numbers[4:] else {}),
     }  # fmt: skip

@@ -57,6 +57,7 @@ class TelemetryEncoder:
         properties = {
             "gateway": self._gateway, "epoch": envelope.epoch, "lane": str(lane), "first": str(chunk.first),
             "seq": str(envelope.seq), "prev": str(envelope.prev), "readings": str(chunk.readings),
+            **({"flow": envelope.flow} if envelope.flow else {}),
         }  # fmt: skip
         try:
             payload = orjson.dumps(devices, option=orjson.OPT_NON_STR_KEYS)
