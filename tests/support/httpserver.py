@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import os
@@ -10,7 +11,7 @@ import ssl
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -31,6 +32,8 @@ class Taken:
     body: bytes
     connection: int
     """Which connection it came over, counted from 1."""
+    peer: str = ""
+    """The name in the client's certificate."""
 
     def header(self, name: str) -> str:
         return next((text for known, text in self.headers if known.lower() == name.lower()), "")
@@ -130,11 +133,17 @@ class HttpServer:
             def finish(self) -> None:
                 with outer._lock:
                     outer._open.discard(self.request)
-                super().finish()
+                with contextlib.suppress(OSError):
+                    super().finish()
+                self.request.close()  # of TLS it is another one than that which the server closes
 
             def take(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                one = Taken(self.command, self.path, list(self.headers.items()), body, self.number)
+                length = int(self.headers.get("Content-Length", 0))
+                body = self.rfile.read(length)
+                if len(body) < length:
+                    self.close_connection = True
+                    return
+                one = Taken(self.command, self.path, list(self.headers.items()), body, self.number, _peer(self.request))
                 with outer._lock:
                     outer.requests.append(one)
                     answer = outer.answer(one)
@@ -178,6 +187,12 @@ class _Threads(ThreadingHTTPServer):
         """A connection that broke, or a handshake that was refused: it happened on purpose."""
 
 
+def _peer(one: socket.socket) -> str:
+    certificate = one.getpeercert() if isinstance(one, ssl.SSLSocket) else None
+    subject: Any = certificate.get("subject", ()) if certificate else ()
+    return next((text for part in subject for name, text in part if name == "commonName"), "")
+
+
 def reset(one: socket.socket) -> None:
     """Cut a connection with a reset, whoever reads from it."""
     with contextlib.suppress(OSError):
@@ -185,6 +200,37 @@ def reset(one: socket.socket) -> None:
         one.shutdown(socket.SHUT_RD)  # a thread that reads lets it go
     with contextlib.suppress(OSError):
         os.close(one.detach())
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """The URL of a server that does whatever `serve` does with a connection, as long as the context lasts."""
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await asyncio.sleep(0)
 
 
 def in_turn(*answers: Answer) -> Callable[[Taken], Answer]:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from string import Formatter
@@ -193,8 +193,8 @@ def _moment(text: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-OF_ALL = frozenset({401, 402, 407, 511})
-"""They never speak of a message, whatever others fare."""
+OF_WHOM = frozenset({403})
+"""They speak of us in words that some servers use of a message too: a firewall, rights that differ by device."""
 
 
 def refusal(reply: Reply, where: str, method: str, credentials: str) -> PermanentError:
@@ -293,8 +293,3 @@ def canonical(method: str, path: str, timestamp: str, body: bytes) -> bytes:
 def signature(secret: str, method: str, path: str, timestamp: str, body: bytes) -> str:
     """HMAC-SHA256 of the canonical text, in hexadecimal."""
     return hmac.new(secret.encode(), canonical(method, path, timestamp, body), hashlib.sha256).hexdigest()
-
-
-def iso(seconds: float) -> str:
-    """A moment as `2026-11-21T06:00:00Z`."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -18,7 +18,7 @@ from typing import Any
 from edged.errors import EdgedError, TransientError
 from edged.uplink.api import CLOSED, DELIVERED, OFFLINE, SILENT, TOO_LARGE, Message, Outcome, Pacing, Verdict
 from edged.uplink.dialects.http import (
-    OF_ALL,
+    OF_WHOM,
     Doubt,
     Meaning,
     Origin,
@@ -110,7 +110,7 @@ class HttpLink:
 
     def __init__(self, name: str, server: Server, pacing: Pacing) -> None:
         self._name = name
-        self._server = server
+        self.server = server
         self._pacing = pacing
         self._names = Names()
         self._doubt = Doubt()
@@ -125,6 +125,8 @@ class HttpLink:
         self._turns = Turns()
         self._refused: Message | None = None
         """The message over which we were refused: the next session begins with it."""
+        self._accused: Message | None = None
+        """The first over which we were refused since something was taken, though that may be its own fault."""
         self._trials = 0
         self._settled = ""
         """The identity of one that was delivered with that, before the forwarder asked."""
@@ -136,7 +138,7 @@ class HttpLink:
     @property
     def window(self) -> int:
         """As configured."""
-        return self._server.window
+        return self.server.window
 
     @property
     def pacing(self) -> Pacing:
@@ -145,7 +147,7 @@ class HttpLink:
 
     def fits(self, message: Message) -> bool:
         """Whether the configuration allows a body of this size."""
-        return len(message.payload) <= self._server.max_message
+        return len(message.payload) <= self.server.max_message
 
     # -- a session begins and ends ---------------------------------------------------------------------------------
 
@@ -153,9 +155,10 @@ class HttpLink:
         """Open a connection, and find out as far as possible whether the server takes us for who we are."""
         loop = asyncio.get_running_loop()
         self._lost = self._closed = None
-        self._sign = self._server.signer()
+        self._sign = self.server.signer()
         self._turns = Turns()
         self._doubt.begin()
+        self._accused = None
         await self._renew(first=True)
         begun = False
         try:
@@ -163,8 +166,8 @@ class HttpLink:
             wire.rest()
             self._idle.append((wire, monotonic()))
             notes = [wire.version]
-            if self._server.probe:
-                notes.append(await self._ask(self._server.probe))
+            if self.server.probe:
+                notes.append(await self._ask(self.server.probe))
             if self._refused is not None:
                 await self._try_again(self._refused)
             begun = True
@@ -183,26 +186,26 @@ class HttpLink:
             case Meaning.WAIT | Meaning.AGAIN:
                 raise not_now(reply, self._where)
             case _:
-                raise refusal(reply, self._where, "GET", self._server.credentials)
+                raise refusal(reply, self._where, "GET", self.server.credentials)
 
     async def _try_again(self, message: Message) -> None:
         """Whether the message over which we were refused is taken now, or at least not refused for our sake."""
         reply = await self._exchange(lambda: self._request(message))
-        what = meaning(reply.status, own_address=self._server.own_addresses)
+        what = meaning(reply.status, own_address=self.server.own_addresses)
         if what is Meaning.WAIT:
             raise not_now(reply, self._where)
         if what is Meaning.US:
-            self._trials += 1
+            self._trials += reply.status in OF_WHOM
             if self._trials >= _TRIALS:
                 self._refused, self._trials = None, 0
-            raise refusal(reply, self._where, self._server.method, self._server.credentials)
+            raise refusal(reply, self._where, self.server.method, self.server.credentials)
         self._refused, self._trials = None, 0
         if what is Meaning.DELIVERED:
             self._doubt.delivered(_identity(message))
             self._settled = _identity(message)
 
     async def _open(self) -> Wire:
-        server = self._server
+        server = self.server
         name = server.tls.server_name if server.tls else ""
         try:
             async with asyncio.timeout(server.connect_timeout):
@@ -239,8 +242,8 @@ class HttpLink:
 
     async def _renew(self, *, first: bool = False) -> None:
         """Read certificates anew when their files have changed, and belong together. Raises ConfigError at `first`."""
-        tls = self._server.tls
-        if tls is None or (monotonic() - self._looked < self._server.renewal and not first):
+        tls = self.server.tls
+        if tls is None or (monotonic() - self._looked < self.server.renewal and not first):
             return
         self._looked = monotonic()
         files = await asyncio.to_thread(files_of, tls)
@@ -282,7 +285,7 @@ class HttpLink:
 
     async def _deliver(self, message: Message, lost: asyncio.Future[str]) -> Outcome:
         """In its turn. The turn is kept where the server takes nothing now, so that order is."""
-        lane = _lane(message) if self._server.ordered else ""
+        lane = _lane(message) if self.server.ordered else ""
         kept = False
         try:
             if lane:
@@ -291,7 +294,7 @@ class HttpLink:
             if lost.done():
                 return Outcome(Verdict.RETRY, OFFLINE, "the session has ended")
             reply = await self._exchange(lambda: self._request(message))
-            kept = meaning(reply.status, own_address=self._server.own_addresses) is Meaning.WAIT
+            kept = meaning(reply.status, own_address=self.server.own_addresses) is Meaning.WAIT
             return self._judge(message, reply)
         except TransientError as exc:
             self._end(str(exc))
@@ -318,7 +321,7 @@ class HttpLink:
                 raise TransientError(str(exc), reason=broken or exc.reason) from exc
             reply = None
             try:
-                reply = await wire.exchange(made(), self._server.response_timeout)
+                reply = await wire.exchange(made(), self.server.response_timeout)
             except TransientError as exc:
                 if broken or exc.reason != CLOSED:
                     raise TransientError(f"{self._where}: {exc}", reason=exc.reason) from exc
@@ -339,7 +342,7 @@ class HttpLink:
 
     async def _put_back(self, wire: Wire) -> None:
         closed = self._closed is not None and self._closed.done()
-        if not closed and len(self._idle) < self._server.window and wire.reusable():
+        if not closed and len(self._idle) < self.server.window and wire.reusable():
             wire.rest()
             self._idle.append((wire, monotonic()))
         else:
@@ -347,25 +350,25 @@ class HttpLink:
 
     def _request(self, message: Message) -> Request:
         path = target(message.topic)
-        headers = self._headers(self._server.method, path, message.payload)
+        headers = self._headers(self.server.method, path, message.payload)
         own = [("Content-Type", message.content_type), *message.properties.items()]
-        return Request(self._server.method, path, [*headers, *own], message.payload)
+        return Request(self.server.method, path, [*headers, *own], message.payload)
 
     def _headers(self, method: str, path: str, body: bytes = b"") -> list[tuple[str, str]]:
-        given = {**self._server.headers, **self._sign(method, path, body, time())}
-        return [("Host", self._server.origin.authority), *given.items()]
+        given = {**self.server.headers, **self._sign(method, path, body, time())}
+        return [("Host", self.server.origin.authority), *given.items()]
 
     # -- what an answer means --------------------------------------------------------------------------------------
 
     def _judge(self, message: Message, reply: Reply) -> Outcome:
-        server, identity = self._server, _identity(message)
+        server, identity = self.server, _identity(message)
         what = meaning(reply.status, own_address=server.own_addresses)
         refused = Outcome(Verdict.REJECTED, f"status_{reply.status}", str(reply))
         later = Outcome(Verdict.RETRY, f"status_{reply.status}", str(reply))
         match what:
             case Meaning.DELIVERED:
                 self._doubt.delivered(identity)
-                self._refused, self._trials = None, 0
+                self._refused = self._accused = None
                 return DELIVERED
             case Meaning.REFUSED:
                 return refused
@@ -376,15 +379,17 @@ class HttpLink:
                 return later
             case Meaning.AGAIN:
                 return refused if self._doubt.convicts(identity, server.patience) else later
-        if reply.status not in OF_ALL and self._doubt.convicts(identity, _PATIENCE):
-            return refused
-        if not self._doubt.suspects_us():
-            return later
+        if reply.status in OF_WHOM:
+            if self._doubt.convicts(identity, _PATIENCE):
+                return refused
+            if not self._doubt.suspects_us():
+                self._accused = self._accused or message
+                return later
         return self._give_up(message, refusal(reply, self._where, server.method, server.credentials))
 
     def _give_up(self, message: Message, error: EdgedError) -> Outcome:
         """We are refused: nothing else is sent until that has changed."""
-        self._refused = self._refused or message
+        self._refused = self._refused or self._accused or message
         self._end(str(error))
         return Outcome(Verdict.RETRY, OFFLINE, str(error))
 
