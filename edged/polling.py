@@ -14,14 +14,16 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
-from edged.adapter import Bus, BusConfig, Job, PollResult, Prober, RawAnswer, RawRequest, Traced
+from edged.adapter import Bus, BusConfig, PollResult, Prober, RawAnswer, RawRequest, Traced
 from edged.clock import mono_us, wall_us
 from edged.errors import ConfigError, TransientError
 from edged.model import Reason, Sample, bad
+from edged.polled import Assignment, BusState, DeviceState, Load, PolledDevice, PolledJob
+
+__all__ = ["Assignment", "BusPoller", "BusState", "DeviceState"]
 
 log = logging.getLogger("edged.bus")
 
@@ -31,96 +33,6 @@ _SLOT = 0.01
 """Seconds between two moments of the grid: what is due between them is due together, so that one wake-up serves it."""
 _AT_A_STRETCH = 0.02
 """Seconds after which polls that never wait for anything let other tasks have their turn."""
-_SMOOTHING = 30.0
-"""Seconds over which the load shown to people is averaged."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceState:
-    """How one device does, for people."""
-
-    device: str
-    bus: str
-    health: str
-    """`starting`, `ok` or `down`."""
-    since: int
-    """Since when, microseconds since the epoch."""
-    last_ok: int = 0
-    last_error: str = ""
-    polls: int = 0
-    failures: int = 0
-    overruns: int = 0
-    seconds: float = 0.0
-    """How long its last successful poll took."""
-
-
-@dataclass(frozen=True, slots=True)
-class BusState:
-    """How one bus does, for people."""
-
-    bus: str
-    adapter: str
-    health: str
-    """`starting`, `ok` or `down`."""
-    since: int
-    last_error: str
-    load: float
-    """Share of the time it was busy, lately."""
-    polls: int
-    transactions: int
-    overruns: int
-    devices: Sequence[DeviceState]
-
-
-@dataclass(slots=True)
-class _Job:
-    job: Job
-    device: _Device
-    every: float
-    phase: float
-    """A moment (loop time) on its grid, which is the same for all buses."""
-    due: float = 0.0
-
-    def next_after(self, now: float) -> float:
-        """The first grid point after `now`."""
-        periods = (now - self.phase) // self.every + 1
-        return self.phase + periods * self.every
-
-
-@dataclass(slots=True)
-class _Device:
-    name: str
-    jobs: tuple[_Job, ...] = ()
-    health: str = "starting"
-    since: int = field(default_factory=wall_us)
-    down_at: float = 0.0
-    pause: float = 0.0
-    cost: float = 0.0
-    """What its last failed attempt cost the bus, seconds."""
-    last_ok: int = 0
-    last_error: str = ""
-    polls: int = 0
-    failures: int = 0
-    overruns: int = 0
-    seconds: float = 0.0
-    with_link: bool = False
-    """Down because the link was: then its return is told once, by the bus."""
-    probe: int = 0
-    """The ticket of its probe in the queue; older ones are void."""
-
-    @property
-    def down(self) -> bool:
-        return self.health == "down"
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """One job to schedule: which points of which device, how often, and where on its grid (0 to 1) it starts."""
-
-    device: str
-    points: Sequence[str]
-    every: float
-    phase: float = 0.0
 
 
 class BusPoller:
@@ -140,8 +52,8 @@ class BusPoller:
         self._emit = emit
         self._bus: Bus
         self._gate: asyncio.Semaphore
-        self._devices: dict[str, _Device] = {}
-        self._queue: list[tuple[float, int, _Job | _Device]] = []
+        self._devices: dict[str, PolledDevice] = {}
+        self._queue: list[tuple[float, int, PolledJob | PolledDevice]] = []
         self._ticket = itertools.count(1)
         self._earlier = asyncio.Event()
         """Set when something was queued; wakes workers that sleep towards a later deadline."""
@@ -149,8 +61,7 @@ class BusPoller:
         self._health, self._since, self._last_error = "starting", wall_us(), ""
         self._down_at = 0.0
         self._polls = self._transactions = 0
-        self._load = 0.0
-        self._load_at = self._load_since = 0.0
+        self._load = Load()
         self._overran_at = -_CALM
         self._probe_after = 0.0
         """No probe before this moment, so that silent devices keep to their share."""
@@ -239,10 +150,11 @@ class BusPoller:
         for assignment in self._assignments:
             prepared.append(self._bus.prepare(assignment.device, assignment.points))
             await asyncio.sleep(0)  # thousands of plans take seconds; other buses go on meanwhile
-        now = self._load_at = self._load_since = self._now()
+        now = self._now()
+        self._load.begin(now)
         for assignment, plan in zip(self._assignments, prepared, strict=True):
-            device = self._devices.setdefault(assignment.device, _Device(assignment.device))
-            job = _Job(
+            device = self._devices.setdefault(assignment.device, PolledDevice(assignment.device))
+            job = PolledJob(
                 plan,
                 device,
                 assignment.every,
@@ -254,7 +166,7 @@ class BusPoller:
             device.jobs += (job,)
             self._push(job.due, job)
 
-    def _push(self, when: float, what: _Job | _Device) -> int:
+    def _push(self, when: float, what: PolledJob | PolledDevice) -> int:
         ticket = next(self._ticket)
         heapq.heappush(self._queue, (when, ticket, what))
         self._earlier.set()
@@ -278,7 +190,7 @@ class BusPoller:
             _, ticket, entry = heapq.heappop(self._queue)
             self._turns[worker] = now
             async with self._gate:
-                if isinstance(entry, _Job):
+                if isinstance(entry, PolledJob):
                     await self._turn(entry)
                 elif ticket == entry.probe:
                     await self._probe(entry)
@@ -298,7 +210,7 @@ class BusPoller:
 
     # -- a device that answers -----------------------------------------------------------------------------------
 
-    async def _turn(self, job: _Job) -> None:
+    async def _turn(self, job: PolledJob) -> None:
         """Poll a job that is due."""
         if job.device.down:
             return  # it left the grid; its recovery puts it back
@@ -319,7 +231,7 @@ class BusPoller:
             job.due = min(job.due, now + result.again)
         self._push(job.due, job)
 
-    def _take(self, device: _Device, result: PollResult, seconds: float) -> None:
+    def _take(self, device: PolledDevice, result: PollResult, seconds: float) -> None:
         device.polls += 1
         device.seconds = seconds
         device.last_ok = wall_us()
@@ -332,7 +244,7 @@ class BusPoller:
         for sample in result.samples:
             self._emit(sample)
 
-    def _count_overruns(self, job: _Job, now: float) -> None:
+    def _count_overruns(self, job: PolledJob, now: float) -> None:
         missed = int((now - job.due) // job.every)
         if missed <= 0:
             return
@@ -341,11 +253,11 @@ class BusPoller:
             log.warning(
                 "%s: cannot keep up: %s was to be read every %gs and is %.3fs late; a poll takes %.3fs, the bus is "
                 "busy %.0f %% of the time. Raise `every`, or put fewer points or devices on this bus",
-                self._name, job.device.name, job.every, now - job.due, job.device.seconds, 100 * self._load,
+                self._name, job.device.name, job.every, now - job.due, job.device.seconds, 100 * self._load.share,
             )  # fmt: skip
         self._overran_at = now
 
-    def _came_up(self, device: _Device) -> None:
+    def _came_up(self, device: PolledDevice) -> None:
         link_was_down = self._health == "down"
         if link_was_down:
             log.info("%s: reachable again after %.0f s", self._name, self._now() - self._down_at)
@@ -362,7 +274,7 @@ class BusPoller:
 
     # -- a device that does not ----------------------------------------------------------------------------------
 
-    def _failed(self, device: _Device, exc: TransientError, cost: float) -> None:
+    def _failed(self, device: PolledDevice, exc: TransientError, cost: float) -> None:
         device.failures += 1
         device.cost = cost
         device.last_error = str(exc)
@@ -387,7 +299,7 @@ class BusPoller:
             self._health, self._since, self._down_at = "down", wall_us(), self._now()
         self._last_error = str(exc)
 
-    def _schedule_probe(self, device: _Device) -> None:
+    def _schedule_probe(self, device: PolledDevice) -> None:
         now = self._now()
         others_answer = any(other.health == "ok" for other in self._devices.values())
         if others_answer:
@@ -397,7 +309,7 @@ class BusPoller:
         else:
             device.probe = self._push(now + device.pause, device)
 
-    async def _probe(self, device: _Device) -> None:
+    async def _probe(self, device: PolledDevice) -> None:
         """See whether a silent device is back."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -414,7 +326,7 @@ class BusPoller:
             job.due = now
             self._push(now, job)
 
-    def _emit_bad(self, device: _Device, reason: str) -> None:
+    def _emit_bad(self, device: PolledDevice, reason: str) -> None:
         """Say of every point of a silent device that it has no value now."""
         quality = bad(reason)
         wall, mono = wall_us(), mono_us()
@@ -441,12 +353,7 @@ class BusPoller:
         return asyncio.get_running_loop().time()
 
     def _spend(self, began: float, now: float) -> None:
-        """Account for the bus being busy, as an exponential average."""
-        elapsed = max(now - self._load_at, 1e-6)
-        weight = min(elapsed / min(_SMOOTHING, max(now - self._load_since, elapsed)), 1.0)
-        busy = min((now - began) / elapsed, 1.0) / self._bus.concurrency
-        self._load += weight * (busy - self._load)
-        self._load_at = now
+        self._load.spend(began, now, self._bus.concurrency)
 
     @property
     def health(self) -> tuple[str, str]:
@@ -466,7 +373,7 @@ class BusPoller:
             health=self._health,
             since=self._since,
             last_error=self._last_error,
-            load=round(self._load, 4),
+            load=round(self._load.share, 4),
             polls=self._polls,
             transactions=self._transactions,
             overruns=sum(device.overruns for device in self._devices.values()),

@@ -10,25 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 from edged.adapter import Reason, TransientError
 from edged.media import Medium
 
 from . import pdu as pdus
-from .ascii import AsciiReplyParser, ascii_frame
 from .barrier import Barriers
 from .config import ModbusDevice
 from .doubt import Doubts
-from .frame import RtuReplyParser, rtu_frame
+from .framing import ASCII, RTU, Framing, Parser
 from .link import Moment, hexdump, now
 from .pace import Pace
 from .pdu import DeviceFailureError, InvalidReplyError, RefusedError, Request
 from .planner import Limits, Table
 from .serial_bus import ModbusAsciiBus, ModbusRtuBus
-from .traffic import Heard, ascii_frames, rtu_frames
+from .traffic import Heard
 
 T = TypeVar("T")
 
@@ -56,41 +54,6 @@ _PATIENT = 1.0
 """Seconds that a unit behind a network is given at least: what gets lost there is sent again after 0.2 s and more."""
 _UNASKED = 1024
 """Most bytes to keep that are no answer, to see what they are."""
-
-
-class Parser(Protocol):
-    """Finds the one right reply in what comes."""
-
-    received: int
-    skipped: int
-
-    @property
-    def rest(self) -> bytes:
-        """What came after the reply."""
-        ...
-
-    def feed(self, data: bytes) -> bytes | None:
-        """The reply's PDU once it is complete."""
-        ...
-
-    def complaint(self) -> str:
-        """What to say when there is none."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """One of the two ways to put a PDU on a line."""
-
-    frame: Callable[[int, bytes], bytes]
-    parser: Callable[[int, Request[Any]], Parser]
-    frames: Callable[[bytes], Iterator[Heard]]
-    length: Callable[[int], int]
-    """Characters of a frame whose PDU has so many bytes."""
-
-
-RTU = Framing(rtu_frame, RtuReplyParser, rtu_frames, lambda size: size + 3)
-ASCII = Framing(ascii_frame, AsciiReplyParser, ascii_frames, lambda size: 2 * size + 7)
 
 
 class SerialMaster:

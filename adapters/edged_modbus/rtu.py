@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from edged.media import LineSettings, Medium, SocketPort
 
 from .config import ModbusDevice, ModbusRtuOverTcpBus
+from .framing import RTU
 from .link import Endpoint
-from .master import RTU, SerialMaster, limits_of
+from .master import SerialMaster, limits_of
 
 _AT_ONCE = 10_000_000
 """The speed of a line of which nobody says how fast it is: nothing is added to what a device is given to answer."""
