@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edged.adapter import Bus, load_adapter
@@ -13,6 +14,7 @@ from edged.config.base import BusConfig, DeviceConfig
 from edged.config.lint import Nodes
 from edged.config.model import Config
 from edged.config.problems import Mark, Report
+from edged.config.secrets import placed
 from edged.config.types import Duration
 from edged.errors import ConfigError
 
@@ -48,15 +50,18 @@ class BusLoad:
     """Devices that say only when they are asked what there is to read: their load is not in it."""
 
 
-def predict(config: Config, nodes: Nodes, report: Report) -> list[BusLoad]:
-    """The load of each enabled bus that has devices. What the adapters refuse goes into the report."""
-    return asyncio.run(_predict(config, nodes, report))
+def predict(config: Config, nodes: Nodes, report: Report, base: Path) -> list[BusLoad]:
+    """The load of each enabled bus that has devices. What the adapters refuse goes into the report.
+
+    `base` is the configuration's folder.
+    """
+    return asyncio.run(_predict(config, nodes, report, base))
 
 
-async def _predict(config: Config, nodes: Nodes, report: Report) -> list[BusLoad]:
+async def _predict(config: Config, nodes: Nodes, report: Report, base: Path) -> list[BusLoad]:
     loads = []
     for name, settings in config.buses.items():
-        devices = config.devices_on(name)
+        devices = {device: placed(one, base) for device, one in config.devices_on(name).items()}
         if not (settings.enabled and devices):
             continue
         mark, path = nodes["buses", name].key.mark, f"buses.{name}"

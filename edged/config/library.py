@@ -21,6 +21,7 @@ from edged.config.load import validate
 from edged.config.nodes import Entry, Mapping, Node, Scalar, locate, plain
 from edged.config.problems import Mark
 from edged.config.profiles import Profiles
+from edged.config.secrets import placed
 from edged.config.source import Reader
 from edged.errors import ConfigError
 
@@ -152,16 +153,21 @@ def check(found: Found) -> Reader:
     )
     if device is None:
         return reader
+    device = placed(device, found.file.absolute().parent)
     for severity, keys, text in _tested(family.adapter, written, device):
         add = report.error if severity == "error" else report.warning
         add(locate(tree, keys), ".".join(map(str, keys)), text)
     return reader
 
 
-def _tested(adapter: Adapter, document: dict[str, Any], device: Any) -> Iterable[vectors.Problem]:
+def _tested(adapter: Adapter, document: dict[str, Any], device: Any) -> Iterator[vectors.Problem]:
     if isinstance(adapter, ProfileChecker):
-        return adapter.check_profile(document, device)
-    return vectors.problems(adapter, document, device) if isinstance(adapter, vectors.Decodes) else ()
+        yield from adapter.check_profile(document, device)
+    elif isinstance(adapter, vectors.Decodes):
+        yield from vectors.problems(adapter, document, device)
+    if isinstance(adapter, vectors.Carries):
+        for severity, text in adapter.examples(device):
+            yield severity, ("device",), text
 
 
 _WHY = {"source": ": the document its registers are from, for whoever doubts a value"}

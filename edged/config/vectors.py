@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from edged.errors import ConfigError
@@ -20,6 +20,15 @@ class Decodes(Protocol):
 
     def decoded(self, device: Any, vector: Mapping[str, Any]) -> Sequence[Sample]:
         """What a device makes of a vector's bytes, not scaled; nothing if they are not taken. Raises ValueError."""
+        ...
+
+
+@runtime_checkable
+class Carries(Protocol):
+    """An adapter whose profiles can be packages: with drivers, and example vectors beside them."""
+
+    def examples(self, device: Any) -> Iterable[tuple[str, str]]:
+        """Run those of a device's driver; `error` or `warning`, and what is wrong, of each that is not as it says."""
         ...
 
 

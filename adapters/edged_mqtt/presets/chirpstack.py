@@ -1,0 +1,76 @@
+"""ChirpStack v4 with its MQTT integration and the JSON encoding.
+
+Sources: chirpstack.io/docs, "Event types" and "MQTT integration"; the messages are those of
+`api/proto/integration/integration.proto`, as protobuf's JSON mapping writes them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import orjson
+
+from edged.adapter import PermanentError
+from edged_mqtt.config import MqttDevice
+from edged_mqtt.path import ABSENT
+
+from .base import Message, Outgoing, Preset, an_object, lorawan_extra, number, unbase64
+
+_EUI = 16
+"""Digits."""
+
+
+class ChirpStack(Preset):
+    """Uplinks as `application/ID/device/DEVEUI/event/up`, with the frame and what ChirpStack's own codec made of it."""
+
+    expect = 3 * 3600.0
+    lorawan: ClassVar[bool] = True
+
+    def __init__(self, bus: Any) -> None:
+        super().__init__(bus)
+        self._applications: dict[str, str] = {}
+        """Device → the application it is in, for downlinks."""
+
+    def check(self, device: MqttDevice, name: str) -> str:
+        """See the base class."""
+        if len(name) != _EUI or not set(name.casefold()) <= set("0123456789abcdef"):
+            return f"its `id` must be the DevEUI, 16 hexadecimal digits, such as 24e124136b502217, and not {name!r}"
+        return super().check(device, name)
+
+    def filters(self, device: MqttDevice, name: str) -> Sequence[str]:  # noqa: ARG002  # the same for all
+        """Uplinks; whether it joined, and how its battery is, is not asked for."""
+        return [f"application/{self.bus.application}/device/{name.casefold()}/event/up"]
+
+    def read(self, device: MqttDevice, name: str, topic: str, payload: bytes) -> Message | None:  # noqa: ARG002  # likewise
+        """An UplinkEvent."""
+        found = an_object(payload)
+        if isinstance(found, str):
+            return Message(problem=f"the message {found}")
+        self._applications[name] = topic.split("/")[1]
+        port, data = number(found.get("fPort")), found.get("data")
+        frame = unbase64(data) if data else None
+        if data and frame is None:
+            return Message(whole=found, problem="`data` is no base64")
+        decoded = found.get("object")
+        return Message(
+            values=decoded if isinstance(decoded, dict) else ABSENT,
+            whole=found,
+            extra=lorawan_extra(found.get("rxInfo"), port, found.get("fCnt", 0)),
+            time=found.get("time"),
+            frame=frame,
+            port=port,
+        )
+
+    def downlink(self, device: MqttDevice, name: str, frame: bytes, port: int) -> Outgoing:
+        """A DownlinkCommand. Raises PermanentError where its topic is not known yet."""
+        application = self.bus.application if self.bus.application != "+" else self._applications.get(name)
+        if not application:
+            raise PermanentError(
+                f"the application of {name} is not known before its first message: set `application` of the bus",
+                reason="unknown",
+            )
+        content = {"devEui": name.casefold(), "confirmed": device.confirmed, "fPort": port,
+                   "data": base64.b64encode(frame).decode()}  # fmt: skip
+        return Outgoing(f"application/{application}/device/{name.casefold()}/command/down", orjson.dumps(content))
