@@ -14,7 +14,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,8 @@ from edged.downlink.downlink import Downlink, Surroundings
 from edged.downlink.entrance import Entrance
 from edged.downlink.store import Desired
 from edged.errors import EdgedError, TransientError
+from edged.health.gather import Gatherer
+from edged.health.restarts import Runs
 from edged.hub import Hub
 from edged.model import Sample
 from edged.notify import extend, notify, patience
@@ -56,6 +58,12 @@ _LAST_COMMAND = 3.0
 """Seconds that a command which is under way may take at a stop."""
 _DISK_RETRY = 5.0
 """Seconds between two tries to open a buffer whose disk is full or fails."""
+
+
+_ENDED_BADLY: Mapping[str, str] = {
+    "crash": "its process died", "watchdog": "it was stuck, and systemd ended it",
+    "memory": "the kernel ended it for want of memory", "power": "the machine was not shut down (a power cut, a reset)",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,8 @@ class Daemon:
         )  # fmt: skip
         self._control = ControlServer(places.socket, api)
         self._watchdog = Watchdog(self._work)
+        self._runs = Runs(places.state)
+        self._health = Gatherer(places.state, self._progress, self._runs)
 
     @property
     def _config(self) -> Config:
@@ -114,7 +124,7 @@ class Daemon:
         return ConnectionContext(
             connection, self._config.gateway, self._running.devices, self._secret, lambda: self._clock.trusted,
             partial(self._counters, connection), self._commands(connection), self._twin,
-            self._places.state / "connections" / connection, self.status,
+            self._places.state / "connections" / connection, self.status, self._health.brief,
         )  # fmt: skip
 
     def _commands(self, connection: str) -> Entrance | None:
@@ -137,6 +147,7 @@ class Daemon:
         self._pipeline.renew(self._config.devices, devices)
         self._priorities.renew(self._config.devices)
         self._twin.renew(self._config.devices)
+        self._runs.reloaded()
 
     # -- the way of a reading ------------------------------------------------------------------------------------
 
@@ -170,12 +181,14 @@ class Daemon:
             return
         try:
             await self._clock.start()
+            await self._note_start()
             async with asyncio.TaskGroup() as group:
                 self._parts.group = group
                 clock = group.create_task(self._clock.run(), name="clock")
                 guard = group.create_task(self._buffer.failed(), name="buffer guard")
                 control = group.create_task(self._control.run(), name="control")
                 watchdog = group.create_task(self._watchdog.run(), name="watchdog")
+                health = group.create_task(self._health.run(), name="health")
                 self._running.start()
                 self._parts.spawn("commands", self._downlink.run)
                 self._parts.spawn("twin", self._run_twin)
@@ -193,11 +206,22 @@ class Daemon:
                 await self._buffer.flush()
                 await self._last_delivery()
                 await self._parts.end(self._parts)
-                await end_tasks([control, guard, clock, watchdog])
+                await end_tasks([control, guard, clock, watchdog, health])
                 await self._clock.stop()
+            await asyncio.to_thread(self._runs.end)
         finally:
             await self._buffer.stop()
         log.info("stopped")
+
+    async def _note_start(self) -> None:
+        reason = await asyncio.to_thread(self._runs.begin, boot_id(), __version__, iso(wall_us()))
+        if reason in _ENDED_BADLY:
+            log.warning("the run before this one ended badly: %s", _ENDED_BADLY[reason])
+
+    def _progress(self) -> Iterator[tuple[str, int]]:
+        """(Task, a counter that rises with each piece of work that it brings to an end)."""
+        yield from self._running.progress()
+        yield "buffer", self._buffer.stats().commits
 
     async def _open_buffer(self) -> bool:
         """Open the buffer, waiting for a disk that is full or fails. False if asked to stop meanwhile."""
@@ -258,6 +282,10 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """Everything the daemon knows of itself, as plain data."""
+        status = self._status()
+        return status | {"health": self._health.health(status)}
+
+    def _status(self) -> dict[str, Any]:
         return {
             "gateway": str(self._config.gateway.id),
             "version": __version__,

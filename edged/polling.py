@@ -360,6 +360,11 @@ class BusPoller:
         """The bus's (health, last error), as in `BusState`."""
         return self._health, self._last_error
 
+    @property
+    def polls(self) -> int:
+        """How many polls have come to an end, well or not."""
+        return self._polls
+
     def healths(self) -> Iterator[tuple[str, str, str]]:
         """(Device, health, last error) of each: what `state` says, for whoever asks often."""
         for device in self._devices.values():

@@ -269,6 +269,13 @@ class Running:
                 limit = limit_for(_waits(self._config.connections.get(connection_of(name))))
                 yield Work(f"connection {name}: connecting", since, limit)
 
+    def progress(self) -> Iterator[tuple[str, int]]:
+        """(Part, a counter that rises with each piece of work that it brings to an end)."""
+        for name, poller in self.pollers.items():
+            yield f"bus {name}", poller.polls
+        for name, forwarder in self._forwarders.items():
+            yield f"connection {name}", forwarder.progress
+
     def status(self) -> dict[str, Any]:
         """How buses, connections and flows do, as plain data."""
         return {

@@ -245,6 +245,8 @@ class ConnectionContext:
     """A folder of this connection's own for what it must remember over restarts; it may not exist yet."""
     status: Callable[[], Mapping[str, Any]] = dict
     """How the gateway is, as `edged status --json` shows it."""
+    brief: Callable[[], Mapping[str, Any]] = dict
+    """How the process and the machine do, in few words."""
     shared: dict[str, Any] = field(default_factory=dict)
     """For what the encoder and the link of this connection must agree on, by the connector's own names."""
 

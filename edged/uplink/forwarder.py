@@ -99,6 +99,11 @@ class Forwarder:
             last_error=story.last_error,
         )
 
+    @property
+    def progress(self) -> int:
+        """Rises with each message that was settled, and with each attempt to connect."""
+        return self._delivery.counters.delivered + self._delivery.counters.rejected + self._story.tries
+
     def dialling_since(self) -> float | None:
         """When the attempt to connect or to hang up began that is under way: monotonic seconds."""
         return self._dialling or None

@@ -128,6 +128,37 @@ class GatewayStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SystemHealth:
+    """How the process and the machine do. A value that the machine does not tell is null."""
+
+    __pydantic_config__: ClassVar = _DOCUMENTED
+
+    version: str
+    """The version of edged."""
+    uptime: int
+    """Seconds since the gateway was started."""
+    restarts: dict[str, int]
+    """How often it was started by reason: `first`, `clean`, `upgrade`, `crash`, `watchdog`, `memory`, `power`."""
+    cpu: float | None
+    """Share of one core lately: 0.02 is 2 %."""
+    rss: int | None
+    """Memory in use, bytes."""
+    written: int | None
+    """Bytes that the gateway has had written to the disk since it was started."""
+    disk_free: int | None
+    """Bytes left on the disk of its state."""
+    life_used: int | None
+    """How much of its life an eMMC has used, per cent."""
+    memory_free: int | None
+    """Bytes of memory that could be had."""
+    temperature: float | None
+    """The hottest sensor, °C."""
+    throttled: list[str] | None
+    """What a Raspberry Pi suffers, or has suffered since its start (`…-before`): `under-voltage`, `capped`,
+    `throttled`, `hot`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GatewayHealth:
     """What became of all readings, once a minute (retained). The counters are durable, and add up: see mqtt.md."""
 
@@ -168,6 +199,8 @@ class GatewayHealth:
     filtered: int = 0
     """The part of `delivered` that flows left out: settled without being sent. Absent where there are no flows. With
     flows a reading counts once for each flow."""
+    system: SystemHealth | None = None
+    """How the process and the machine do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,7 +146,7 @@ class Story:
         self.connected = False
         self.since = wall_us()
         self.detail = "not tried yet"
-        self.attempts = 0
+        self.attempts = self.tries = 0
         self.state = State.CLOSED
         self.next_try = 0
         """Microseconds since the Unix epoch; 0 unless it is waited for."""
@@ -164,6 +164,7 @@ class Story:
     def opening(self) -> None:
         """An attempt to connect begins."""
         self.attempts += 1
+        self.tries += 1
         self.state, self.next_try = State.OPENING, 0
 
     def wait(self, seconds: float) -> None:

@@ -154,6 +154,7 @@ class Announcements:
         self._devices = context.devices
         self._clock_trusted = context.clock_trusted
         self._counters = context.counters
+        self._brief = context.brief
         self._template = config.metadata_topic
         self._names = topic_names(context)
         self._told: set[str] = set()
@@ -193,7 +194,8 @@ class Announcements:
             "epoch": epoch,
             "time": time,
         }
-        return Message(self._health_topic, orjson.dumps(head | dict(self._counters())), retain=True)
+        system = {"system": dict(found)} if (found := self._brief()) else {}
+        return Message(self._health_topic, orjson.dumps(head | dict(self._counters()) | system), retain=True)
 
     def will(self, epoch: str, time: int) -> Message:
         """What the broker is to say when the session breaks."""
