@@ -94,7 +94,7 @@ class AwsConnection(MqttConnection):
         elif not self.certificate:
             raise ValueError("AWS knows a device by its certificate: set `certificate` and `key`")
         for name in _TOPICS:
-            check_topic(getattr(self, name))
+            check_topic(re.sub(r"\{\w*\}", "x", getattr(self, name)))
 
     def _check_service(self) -> None:
         if Endpoint.parse(self.url).scheme != "mqtts":

@@ -134,7 +134,9 @@ class Shadow:
         changes = difference(self.known, {**document, **({OWN: kept} if kept else {})})
         if not changes:
             return None
-        body = {"state": {"reported": changes}, "version": self.version, "clientToken": token}
+        body = {"state": {"reported": changes}, "clientToken": token}
+        if self.version:  # one that does not exist yet has none
+            body["version"] = self.version
         return Message(self.topics.update, orjson.dumps(body))
 
     def take(self, message: Incoming) -> tuple[str, ShadowRefusedError | None] | None:
