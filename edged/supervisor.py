@@ -63,7 +63,8 @@ class Supervisor:
                     log.error("%s: %s", name, exc)  # noqa: TRY400  # the message says it all; people get no traceback
             except Exception as exc:
                 detail = f"{type(exc).__name__}: {exc}"
-                log.exception("%s failed; this is a bug in edged, please report it", name)
+                if name not in self.faults or self.faults[name].detail != detail:
+                    log.exception("%s failed; this is a bug in edged, please report it", name)
             if (mono_us() - began) / 1e6 > _RESTART_MAX:
                 pause = _RESTART_MIN
             fault = self.faults.get(name)

@@ -79,6 +79,8 @@ def _either(one: Points, other: Points) -> Points:
 
 
 def _after(step: StepConfig, points: Points) -> Points:
+    if not points:
+        return points
     if step.map is not None:
         return _mapped(step.map, points)
     if step.aggregate is None:

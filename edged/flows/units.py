@@ -68,7 +68,12 @@ def linear(source: str, target: str) -> tuple[float, float]:
     other, (target_factor, target_offset) = _unit(target)
     if quantity != other:
         raise ValueError(f"{source} is a unit of {quantity} and {target} one of {other}: they do not convert")
-    return factor / target_factor, (offset - target_offset) / target_factor
+    return _tidy(factor / target_factor), _tidy((offset - target_offset) / target_factor)
+
+
+def _tidy(number: float) -> float:
+    """Without the last digits, which are the division's: 32 and not 31.99999999999994."""
+    return float(f"{number:.13g}")
 
 
 def known(unit: str) -> bool:

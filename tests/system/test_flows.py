@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,12 @@ import orjson
 import pytest
 
 from edged.buffer.log import Buffer
-from edged.clock import boot_id, mono_us
+from edged.clock import mono_us
 from edged.config.flows import AggregateConfig, BindingConfig, FlowConfig, MapConfig, MatchConfig, StepConfig
-from edged.config.model import BufferConfig, Config, GatewayConfig
-from edged.config.types import Duration, Name
+from edged.config.types import Duration
 from edged.model import Sample
-from edged.uplink.connectors.mqtt import MqttConnection
-from edged.uplink.forwarders import Uplink, flow_states, told
-from tests.support.forwarding import context_of
+from edged.uplink.forwarders import flow_states, told
+from tests.support.flowing import config_of, running
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Got, subscribed
 
@@ -39,27 +36,6 @@ MINUTES = FlowConfig(
 BROKEN = FlowConfig(
     steps=(StepConfig(filter="supply / (ret - ret) > 1"),), connections={"cloud": BindingConfig(topic="plants/broken")}
 )
-
-
-def config_of(port: int, **flows: FlowConfig) -> Config:
-    cloud = MqttConnection(connector="mqtt", url=f"mqtt://127.0.0.1:{port}", retry_max=Duration(0.2))
-    return Config(gateway=GatewayConfig(id=Name("plant-7")), connections={"cloud": cloud}, flows=flows)
-
-
-@asynccontextmanager
-async def running(path: Path, config: Config) -> AsyncIterator[tuple[Buffer, dict[str, Any]]]:
-    places = config.cursors()
-    buffer = Buffer(path, BufferConfig(flush=Duration(0.05)), list(places), boot=boot_id(), max_age=places)
-    await buffer.start()
-    uplink = Uplink(config, "cloud", config.connections["cloud"], context_of(), buffer, None)
-    tasks = [asyncio.create_task(uplink.run(place)) for place in uplink.places]
-    try:
-        yield buffer, uplink.forwarders
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        await buffer.stop()
 
 
 @pytest.fixture
@@ -105,13 +81,13 @@ def check_chain(messages: list[dict[str, Any]]) -> None:
 async def test_each_flow_sends_its_own_and_the_counters_add_up(tmp_path: Path, mosquitto: Mosquitto) -> None:
     config = config_of(mosquitto.port, hot=HOT, minutes=MINUTES, broken=BROKEN)
     with subscribed(mosquitto.port, "plants/#") as subscriber:
-        async with running(tmp_path / "buffer.db", config) as (buffer, made):
+        async with running(tmp_path / "buffer.db", config) as (buffer, uplink):
             await put(buffer, 0, 90)
             await until(lambda: buffer.stats().connections["cloud/hot"].pending == 0)
             await until(lambda: buffer.stats().connections["cloud/broken"].pending == 0)
             await until(lambda: buffer.stats().connections["cloud/minutes"].delivered > 0)
             await buffer.flush()
-            states = flow_states(config, made, buffer.stats())
+            states = flow_states(config, uplink.forwarders, buffer.stats())
             whole = told(buffer.stats(), config, "cloud")
     hot = of(subscriber.messages, "plants/hot")
     check_chain(hot)
