@@ -1,4 +1,4 @@
-"""Devices that publish to an MQTT broker: LoRaWAN by ChirpStack and The Things Stack, Zigbee2MQTT, Tasmota, Shelly, JSON.
+"""Devices that publish to a broker: LoRaWAN by ChirpStack or The Things Stack, Zigbee2MQTT, Tasmota, Shelly, JSON.
 
     buses:
       lora: {adapter: mqtt-in, url: "mqtt://localhost", preset: chirpstack}

@@ -25,7 +25,6 @@ from edged.adapter import (
     PollResult,
     RawRead,
     Reason,
-    Sample,
     TransientError,
     Value,
 )
@@ -280,11 +279,11 @@ class Bus:
             packet = await self._packet(device, message, ticket, wall, mono, retained=retained)
             if not retained:
                 listener.offline = False
-                listener.notice(mono if packet is None else packet.mono)
+                listener.notice(packet.mono)
         if packet is None or not packet.values:
             self._link.release(ticket)
             return
-        listener.raw = topic, payload, message.frame or b"" if message else b""
+        listener.raw = topic, payload, (message.frame if message else None) or b""
         listener.hear(packet)
 
     def _heed(self, message: Message, listener: Listener) -> None:

@@ -145,8 +145,8 @@ class MqttDevice(DeviceConfig):
     """With `json`: where in a message its time is, like a point's `field`: ISO 8601 with a zone, or a number since 1970
     in s, ms, µs or ns. Without it the time of arrival counts."""
     codec: FileName = FileName()
-    """A payload codec in JavaScript (LoRa Alliance TS013: `decodeUplink`, `encodeDownlink`), for what the network server
-    does not decode itself. Beside the configuration, or in its folder `profiles`."""
+    """A payload codec in JavaScript (LoRa Alliance TS013: `decodeUplink`, `encodeDownlink`), for what the network
+    server does not decode itself. Beside the configuration, or in its folder `profiles`."""
     examples: FileName = FileName()
     """The example vectors of the codec for `edged profiles test`, where they are not beside it in `NAME.examples.json`,
     `NAME.examples.yaml` or `NAME-codec.yaml`."""

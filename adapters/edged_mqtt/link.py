@@ -67,15 +67,19 @@ class Link:
             self._task = asyncio.create_task(self._run(), name=f"broker of {self._name}")
         elif self._task.done():
             self._task.result()
-        if self._session is not None:
+        if self._connected():
             return
         if not self.up_since:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._settled.wait()
-        if self._session is None and (not self.up_since or time.monotonic() - self._down_at > _GRACE):
+        if not self._connected() and (not self.up_since or time.monotonic() - self._down_at > _GRACE):
             text = str(self._error) if self._error else f"{self._config.url} does not answer"
             raise TransientError(text, reason=Reason.UNREACHABLE)
+
+    def _connected(self) -> bool:
+        """A question anew each time: sessions come while one waits."""
+        return self._session is not None
 
     def fetch(self) -> tuple[int, Arrived] | None:
         """(Session, the oldest message that nobody has looked at)."""
@@ -194,7 +198,9 @@ class Link:
             await session.open()
         except VersionError:
             self._versions.append(self._versions.pop(0))
-            text = "does not speak this version of MQTT, or is no MQTT broker" if len(self._versions) == 1 else "hung up"
+            text = (
+                "does not speak this version of MQTT, or is no MQTT broker" if len(self._versions) == 1 else "hung up"
+            )
             raise TransientError(f"{self._config.url} {text}", reason=Reason.UNREACHABLE) from None
         self.ledger.room = RECEIVE // 2 if v5 else _UNKNOWN_ROOM
         return session

@@ -50,7 +50,7 @@ class Place:
         origin: Literal["values", "message"] = "message" if text.startswith("$.") else "values"
         steps = tuple(text.removeprefix("$.").split(".")) if text else ()
         if "" in steps or len(steps) > _DEEPEST:
-            raise ValueError(f"`field: {text}` is no path: write keys with dots between them, such as em.total_act_power")
+            raise ValueError(f"`field: {text}` is no path: write keys with dots between them, such as em.power")
         return cls(origin, steps)
 
     def find(self, root: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -82,7 +83,7 @@ class MqttPoint(PointConfig):
         """The value before scaling. Raises UndecodableError."""
         if found is None or (self.invalid and found in self.invalid):
             raise UndecodableError("the device says that it has no value")
-        value = _READ[self.type](self, found)
+        value: Value = _READ[self.type](self, found)
         if not self.enum:
             return value
         word = self.enum.get(str(value))
@@ -171,4 +172,10 @@ def _short(found: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004  # a line of a log
 
 
-_READ = {"number": _number, "integer": _integer, "boolean": _boolean, "text": _text, "digits": _digits}
+_READ: dict[PointType, Callable[[MqttPoint, Any], Value]] = {
+    "number": _number,
+    "integer": _integer,
+    "boolean": _boolean,
+    "text": _text,
+    "digits": _digits,
+}

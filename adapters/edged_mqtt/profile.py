@@ -65,7 +65,7 @@ def decoded(device: MqttDevice, vector: Mapping[str, Any]) -> Sequence[Sample]:
     preset = str(vector["preset"])
     if preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
-    compiled = Device(_EUI, device, PRESETS[preset](_bus(preset)))  # type: ignore[index]  # checked before
+    compiled = Device(_EUI, device, PRESETS[preset](_bus(preset)))
     topic = str(vector.get("topic") or compiled.filters[0].replace("+", "x"))
     return _sample(device, compiled, compiled.read(topic.replace("{id}", compiled.called), payload), ABSENT, "")
 
@@ -102,7 +102,7 @@ def _sample(device: MqttDevice, compiled: Device, message: Message | None, value
     if message is None:
         return []
     found = compiled.found(message, values, problem)
-    if not found.values or all(value is None for value in found.values.values()) and problem:
+    if not found.values or (problem and all(value is None for value in found.values.values())):
         return []
     names = tuple(str(point) for point in device.points if point in found.values)
     fallback: Quality = bad(Reason.DECODE)

@@ -1,8 +1,8 @@
 """One MQTT session with a broker: the only module of the adapter that knows paho.
 
-paho runs in a thread of its own and tells us of everything there; what it tells goes to the event loop, except messages:
-those go into a bounded inbox at once, so that a broker cannot fill the memory while the loop is busy. Nothing is
-acknowledged before somebody says so (`acknowledge`). A session that has ended is never used again.
+paho runs in a thread of its own and tells us of everything there. What it tells goes to the event loop, except
+messages: those go into a bounded inbox at once, so that a broker cannot fill the memory while the loop is busy. Nothing
+is acknowledged before somebody says so (`acknowledge`). A session that has ended is never used again.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Session:
             self._client.loop_start()
             try:
                 async with asyncio.timeout(float(self._config.connect_timeout)):
-                    await asyncio.wait([self._connack, self.ended], return_when=asyncio.FIRST_COMPLETED)
+                    await _first(self._connack, self.ended)
             except TimeoutError:
                 raise self._unreachable("did not answer: is it an MQTT broker, is it overloaded?") from None
             if not self._connack.done():
@@ -192,10 +192,10 @@ class Session:
     async def _word(self, code: int, number: int) -> Sequence[int]:
         """The broker's reason codes. Raises TransientError."""
         if code:
-            raise self._unreachable(error_string(code))  # type: ignore[arg-type]  # paho's table has numbers
+            raise self._unreachable(error_string(code))
         waiting = self._waiting.setdefault(number, self._loop.create_future())
         try:
-            await asyncio.wait([waiting, self.ended], timeout=_ANSWER, return_when=asyncio.FIRST_COMPLETED)
+            await _first(waiting, self.ended, seconds=_ANSWER)
             if waiting.done():
                 return waiting.result()
             why = self.ended.result() if self.ended.done() else f"has not confirmed within {_ANSWER:g} s"
@@ -273,3 +273,6 @@ class Session:
             waiting.set_result(codes)
 
 
+async def _first(*waits: asyncio.Future[Any], seconds: float | None = None) -> None:
+    """Wait until one of these is done."""
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

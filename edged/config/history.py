@@ -104,7 +104,9 @@ class History:
             raise ConfigError(f"{self._folder} cannot be read ({exc.strerror}): try again with sudo") from exc
         found = []
         for name in names:
-            with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):  # gone, or damaged
+            with contextlib.suppress(
+                FileNotFoundError, ValueError, LookupError, TypeError, AttributeError
+            ):  # gone, or damaged
                 found.append(self._load(self._folder / name))
         return found
 

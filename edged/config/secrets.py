@@ -71,7 +71,9 @@ def _filled_if_it_can(value: Any, base: Path) -> Any:
 
 def placed(value: Any, base: Path) -> Any:
     """`value`, a configuration dataclass, with the whole path of every file in it, for what needs no secret."""
-    files = {one.name: found for one in dataclasses.fields(value) if isinstance(found := getattr(value, one.name), FileName)}
+    files = {
+        one.name: found for one in dataclasses.fields(value) if isinstance(found := getattr(value, one.name), FileName)
+    }
     moved = {name: new for name, old in files.items() if (new := old.at(base)) != old}
     return dataclasses.replace(value, **moved) if moved else value
 

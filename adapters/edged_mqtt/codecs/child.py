@@ -139,7 +139,7 @@ def main() -> None:
     """Serve requests until there are no more."""
     folder, seconds = sys.argv[1], float(sys.argv[2])
     sys.path.append(folder)
-    import _quickjs  # noqa: PLC0415  # its package starts a thread and loads three times as much; this is its engine
+    import _quickjs  # type: ignore[import-not-found]  # noqa: PLC0415  # no types; the package around it starts a thread and loads three times as much
 
     confine()
     scripts: dict[str, str] = {}

@@ -10,7 +10,7 @@ device repository (`*-codec.yaml`), with `uplinkDecoder`, `downlinkEncoder` and 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,10 +78,9 @@ def _examples(found: Any) -> Iterator[Example]:
                 yield _example(function, one, str(described.get("fileName", "")))
         return
     for one in found or ():
-        function = _TYPES.get(one["type"])
-        if function is None:
+        if one["type"] not in _TYPES:
             raise ValueError(f"there is no type {one['type']!r}")
-        yield _example(function, one, "")
+        yield _example(_TYPES[one["type"]], one, "")
 
 
 def _example(function: str, one: Mapping[str, Any], script: str) -> Example:
@@ -95,10 +94,10 @@ def _example(function: str, one: Mapping[str, Any], script: str) -> Example:
 def _plain(found: Any) -> Any:
     """What YAML takes for a date is a text in JavaScript."""
     match found:
-        case datetime.datetime():
-            moment = found.astimezone(datetime.UTC) if found.tzinfo else found
+        case dt.datetime():
+            moment = found.astimezone(dt.UTC) if found.tzinfo else found
             return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
-        case datetime.date():
+        case dt.date():
             return found.isoformat()
         case Mapping():
             return {str(key): _plain(one) for key, one in found.items()}

@@ -7,6 +7,7 @@ second at most. Requests go to it one at a time, each with a number, so an answe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import signal
@@ -27,7 +28,7 @@ __all__ = ["CodecError", "Output", "Runner", "Script", "find"]
 SECONDS = 0.25
 """CPU time for one run. Published codecs need some milliseconds."""
 _WALL = 5.0
-"""Seconds after which a process that does not answer is ended, whatever it does: a busy machine is no hostile script."""
+"""Seconds after which a process that does not answer is ended, whatever it does: a busy machine is no hostile one."""
 _LARGEST = 1 << 20
 """Bytes of an answer: 64 Ki characters are at most four times as many bytes, and something is wrong beyond that."""
 _FATAL = frozenset({"timeout", "memory", "size"})
@@ -194,10 +195,8 @@ class Runner:
         if process is None:
             return
         if process.returncode is None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            except ProcessLookupError:
-                pass
         if process.stdin is not None:
             process.stdin.close()
         await process.wait()

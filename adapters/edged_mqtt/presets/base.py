@@ -73,7 +73,7 @@ class Preset(ABC):
     def read(self, device: MqttDevice, name: str, topic: str, payload: bytes) -> Message | None:
         """What a message of one of these topics says; None if nothing."""
 
-    def check(self, device: MqttDevice, name: str) -> str:
+    def check(self, device: MqttDevice, name: str) -> str:  # noqa: ARG002  # for those that look at it
         """What is wrong with a device of this preset; empty if nothing is."""
         return misplaced(device, "topic", "availability", "time") or (
             "" if self.lorawan else misplaced(device, "ports", "downlink_port", "confirmed", "codec")
@@ -83,9 +83,39 @@ class Preset(ABC):
         """Whether a point without `topic` is looked for in this message."""
         return not part
 
-    def write(self, device: MqttDevice, name: str, point: str, spec: MqttPoint, value: Any) -> Outgoing:  # noqa: ARG002  # for those that can
+    def downlink(self, device: MqttDevice, name: str, frame: bytes, port: int) -> Outgoing:  # noqa: ARG002  # for those that can
+        """The message that queues a frame for a LoRaWAN device. Raises PermanentError."""
+        raise PermanentError(f"{name} is no LoRaWAN device", reason="not-writable")
+
+    def write(self, device: MqttDevice, name: str, point: str, spec: MqttPoint, value: Any) -> Outgoing:  # noqa: ARG002  # likewise
         """The message that sets a point. Raises PermanentError."""
         raise PermanentError(f"{point} cannot be written with this preset", reason="not-writable")
+
+
+class NetworkServer(Preset):
+    """One that hands on the frames of LoRaWAN devices."""
+
+    expect = 3 * 3600.0
+    lorawan = True
+
+    def __init__(self, bus: MqttBus) -> None:
+        super().__init__(bus)
+        self._applications: dict[str, str] = {}
+        """Device → the application it is in, for downlinks."""
+
+    def learn(self, name: str, topic: str) -> None:
+        """The application is the second level of all its topics."""
+        self._applications[name] = topic.split("/")[1]
+
+    def application(self, name: str) -> str:
+        """That of a device. Raises PermanentError where it is not known yet."""
+        known = self._applications.get(name) if self.bus.application == "+" else self.bus.application
+        if not known:
+            raise PermanentError(
+                f"the application of {name} is not known before its first message: set `application` of the bus",
+                reason="unknown",
+            )
+        return known
 
 
 def misplaced(device: MqttDevice, *settings: str) -> str:

@@ -8,30 +8,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import orjson
 
-from edged.adapter import PermanentError
 from edged_mqtt.config import MqttDevice
 from edged_mqtt.path import ABSENT
 
-from .base import Message, Outgoing, Preset, an_object, lorawan_extra, number, unbase64
+from .base import Message, NetworkServer, Outgoing, an_object, lorawan_extra, number, unbase64
 
 _EUI = 16
 """Digits."""
 
 
-class ChirpStack(Preset):
+class ChirpStack(NetworkServer):
     """Uplinks as `application/ID/device/DEVEUI/event/up`, with the frame and what ChirpStack's own codec made of it."""
-
-    expect = 3 * 3600.0
-    lorawan: ClassVar[bool] = True
-
-    def __init__(self, bus: Any) -> None:
-        super().__init__(bus)
-        self._applications: dict[str, str] = {}
-        """Device → the application it is in, for downlinks."""
 
     def check(self, device: MqttDevice, name: str) -> str:
         """See the base class."""
@@ -48,7 +38,7 @@ class ChirpStack(Preset):
         found = an_object(payload)
         if isinstance(found, str):
             return Message(problem=f"the message {found}")
-        self._applications[name] = topic.split("/")[1]
+        self.learn(name, topic)
         port, data = number(found.get("fPort")), found.get("data")
         frame = unbase64(data) if data else None
         if data and frame is None:
@@ -65,12 +55,8 @@ class ChirpStack(Preset):
 
     def downlink(self, device: MqttDevice, name: str, frame: bytes, port: int) -> Outgoing:
         """A DownlinkCommand. Raises PermanentError where its topic is not known yet."""
-        application = self.bus.application if self.bus.application != "+" else self._applications.get(name)
-        if not application:
-            raise PermanentError(
-                f"the application of {name} is not known before its first message: set `application` of the bus",
-                reason="unknown",
-            )
         content = {"devEui": name.casefold(), "confirmed": device.confirmed, "fPort": port,
                    "data": base64.b64encode(frame).decode()}  # fmt: skip
-        return Outgoing(f"application/{application}/device/{name.casefold()}/command/down", orjson.dumps(content))
+        return Outgoing(
+            f"application/{self.application(name)}/device/{name.casefold()}/command/down", orjson.dumps(content)
+        )

@@ -1,35 +1,27 @@
 """The Things Stack v3 (The Things Network, The Things Industries) with its MQTT server.
 
-Sources: thethingsindustries.com/docs, "MQTT Server" and "Data Formats". Its MQTT server speaks 3.1.1 and QoS 0 only: what
-comes while the gateway is away is lost.
+Sources: thethingsindustries.com/docs, "MQTT Server" and "Data Formats". Its MQTT server speaks 3.1.1 and QoS 0 only:
+what comes while the gateway is away is lost.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import orjson
 
-from edged.adapter import PermanentError
 from edged_mqtt.config import MqttDevice
 from edged_mqtt.path import ABSENT
 
-from .base import Message, Outgoing, Preset, an_object, lorawan_extra, number, unbase64
+from .base import Message, NetworkServer, Outgoing, an_object, lorawan_extra, number, unbase64
 
 
-class TheThingsStack(Preset):
+class TheThingsStack(NetworkServer):
     """Uplinks as `v3/APPLICATION@TENANT/devices/ID/up`, with the frame and what a payload formatter made of it."""
 
-    expect = 3 * 3600.0
-    lorawan: ClassVar[bool] = True
     protocol: ClassVar[Literal["auto", "3.1.1"]] = "3.1.1"
-
-    def __init__(self, bus: Any) -> None:
-        super().__init__(bus)
-        self._applications: dict[str, str] = {}
-        """Device → the application it is in, for downlinks."""
 
     def filters(self, device: MqttDevice, name: str) -> Sequence[str]:  # noqa: ARG002  # the same for all
         """Uplinks."""
@@ -40,7 +32,7 @@ class TheThingsStack(Preset):
         found = an_object(payload)
         if isinstance(found, str):
             return Message(problem=f"the message {found}")
-        self._applications[name] = topic.split("/")[1]
+        self.learn(name, topic)
         uplink = found.get("uplink_message")
         if not isinstance(uplink, Mapping):
             return Message(whole=found, problem="there is no `uplink_message` in it")
@@ -62,12 +54,6 @@ class TheThingsStack(Preset):
 
     def downlink(self, device: MqttDevice, name: str, frame: bytes, port: int) -> Outgoing:
         """A downlink for the end of the queue. Raises PermanentError where its topic is not known yet."""
-        application = self.bus.application if self.bus.application != "+" else self._applications.get(name)
-        if not application:
-            raise PermanentError(
-                f"the application of {name} is not known before its first message: set `application` of the bus",
-                reason="unknown",
-            )
         content = {"f_port": port, "frm_payload": base64.b64encode(frame).decode(), "priority": "NORMAL",
                    "confirmed": device.confirmed}  # fmt: skip
-        return Outgoing(f"v3/{application}/devices/{name}/down/push", orjson.dumps({"downlinks": [content]}))
+        return Outgoing(f"v3/{self.application(name)}/devices/{name}/down/push", orjson.dumps({"downlinks": [content]}))
