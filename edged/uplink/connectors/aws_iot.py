@@ -94,7 +94,10 @@ class AwsConnection(MqttConnection):
         elif not self.certificate:
             raise ValueError("AWS knows a device by its certificate: set `certificate` and `key`")
         for name in _TOPICS:
-            check_topic(re.sub(r"\{\w*\}", "x", getattr(self, name)))
+            try:
+                check_topic(re.sub(r"\{\w*\}", "x", getattr(self, name)))
+            except ValueError as exc:
+                raise ValueError(f"`{name}`: {exc}") from None
 
     def _check_service(self) -> None:
         if Endpoint.parse(self.url).scheme != "mqtts":
