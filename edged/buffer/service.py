@@ -108,7 +108,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def verification(stats: BufferStats, found: Verification) -> dict[str, Any]:
     """The proof that counters add up: the equations, and what counting yielded."""
-    names = ("stored_for", "delivered", "pending", "expired", "evicted", "dead")
+    names = ("stored_for", "delivered", "pending", "expired", "evicted", "dead", "filtered")
     return {
         "ok": found.ok,
         "problems": list(found.problems),
