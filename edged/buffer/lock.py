@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
-from edged.errors import ConfigError
+from edged.errors import ConfigError, TransientError
 
 _LINE = re.compile(rb"pid (\d+) epoch ([0-9a-f]+) head (\d+)\n")
+_DISK = {errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT}
+"""Errors that end by themselves, or when a person has seen to the disk. The configuration is right."""
 
 
 class Lock:
@@ -22,12 +25,18 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock. Raises ConfigError if another process has it, or if the directory cannot be written."""
+        """Take the lock.
+
+        Raises ConfigError if another process has it, or if the directory cannot be written; TransientError if its disk
+        cannot, at present.
+        """
         self.path = path.with_name(path.name + ".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as exc:
+            if exc.errno in _DISK:
+                raise TransientError(f"the buffer cannot be written at {path}: {exc.strerror}", reason="disk") from exc
             hint = "check `buffer: path` and the directory's owner"
             raise ConfigError(f"the buffer cannot be written at {path}: {exc.strerror}; {hint}") from exc
         found = _LINE.match(os.pread(self._fd, 200, 0))

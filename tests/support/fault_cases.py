@@ -257,6 +257,26 @@ def _checked_and_mounted(disk: Path) -> None:
     mount_ext4(disk)
 
 
+async def _read_only_at_start(bench: Bench) -> None:
+    """The machine comes up again with its disk mounted read-only."""
+    await bench.gateway.stop(signal.SIGKILL)
+    bench.kills += 1
+    await asyncio.to_thread(_remount, bench.folder / "disk", "ro")
+    await bench.gateway.start()
+    async with asyncio.timeout(_CUT_PATIENCE):
+        while "Read-only file system; trying again" not in bench.gateway.lines():
+            assert not bench.gateway.ended, bench.gateway.lines()
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(seconds(30, 2))
+    await asyncio.to_thread(_remount, bench.folder / "disk", "rw")
+    bench.over()
+    await bench.delivered()
+
+
+def _remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
+
+
 async def _damaged(names: list[str], bench: Bench) -> None:
     path = bench.folder / "disk" / "buffer.db"
     for name in names:
@@ -339,6 +359,7 @@ CASES = [
         "disk full and broker away", partial(_disk_full, True), buffer={"max_bytes": "8MiB", "min_free": 0}, disk="24m"
     ),
     *(Case(f"every write fails ({error}), and works again", partial(_read_only, error)) for error in ("EROFS", "EIO")),
+    Case("disk read-only at the start (mount -o remount,ro), and writable again", _read_only_at_start, disk="24m"),
     Case("disk made read-only by its kernel, checked, mounted again", _error_on_disk, disk="32m", ext4=True),
 ]
 """All of them."""
