@@ -44,12 +44,13 @@ the wait for each other.
 {table}
 
 - **lost**: readings that were flushed to the disk, or read while no stop was near, and never arrived. It is to be 0.
-- **not flushed**: what was read in the last `flush` (1 s) before a kill -9. It is gone, as promised. At a SIGTERM: an
-  answer that was on its way when the gateway stopped asking.
+- **not flushed**: what was read in the last `flush` (1 s) before a kill -9. It is gone, as promised{each}. At a
+  SIGTERM: an answer that was on its way when the gateway stopped asking.
 - **destroyed by the disk**: what stood on damaged pages of the buffer's file. The log says so, and how much was saved.
   A file that was deleted, zeroed or cut off takes with it all that waited in it. If nothing is left of the buffer, not
   even its `.lock`, only the receiver can tell, by the new epoch.
 - **repeated messages**: the receiver recognises them by `epoch` and `seq`. At most {window} for each fault.
+- **out of order**: within one lane of one device.
 - **live again**: from the end of a fault until something read after it arrived, the longest of the case.
 - **caught up**: likewise, until everything read before the end of the fault had arrived.
 
@@ -101,10 +102,20 @@ def keep_cases(rows: Sequence[Row], left_out: Mapping[str, str], elapsed: float,
         at_once=at_once,
         table=table(rows),
         window=WINDOW,
+        each=_each_kill(rows),
         left_out=f"Not run:\n\n{missing}" if missing else "",
         others="{others}",
     )
     keep(_CASES, text)
+
+
+def _each_kill(rows: Sequence[Row]) -> str:
+    """What a kill -9 cost on average. At 1,000 readings a second, so many milliseconds."""
+    killed = [row for row in rows if row.case.startswith("kill -9")]
+    kills = sum(row.faults for row in killed)
+    return (
+        f": {sum(row.unflushed for row in killed) / kills:.0f} ms of readings at each of {kills} kills" if kills else ""
+    )
 
 
 def main() -> None:
