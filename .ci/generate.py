@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from edged.cli import COMMANDS, main
 from edged.config.library import Found, document, library
 from edged.config.nodes import Mapping
+from edged.health import reference as health
 from edged.uplink import asyncapi
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ GENERATED: dict[str, Callable[[], str]] = {
     "docs/reference/asyncapi.yaml": lambda: asyncapi.files()["asyncapi.yaml"],
     "docs/reference/cli.md": cli_reference,
     "docs/reference/configuration.md": lambda: _printed("schema", "--markdown"),
+    "docs/reference/health.md": lambda: health.files()["health.md"],
+    "docs/reference/health.schema.json": lambda: health.files()["health.schema.json"],
     "docs/reference/payload.schema.json": lambda: asyncapi.files()["payload.schema.json"],
 }
 """File → what it should hold."""

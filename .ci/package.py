@@ -52,6 +52,8 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLACES = {
     "edged.service": "usr/lib/systemd/system/edged.service",
     "edged-upgrade.service": "usr/lib/systemd/system/edged-upgrade.service",
+    "edged-backup.service": "usr/lib/systemd/system/edged-backup.service",
+    "edged-backup.timer": "usr/lib/systemd/system/edged-backup.timer",
     "edged.sysusers": "usr/lib/sysusers.d/edged.conf",
     "edged.tmpfiles": "usr/lib/tmpfiles.d/edged.conf",
     "edged.udev": "usr/lib/udev/rules.d/70-edged.rules",

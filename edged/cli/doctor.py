@@ -126,7 +126,7 @@ class _Exam:
         return ok("configuration", f"{self._place} is good")
 
     def _daemon(self) -> Iterator[Check]:
-        from edged.doctor.check import ok, problem, skipped
+        from edged.doctor.check import ok, problem, skipped, warning
 
         try:
             self._status = client.call(self._socket, "/v1/status", timeout=10)
@@ -143,6 +143,13 @@ class _Exam:
             )
         if status["buffer"]["alarm"]:
             yield problem("buffer", status["buffer"]["detail"], "edged buffer stats; make room, or repair")
+        restarts = status.get("health", {}).get("restarts", {}).get("last", [])
+        if restarts and restarts[-1]["reason"] in {"crash", "watchdog", "memory", "power"}:
+            last = restarts[-1]
+            yield warning(
+                "gateway start", f"the run before this one ended badly ({last['reason']}); started {last['time']}",
+                "docs/how-to/health.md says what that means; journalctl -u edged",
+            )  # fmt: skip
         yield ok("gateway", f"edged {status['version']} runs as {status['gateway']}, pid {status['pid']}")
         for name, one in status["connections"].items():
             if not one["connected"]:

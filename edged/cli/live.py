@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -139,6 +139,7 @@ def render_status(record: Mapping[str, Any]) -> str:
     up = _ago(record["started"], record["time"])
     parts = [f"gateway {record['gateway']}, edged {record['version']}, pid {record['pid']}, up {up}"]
     parts += _config_lines(record.get("config"))
+    parts += _health_lines(record.get("health"))
     parts += _clock_lines(record["clock"], record["time"])
     for bus in record["buses"]:
         parts += ["", *_bus_lines(bus)]
@@ -154,6 +155,30 @@ def render_status(record: Mapping[str, Any]) -> str:
         for name, fault in record["faults"].items()
     ]
     return "\n".join(parts)
+
+
+def _health_lines(health: Mapping[str, Any] | None) -> Iterable[str]:
+    """One line of the machine, and what it suffers. An older gateway tells none of it."""
+    if not health:
+        return
+    process, disk, machine = health["process"], health["disk"], health["machine"]
+    known: list[tuple[str, Any, Callable[[Any], str]]] = [
+        ("CPU", process["cpu"], lambda value: f"{100 * value:.1f} %"),
+        ("memory", process["rss"], lambda value: f"{value / 2**20:.0f} MiB"),
+        ("disk free", disk["free"], lambda value: f"{value / 2**30:.1f} GiB"),
+        ("written", process["written"], lambda value: f"{value / 2**20:,.0f} MiB"),
+        ("flash used up", disk["life_used"], lambda value: f"{value} %"),
+        ("temperature", machine["temperature"], lambda value: f"{value:.0f} °C"),
+    ]
+    yield ", ".join(f"{name} {text(value)}" for name, value, text in known if value is not None)
+    if machine["throttled"]:
+        yield f"the supply or the heat: {', '.join(machine['throttled'])}"
+    bad = {reason: count for reason, count in health["restarts"]["by_reason"].items() if reason in _BAD_ENDS}
+    if bad:
+        yield "ended badly: " + ", ".join(f"{_BAD_ENDS[reason]} {count} times" for reason, count in bad.items())
+
+
+_BAD_ENDS = {"crash": "crashed", "watchdog": "stuck", "memory": "out of memory", "power": "power cut"}
 
 
 def _config_lines(config: Mapping[str, Any] | None) -> Iterable[str]:

@@ -26,6 +26,8 @@ _MARK = "put here by `edged service install`; `edged service uninstall` takes it
 _FILES = {
     "edged.service": ("etc/systemd/system/edged.service", "# {}"),
     "edged-upgrade.service": ("etc/systemd/system/edged-upgrade.service", "# {}"),
+    "edged-backup.service": ("etc/systemd/system/edged-backup.service", "# {}"),
+    "edged-backup.timer": ("etc/systemd/system/edged-backup.timer", "# {}"),
     "edged.sysusers": ("etc/sysusers.d/edged.conf", "# {}"),
     "edged.tmpfiles": ("etc/tmpfiles.d/edged.conf", "# {}"),
     "edged.udev": ("etc/udev/rules.d/70-edged.rules", "# {}"),
@@ -35,6 +37,7 @@ _FILES = {
 """Shipped file → its place, and how a comment looks in it."""
 _WATCHER = "edged-upgrade.service"
 """Only for an installation with releases side by side."""
+_BACKUP, _TIMER = "edged-backup.service", "edged-backup.timer"
 _PACKAGED = "usr/lib/systemd/system/edged.service"
 _COMMAND = "usr/local/bin/edged"
 _CONFIG, _STATE = "etc/edged", "var/lib/edged"
@@ -188,7 +191,7 @@ def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -
             raise ConfigError(
                 f"{path} is there already, and not from here: move it away, or keep it and change it by hand"
             )
-        text = unit_text(shipped(name), prefix, seen) if name in (UNIT, _WATCHER) else shipped(name)
+        text = unit_text(shipped(name), prefix, seen) if name in (UNIT, _WATCHER, _BACKUP) else shipped(name)
         yield Write(path, f"{text.rstrip()}\n{comment.format(_MARK)}\n")
     if not (root / _CONFIG / "edged.yaml").exists():
         yield Write(root / _CONFIG / "edged.yaml", shipped("edged.yaml"))
@@ -199,7 +202,7 @@ def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -
     if not there and _group_exists("bluetooth"):
         yield Run(("usermod", "--append", "--groups", "bluetooth", "edged"))
     yield Run(("systemd-tmpfiles", *there, "--create", str(root / _FILES["edged.tmpfiles"][0])))
-    units = (UNIT, _WATCHER) if prefix.name == "current" else (UNIT,)
+    units = (UNIT, _TIMER, _WATCHER) if prefix.name == "current" else (UNIT, _TIMER)
     if there:
         yield Run(("systemctl", *there, "enable", *units))
         return
@@ -209,12 +212,13 @@ def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -
     yield Run(("systemctl", "enable", *units))
     if start:
         yield Run(("systemctl", "restart", UNIT))
+        yield Run(("systemctl", "restart", _TIMER))
 
 
 def to_uninstall(root: Path, *, config: bool, state: bool) -> Iterator[Action]:
     """What takes the service away again; `config`, `state`: those too."""
     there = _there(root)
-    for unit in (UNIT, _WATCHER):
+    for unit in (UNIT, _WATCHER, _TIMER):
         if _is_ours(root / _FILES[unit][0]):
             yield Run(("systemctl", *there, "disable", *([] if there else ["--now"]), unit), needed=False)
     for place, _ in _FILES.values():

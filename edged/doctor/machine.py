@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.config.model import Config
+from edged.health.machine import machine
 from edged.media import find_port, list_ports
 from edged.media.ports import NoPortError
 from edged.timesync import RELEASED, kernel_synchronised
@@ -222,14 +223,9 @@ def check_wear(root: Path) -> Check:
 
 def check_temperature(root: Path) -> Check:
     """The hottest thermal zone."""
-    found: list[float] = []
-    for path in (root / "sys/class/thermal").glob("thermal_zone*/temp"):
-        text = _read(path)
-        if text.lstrip("-").isdigit():
-            found.append(int(text) / 1000)
-    if not found:
+    hottest = machine(root).temperature
+    if hottest is None:
         return skipped("temperature", "no sensor here")
-    hottest = max(found)
     if hottest >= _TOO_HOT:
         return problem("temperature", f"{hottest:.0f} °C: the processor slows down", "give it air, or a heat sink")
     if hottest >= _HOT:
@@ -238,16 +234,18 @@ def check_temperature(root: Path) -> Check:
 
 
 def check_supply(root: Path) -> Check:
-    """Under-voltage of a Raspberry Pi (hwmon `rpi_volt`, alarm since boot)."""
-    for path in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        if _read(path / "name") == "rpi_volt":
-            if _read(path / "in0_lcrit_alarm") == "1":
-                return problem(
-                    "supply", "the Pi has seen under-voltage since it started",
-                    "use the official supply and a short thick cable: under-voltage corrupts cards and USB adapters",
-                )  # fmt: skip
-            return ok("supply", "no under-voltage since it started")
-    return skipped("supply", "this is no Raspberry Pi, or its kernel does not tell")
+    """What the firmware of a Raspberry Pi says of supply and heat, now and since it was started."""
+    suffered = machine(root).throttled
+    if suffered is None:
+        return skipped("supply", "this is no Raspberry Pi, or its kernel does not tell")
+    if any(one.startswith("under-voltage") for one in suffered):
+        return problem(
+            "supply", "the Pi has seen under-voltage since it started",
+            "use the official supply and a short thick cable: under-voltage corrupts cards and USB adapters",
+        )  # fmt: skip
+    if suffered:
+        return warning("supply", f"the Pi was slowed down since it started: {', '.join(suffered)}", "give it air")
+    return ok("supply", "no under-voltage since it started")
 
 
 def known_ports(root: Path = Path("/")) -> Sequence[str]:

@@ -1,14 +1,9 @@
-"""The published description of the health document: `python -m edged.health.reference docs/reference`.
-
-The daemon never imports this.
-"""
+"""The published description of the health document, for `make docs`. The daemon never imports this."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -18,7 +13,7 @@ from edged.health.document import Health
 _HEAD = """\
 # The health document
 
-<!-- Made by `python -m edged.health.reference docs/reference`; change edged/health/document.py instead. -->
+<!-- Made from the code by `make docs`. Change edged/health/document.py instead. -->
 
 How the gateway and its machine do: `edged status --json` has it as `health`. For machines:
 [health.schema.json](health.schema.json). How to use it: [Watch over the health of a gateway](../how-to/health.md)."""
@@ -52,13 +47,3 @@ def files() -> dict[str, str]:
         "health.md": "\n".join(page()) + "\n",
         "health.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
     }
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Write them into the folder given."""
-    for name, text in files().items():
-        (Path(arguments[0]) / name).write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
