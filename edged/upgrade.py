@@ -115,7 +115,12 @@ class Home:
     def trial(self) -> Trial | None:
         """The upgrade that is under way."""
         found = _read(self._trial)
-        return None if found is None else Trial(**found)
+        if found is None:
+            return None
+        try:  # another release may have written it
+            return Trial(**{key.name: found[key.name] for key in fields(Trial) if key.name in found})
+        except TypeError:
+            return None
 
     def begin(self, trial: Trial) -> None:
         """Note that an upgrade is under way, or how far it is. Raises OSError."""

@@ -159,6 +159,8 @@ def _samples(document: dict[str, Any]) -> Iterable[Sample]:
 def _rows(width: int, columns: list[Any], samples: int) -> Iterable[Sequence[Value]]:
     if width == 0:
         return repeat(())
+    if len(columns) != width:
+        raise ValueError(f"not a batch: {len(columns)} columns for {width} points")
     return zip(*columns, strict=True) if samples > 1 else (tuple(columns),)
 
 

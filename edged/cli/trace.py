@@ -118,7 +118,7 @@ def _pieces(lines: Iterator[str], head: dict[str, Any], replay: Path | None) -> 
                 return
             moment = int(record["time"]) + int(head["offset"])
             yield int(record["link"]), Frame(moment, record["direction"], bytes.fromhex(record["data"]))
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, OverflowError) as exc:
             raise ConfigError(f"{replay or 'the answer'}:{number}: this line is no frame: {line[:60]!r}") from exc
 
 

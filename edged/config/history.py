@@ -24,6 +24,8 @@ from edged.errors import ConfigError, TransientError
 
 KEEP = 20
 _FILE = re.compile(r"[0-9]{6}\.json")
+_DAMAGED = ValueError, LookupError, TypeError, AttributeError
+"""What reading an entry raises that is not as it was written."""
 
 Result = Literal["trial", "good", "rolled-back", "set-aside"]
 """`trial`: applied, and not yet watched for long enough. `set-aside`: never applied; a rollback replaced it."""
@@ -104,9 +106,7 @@ class History:
             raise ConfigError(f"{self._folder} cannot be read ({exc.strerror}): try again with sudo") from exc
         found = []
         for name in names:
-            with contextlib.suppress(
-                FileNotFoundError, ValueError, LookupError, TypeError, AttributeError
-            ):  # gone, or damaged
+            with contextlib.suppress(FileNotFoundError, *_DAMAGED):
                 found.append(self._load(self._folder / name))
         return found
 

@@ -203,7 +203,7 @@ class MbusDecoder:
         """What the library makes of a frame. Raises ValueError where it cannot."""
         try:
             return self._library.TelegramLong.parse(list(frame))
-        except (self._library.MBusFrameDecodeError, self._library.FrameMismatch) as exc:
+        except self._library.exceptions.MBusError as exc:
             raise ValueError(str(exc)) from exc
         except (LookupError, TypeError, ArithmeticError) as exc:  # it indexes what may be too short
             raise ValueError(f"not a telegram: {exc!r}") from exc

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -227,18 +228,38 @@ def from_the_bundle(guest: Machine, table: Table, archive: Path, before: set[str
     table.add(
         "edged service status", "code 0" in status and "active (running), enabled" in status, status.split("\n")[0]
     )
-    again = guest.shell("/opt/edged/bin/edged service install; echo code $?")
+    again = guest.shell("/opt/edged/current/bin/edged service install; echo code $?")
     table.add("edged service install once more", "code 0" in again)
     guest.shell("echo '# mine' >>/etc/edged/edged.yaml; edged service install")
     kept = "# mine" in (guest.root / "etc/edged/edged.yaml").read_text("utf-8")
     table.add("... never overwrites a configuration", kept)
-    guest.shell("/opt/edged/bin/edged service uninstall </dev/null")
+    newer = rebundled(archive, guest.share)
+    said = guest.shell(f"edged service upgrade --watch 10 /mnt/host/{newer.name}; echo code $?", 300)
+    runs = guest.shell("readlink /opt/edged/current").strip()
+    table.add("edged service upgrade BUNDLE", "code 0" in said and "-newer" in runs, runs)
+    said = guest.shell("edged service rollback; echo code $?", 180)
+    runs = guest.shell("readlink /opt/edged/current").strip()
+    table.add("edged service rollback", "code 0" in said and "-newer" not in runs, said.splitlines()[-2][:90])
+    guest.shell("/opt/edged/current/bin/edged service uninstall </dev/null")
     table.add(
         "edged service uninstall keeps what nobody said to remove", (guest.root / "etc/edged/edged.yaml").exists()
     )
-    said = guest.shell("/opt/edged/bin/edged service uninstall --purge; rm -rf /opt/edged")
+    said = guest.shell("/opt/edged/current/bin/edged service uninstall --purge; rm -rf /opt/edged")
     left = traces(guest) - before
     table.add("edged service uninstall --purge leaves nothing", not left, ", ".join(sorted(left)[:5]))
+
+
+def rebundled(archive: Path, folder: Path) -> Path:
+    """The same bundle under another name, as a newer release."""
+    (content := folder / "bundle").mkdir()
+    machine.run("tar", "-xf", archive, "-C", content)
+    (inner,) = content.iterdir()
+    script = inner / "install"
+    script.write_text(re.sub(r"(?m)^name=(.*)$", r"name=\1-newer", script.read_text("utf-8")), "utf-8")
+    newer = folder / "newer.tar.gz"
+    machine.run("tar", "-czf", newer, "-C", content, inner.name)
+    shutil.rmtree(content)
+    return newer
 
 
 def test_the_package_on_a_booted_debian(tmp_path: Path) -> None:
