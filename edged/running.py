@@ -6,6 +6,7 @@ Satisfies `edged.reload.Gateway`. Parts that a reload does not touch go on undis
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,6 +30,8 @@ from edged.uplink.forwarder import Forwarder
 from edged.uplink.forwarders import Uplink, flow_states
 from edged.wallclock import Clock
 from edged.watchdog import Work, limit_for
+
+log = logging.getLogger("edged")
 
 _GOLDEN = 0.618033988749895
 """Multiples of it, modulo 1, spread any number of jobs evenly over a period."""
@@ -220,8 +223,13 @@ class Running:
 
     async def settle(self) -> None:
         """Keep readings only for the connections of the configuration that runs. Raises TransientError."""
-        self._served = tuple(self._config.cursors())
-        await self._rooms.buffer().serve(self._served, self._config.cursors())
+        served, buffer = tuple(self._config.cursors()), self._rooms.buffer()
+        stats = buffer.stats().connections
+        gone = {place: stats[place].pending for place in self._served if place not in served and place in stats}
+        self._served = served
+        await buffer.serve(served, self._config.cursors())
+        for place, waiting in gone.items():
+            log.info("%s is gone for good: %d readings that waited for it are given up", spoken(place), waiting)
 
     # -- what people see -----------------------------------------------------------------------------------------
 

@@ -416,3 +416,55 @@ async def test_history_diff_and_rollback_by_commands(tmp_path: Path) -> None:
         ]  # fmt: skip
         folder = one.gateway.folder / "state/history"
         assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+async def test_flows_come_change_and_go_while_the_session_and_the_other_flows_go_on(tmp_path: Path) -> None:
+    def flow(topic: str, **more: Any) -> dict[str, Any]:
+        return {"connections": {"cloud": {"topic": f"edged/plant-7/{topic}"}}, **more}
+
+    async with plant(tmp_path) as one:
+        one.write(lambda config: config.update(flows={"all": flow("all"), "some": flow("some")}))
+        _, events = await one.reload(watch="1s")
+        assert {"flow all: added", "flow some: added"} <= set(events[0]["lines"])
+        assert events[-1]["event"] == "good"
+        began = (await one.healthy())["connections"]["cloud"]
+        assert set(began["flows"]) == {"all", "some"}
+
+        one.write(lambda config: config["flows"]["some"].update(match=[{"point": "r6"}], description="changed"))
+        one.write(lambda config: config["flows"].update(new=flow("new", match=[{"labels": {"room": "hall"}}])))
+        assert (await one.reload(watch="1s"))[1][-1]["event"] == "good"
+        one.write(lambda config: config["devices"]["d0"].update(labels={"room": "hall"}))
+        assert (await one.reload(watch="1s"))[1][-1]["event"] == "good"
+        async with asyncio.timeout(20):
+            while not one.payloads("edged/plant-7/new"):
+                await asyncio.sleep(0.1)
+        after = await one.healthy()
+        assert set(after["connections"]["cloud"]["flows"]) == {"all", "some", "new"}
+        assert after["connections"]["cloud"]["since"] == began["since"]
+        assert after["connections"]["cloud"]["flows"]["all"]["since"] == began["flows"]["all"]["since"]
+
+        one.write(lambda config: config["flows"]["new"]["connections"]["cloud"].update(topic="edged/{tenant}/x"))
+        code, events = await one.reload(watch="1s")
+        assert (code, events[-1]["event"]) == (1, "rolled-back")
+        assert "flow new to cloud" in events[-1]["why"]
+        await one.until(lambda status: status["connections"]["cloud"]["flows"]["new"]["connected"])
+
+        del one.config["flows"]["new"]["connections"]["cloud"]["topic"]
+        one.write(lambda config: config["flows"]["new"].update(flow("new", match=[{"labels": {"room": "hall"}}])))
+        one.write(lambda config: config["flows"].pop("some"))
+        assert (await one.reload(watch="1s"))[1][-1]["event"] == "good"
+        gone = await one.healthy()
+        assert set(gone["buffer"]["connections"]) == {"cloud/all", "cloud/new"}
+        assert gone["connections"]["cloud"]["since"] == began["since"]
+        assert "flow some to cloud is gone for good" in one.gateway.lines()
+        assert_counters_add_up(gone)
+        await asyncio.sleep(0.5)
+        audit = Audit()
+        for payload in one.payloads():
+            if "flow" in payload:
+                audit.take(payload)
+        assert (audit.missing, audit.duplicates, audit.out_of_order) == ([], 0, 0)
+        epoch = gone["buffer"]["epoch"]
+        assert audit.gaps("plant-7", epoch, "all") == []
+        assert check(one.payloads("edged/plant-7/all")).missing == 0
+        assert {row[0] for payload in one.payloads("edged/plant-7/new") for row in rows(payload)} == {"d0"}
