@@ -26,6 +26,8 @@ from tests.support.faultbench import SOAK, Bench, Case, mount_ext4, seconds, unm
 _CUT_PATIENCE = 20.0
 _ENDS = ("dport", "sport")
 NFT = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or ""
+_UP = 0.9
+"""How often a kill waits until the gateway answers, which takes seconds where many start at a time."""
 _FULL = 0.5
 """Seconds after which another write onto a full disk is tried."""
 
@@ -173,8 +175,11 @@ async def _restarted(bench: Bench) -> None:
 
 
 async def _killed(times: int, seed: int, bench: Bench) -> None:
+    """Mostly while it runs, sometimes while it starts."""
     moments = random.Random(seed)
     for _ in range(times):
+        if moments.random() < _UP:
+            await bench.gateway.status()
         await asyncio.sleep(moments.uniform(0, 3))
         await bench.kill(signal.SIGKILL)
 

@@ -18,7 +18,9 @@ _ROOT = Path(__file__).parents[2]
 PAGE = _ROOT / "docs/explanation/faults.md"
 _FOUND = _ROOT / ".build/soak"
 _CASES = "cases"
-_OTHERS = ("power-cut", "sync", "crash-points", "day", "sessions")
+_OTHERS = ("power-cut", "sync", "day", "sessions")
+CRASHED = (0, 1)
+"""The seeds of the records whose crash points are tried."""
 
 _HEAD = (
     "| case | readings | faults | lost | not flushed | destroyed by the disk | repeated messages "
@@ -118,9 +120,25 @@ def _each_kill(rows: Sequence[Row]) -> str:
     )
 
 
+def keep_crash_points(seed: int, images: int, points: int) -> None:
+    """Put down how many images of how many points of one record were opened."""
+    keep(f"crash-points-{seed}", f"{images} {points}")
+
+
+def _crash_points() -> str:
+    found = [map(int, (_FOUND / f"crash-points-{seed}.md").read_text("utf-8").split()) for seed in CRASHED]
+    images, points = map(sum, zip(*found, strict=True))
+    return (
+        "A buffer at work (storing, settling, evicting, copying itself, closing and opening) was stopped at each of "
+        f"{points:,} points: after every write and sync of every file. {images:,} images of the disk, with all, none "
+        "or some of what had not been synced, some of that torn, were opened: nothing promised was gone, no number went "
+        "back, and all counters added up."
+    )
+
+
 def main() -> None:
     """Write the page of what all tests have kept."""
-    others = [(_FOUND / f"{name}.md").read_text("utf-8") for name in _OTHERS]
+    others = [*((_FOUND / f"{name}.md").read_text("utf-8") for name in _OTHERS), _crash_points()]
     text = (_FOUND / f"{_CASES}.md").read_text("utf-8")
     PAGE.write_text(text.replace("{others}", "\n".join(f"- {other}" for other in others)), "utf-8")
 

@@ -103,7 +103,8 @@ async def test_thousands_of_broken_sessions_leave_nothing_behind(tmp_path: Path)
     assert after["threads"] <= before["threads"] + 4
     assert after["tasks"] <= before["tasks"] + 2 * CONNECTIONS  # messages in flight are tasks
     assert after["objects"] <= before["objects"] + 0.5 * CYCLES + 2_000  # not one object more for each session
-    assert after["rss_kib"] <= before["rss_kib"] + seconds(4, 8) * 1024  # little has been made after a short warm-up
+    # Each connection remembers some thousand messages that it has sent: 4 MiB for all, when that is full.
+    assert after["rss_kib"] <= before["rss_kib"] + 6 * 1024
     assert not after["faults"]
     assert adds_up(after["buffer"])
     assert all(of_one["dead"] == 0 for of_one in after["buffer"]["connections"].values())
@@ -113,8 +114,9 @@ async def test_thousands_of_broken_sessions_leave_nothing_behind(tmp_path: Path)
             "sessions",
             f"{sessions:,} sessions of {CONNECTIONS} connections were cut. Of {before['descriptors']} file "
             f"descriptors, {before['threads']} threads and {before['tasks']} tasks there were {after['descriptors']}, "
-            f"{after['threads']} and {after['tasks']} in the end; the gateway's memory grew by "
-            f"{(after['rss_kib'] - before['rss_kib']) / 1024:.1f} MiB. No message became a dead letter.",
+            f"{after['threads']} and {after['tasks']} in the end; memory grew by "
+            f"{(after['rss_kib'] - before['rss_kib']) / 1024:.1f} MiB. (That levels off: with 60,000 it was 1.4 MiB; "
+            "each connection remembers the last 8,192 messages of each lane.) No message became a dead letter.",
         )
 
 
