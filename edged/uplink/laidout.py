@@ -105,20 +105,20 @@ class Layout:
         try:
             match self.name:
                 case "senml" | "senml-cbor":
-                    records = list(senml.records(chunk.samples, self._gateway, self._units()))
+                    records = list(senml.records(chunk.samples, self._gateway, self.units()))
                     if self.name == "senml":
                         return senml.encode_json(records) if records else b"", senml.JSON
                     return senml.encode_cbor(records) if records else b"", senml.CBOR
                 case "influx":
                     lines = influx.lines(chunk.samples, self._gateway)
                 case _:
-                    lines = template.lines(self._template, chunk.samples, self._names, self._units())
+                    lines = template.lines(self._template, chunk.samples, self._names, self.units())
             return "\n".join(lines).encode(), influx.CONTENT
         except (TypeError, ValueError) as exc:
             raise PermanentError(f"cannot be written as {self.name}: {exc}", reason="unencodable") from exc
 
-    def _units(self) -> dict[tuple[str, str], str]:
-        """As configured, or as a flow has changed them."""
+    def units(self) -> dict[tuple[str, str], str]:
+        """(device, point) → the unit as configured, or as a flow has changed it."""
         units: dict[tuple[str, str], str] = {}
         for device, settings in self._devices.items():
             own = {str(point): one.unit for point, one in settings.points.items() if one.unit}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,6 +78,7 @@ class Gateway:
 async def gateway(
     path: Path,
     port: int,
+    /,
     *,
     flush: float = 0.1,
     retention: float = 0.0,
@@ -88,8 +89,10 @@ async def gateway(
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """With the connection class of another connector, `connector` among the settings names it."""
-    settings = {"retry_max": Duration(0.3), "connect_timeout": Duration(2), "connector": "mqtt", **settings}
-    config = dialect(**{"url": f"mqtt://127.0.0.1:{port}", **settings})
+    usual = {"retry_max": Duration(0.3), "connect_timeout": Duration(2), "url": f"mqtt://127.0.0.1:{port}"}
+    known = {one.name for one in fields(dialect)}
+    settings = {"connector": "mqtt", **{name: one for name, one in usual.items() if name in known}, **settings}
+    config = dialect(**settings)
     connector = load_forwarding(config.connector)
     limits = BufferConfig(flush=Duration(flush), retention=Duration(retention))
     buffer = Buffer(path, limits, ["cloud"], boot=boot_id(), max_age={"cloud": max_age})

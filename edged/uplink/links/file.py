@@ -1,0 +1,436 @@
+"""The link into files: messages appended to one, which is synchronised before they count and exchanged when it is full.
+
+`name.jsonl` is written; `name-000001-2026-11-21.jsonl.gz` and so on were. What was written is found again in the files
+themselves, so that after a crash nothing is written twice and a torn end is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import errno
+import fcntl
+import gzip
+import io
+import logging
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+
+import orjson
+
+from edged.errors import ConfigError, TransientError
+from edged.uplink.api import DELIVERED, OFFLINE, Message, Outcome, Pacing, Verdict
+
+log = logging.getLogger("edged.uplink")
+
+_MODE = 0o640
+_MENDED_BY_PEOPLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
+_TOGETHER = 1024 * 1024
+"""Bytes of waiting messages to write at once."""
+Key = tuple[str, str]
+"""Epoch and flow: within them `seq` only rises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Which file, and when it is exchanged for a new one."""
+
+    path: Path
+    head: bytes
+    """What each file begins with."""
+    read: Callable[[bytes], tuple[Key, int] | None]
+    """Of the end of a whole message (its last line): where it belongs, and its seq; None if the message goes on."""
+    max_size: int
+    daily: bool
+    keep: int
+    """Finished files to keep; 0: all."""
+    compress: bool
+    min_free: int
+    """Bytes that must stay free on the disk."""
+    zone: tzinfo
+    """Whose midnight ends a day."""
+    window: int
+
+
+def read_json(line: bytes) -> tuple[Key, int] | None:
+    """Where a line of edged's own JSON belongs. Raises ValueError if it is none."""
+    document = orjson.loads(line)
+    try:
+        return (str(document["epoch"]), str(document.get("flow", ""))), int(document["seq"])
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError("no message of edged") from exc
+
+
+def read_csv(line: bytes) -> tuple[Key, int] | None:
+    """Where a line of CSV belongs; None if others of its message follow. Raises ValueError if it is none."""
+    (fields,) = csv.reader([line.decode()], strict=True)
+    _, flow, _, epoch, _, seq, _, left = fields[-8:]
+    return None if int(left) else ((epoch, flow), int(seq))
+
+
+class Store:
+    """The files. Everything here blocks; one thread at a time."""
+
+    def __init__(self, name: str, target: Target, now: Callable[[], datetime]) -> None:
+        self._name = name
+        self._target = target
+        self._now = now
+        self._file: io.FileIO | None = None
+        self._size = 0
+        self._day = ""
+        self.written: dict[Key, int] = {}
+        """The last seq of each epoch and flow."""
+
+    @property
+    def _out(self) -> io.FileIO:
+        if self._file is None:
+            raise TransientError(f"{self._target.path} is not open", reason="closed")
+        return self._file
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def open(self) -> str:
+        """Open the file, put its end in order, and find out what is there; returns one line for people.
+
+        Raises ConfigError when a person must act, TransientError when the disk must.
+        """
+        path = self._target.path
+        opened = False
+        try:
+            path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._check_room(0)
+            self._open()
+            self._clean_up()
+            cut = self._recover()
+            opened = True
+        except OSError as exc:
+            raise self._translated(exc) from exc
+        finally:
+            if not opened:
+                self.close()
+        return f"{path}, {self._size:,} bytes" + (f", {cut:,} torn bytes removed from its end" if cut else "")
+
+    def _translated(self, exc: OSError) -> ConfigError | TransientError:
+        if isinstance(exc, BlockingIOError):
+            return ConfigError(f"{self._target.path} is being written by another connection or gateway")
+        text = f"cannot write {exc.filename or self._target.path}: {exc.strerror or exc}"
+        if exc.errno in _MENDED_BY_PEOPLE:
+            return ConfigError(f"{text}. The service may write below /var/lib/edged")
+        return TransientError(text, reason="full" if exc.errno in {errno.ENOSPC, errno.EDQUOT} else "unreachable")
+
+    def _open(self) -> None:
+        """Open or make the file. Raises OSError; BlockingIOError if somebody else writes it."""
+        path = self._target.path
+        new = not path.exists()
+        file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE), "r+")
+        opened = False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if new:
+                os.fchmod(file.fileno(), _MODE)  # whatever the umask is
+                _sync(path.parent)
+            self._size = file.seek(0, os.SEEK_END)
+            opened = True
+        finally:
+            if not opened:
+                file.close()
+        self._file = file
+        status = os.fstat(file.fileno())
+        self._day = self._today() if not self._size else self._day_of(status.st_mtime)
+
+    def _day_of(self, seconds: float) -> str:
+        return datetime.fromtimestamp(seconds, self._target.zone).strftime("%Y-%m-%d")
+
+    def _today(self) -> str:
+        return self._now().astimezone(self._target.zone).strftime("%Y-%m-%d")
+
+    def _clean_up(self) -> None:
+        """Finish what a crash left half done."""
+        for path in self._target.path.parent.glob(f"{self._target.path.stem}-*.tmp"):
+            path.unlink()
+        for path in self._finished():
+            whole = path.with_name(path.name + ".gz")
+            if path.suffix != ".gz" and whole.exists():
+                path.unlink()  # it was compressed, and the result synchronised, before the crash
+            elif path.suffix != ".gz" and self._target.compress:
+                self._compress(path)
+
+    def _recover(self) -> int:
+        """Cut off a torn end, and learn what is there; returns the bytes cut off."""
+        finished = self._finished()
+        self.written = {}
+        for path in finished[-1:]:
+            with (
+                contextlib.suppress(OSError, EOFError, zlib.error),  # a damaged old one is no reason to stop
+                gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines,
+            ):
+                self._learn(lines)
+        self._out.seek(0)
+        with open(os.dup(self._out.fileno()), "rb") as lines:  # noqa: PTH123  # a descriptor, so that the lock stays
+            whole = self._learn(lines)
+        cut = self._size - whole
+        if cut:
+            self._out.truncate(whole)
+            os.fsync(self._out.fileno())
+            self._size = whole
+        return cut
+
+    def _learn(self, lines: Iterator[bytes] | io.BufferedIOBase | gzip.GzipFile) -> int:
+        """Note what whole messages there are; returns where the last one ends."""
+        at = whole = 0
+        for line in lines:
+            at += len(line)
+            if at == len(line) and line == self._target.head:
+                whole = at
+                continue
+            if not line.endswith(b"\n"):
+                break
+            try:
+                found = self._target.read(line)
+            except ValueError:
+                continue  # zeros after a power cut, or a line by somebody else: only the end is ours to mend
+            if found is not None:
+                self.written[found[0]] = max(found[1], self.written.get(found[0], 0))
+                whole = at
+        return whole
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def append(self, messages: list[Message]) -> None:
+        """Write them and wait for the disk. Raises ConfigError and TransientError; then nothing was written."""
+        target = self._target
+        data = b"".join(message.payload for message in messages)
+        try:
+            self._same_file()
+            if target.daily and self._day != self._today() and self._size > len(target.head):
+                self._exchange()
+            if self._size and self._size + len(data) > target.max_size and self._size > len(target.head):
+                self._exchange()
+            self._check_room(len(data))
+            self._write(data)
+        except OSError as exc:
+            raise self._translated(exc) from exc
+        for message in messages:
+            key = _key(message)
+            self.written[key] = max(int(message.properties["seq"]), self.written.get(key, 0))
+
+    def _check_room(self, size: int) -> None:
+        """Raises TransientError if the disk would be too full."""
+        folder, least = self._target.path.parent, self._target.min_free
+        free = shutil.disk_usage(folder).free
+        if least and free - size < least:
+            raise TransientError(
+                f"only {free:,} bytes are free at {folder}, and {least:,} are to stay so", reason="full"
+            )
+
+    def _same_file(self) -> None:
+        """Somebody may have moved or removed it."""
+        try:
+            there = self._target.path.stat()
+        except FileNotFoundError:
+            there = None
+        ours = os.fstat(self._out.fileno())
+        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            log.warning("%s: %s was moved or removed; a new one is begun", self._name, self._target.path)
+            self.close()
+            self._target.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._open()
+
+    def _write(self, data: bytes) -> None:
+        whole = (b"" if self._size else self._target.head) + data
+        done = False
+        try:
+            self._out.seek(self._size)
+            left = memoryview(whole)
+            while left:
+                left = left[self._out.write(left) or 0 :]
+            os.fsync(self._out.fileno())
+            done = True
+        finally:
+            if not done:  # never half a message
+                with contextlib.suppress(OSError):
+                    self._out.truncate(self._size)
+        self._size += len(whole)
+
+    def _exchange(self) -> None:
+        """Put the file aside and begin a new one."""
+        path = self._target.path
+        number = max((_number(one) for one in self._finished()), default=0) + 1
+        finished = path.with_name(f"{path.stem}-{number:06}-{self._day}{path.suffix}")
+        os.fsync(self._out.fileno())
+        path.rename(finished)
+        _sync(path.parent)
+        self.close()
+        self._open()
+        if self._target.compress:
+            try:
+                self._compress(finished)
+            except OSError as exc:
+                log.warning("%s: %s stays as it is: %s", self._name, finished, exc.strerror or exc)
+        if self._target.keep:
+            for old in self._finished()[: -self._target.keep]:
+                old.unlink(missing_ok=True)
+
+    def _compress(self, path: Path) -> None:
+        """Raises OSError; then nothing has changed."""
+        temporary, result = path.with_name(path.name + ".tmp"), path.with_name(path.name + ".gz")
+        done = False
+        try:
+            with (
+                path.open("rb") as source,
+                os.fdopen(
+                    os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE), "wb"
+                ) as sink,
+            ):
+                os.fchmod(sink.fileno(), _MODE)
+                with gzip.GzipFile(path.name, "wb", 6, sink) as packed:
+                    shutil.copyfileobj(source, packed, 256 * 1024)
+                sink.flush()
+                os.fsync(sink.fileno())
+            temporary.rename(result)
+            _sync(path.parent)
+            done = True
+        finally:
+            if not done:
+                temporary.unlink(missing_ok=True)
+        path.unlink()
+
+    def _finished(self) -> list[Path]:
+        """The files that were put aside, the oldest first; one that is there twice counts as one."""
+        path = self._target.path
+        known = re.compile(rf"{re.escape(path.stem)}-\d{{6,}}-[\d-]+{re.escape(path.suffix)}(\.gz)?")
+        found = [one for one in path.parent.iterdir() if known.fullmatch(one.name)]
+        return sorted(found, key=lambda one: (_number(one), one.name))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _key(message: Message) -> Key:
+    return message.properties["epoch"], message.properties.get("flow", "")
+
+
+def _number(path: Path) -> int:
+    found = re.search(r"-(\d{6,})-[\d-]+\.", path.name)
+    return int(found[1]) if found else 0
+
+
+def _sync(folder: Path) -> None:
+    """A new name lasts only when its folder is on the disk."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+class FileLink:
+    """Implements `edged.uplink.api.Link`. Messages that wait are written together: one synchronisation for all.
+
+    Whatever cannot be written ends the session, so that the next one begins with it: a file has only one order, and
+    what stands behind in it would be taken for written.
+    """
+
+    def __init__(
+        self, name: str, target: Target, pacing: Pacing, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        """`pacing` must be strict."""
+        self._name = name
+        self._store = Store(name, target, now)
+        self._target = target
+        self._pacing = pacing
+        self._waiting: list[tuple[Message, asyncio.Future[Outcome]]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._lost: asyncio.Future[str] | None = None
+
+    @property
+    def window(self) -> int:
+        """How many messages may wait for the disk."""
+        return self._target.window
+
+    @property
+    def pacing(self) -> Pacing:
+        """As configured."""
+        return self._pacing
+
+    def fits(self, message: Message) -> bool:  # noqa: ARG002  # a file takes all
+        """Always."""
+        return True
+
+    async def connect(self, epoch: str) -> str:  # noqa: ARG002  # nothing announces the gateway
+        """Open the file, and find out what is there."""
+        await self._written()
+        line = await asyncio.to_thread(self._store.open)
+        self._lost = asyncio.get_running_loop().create_future()
+        return line
+
+    async def send(self, message: Message) -> Outcome:
+        """Append it, unless it is there already, and wait for the disk."""
+        if self._lost is None or self._lost.done():
+            return Outcome(Verdict.RETRY, OFFLINE, "not connected")
+        if int(message.properties["seq"]) <= self._store.written.get(_key(message), 0):
+            return DELIVERED
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((message, done))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write(self._lost), name=f"{self._name} file")
+        return await asyncio.shield(done)
+
+    async def _write(self, lost: asyncio.Future[str]) -> None:
+        """Write what waits, and say what became of it."""
+        while self._waiting:
+            some = self._some()
+            try:
+                await asyncio.to_thread(self._store.append, [message for message, _ in some])
+                outcome = DELIVERED
+            except (ConfigError, TransientError) as exc:
+                outcome = Outcome(Verdict.RETRY, OFFLINE, str(exc))
+                some += self._waiting
+                self._waiting.clear()
+                if not lost.done():
+                    lost.set_result(str(exc))
+            for _, done in some:
+                done.set_result(outcome)
+
+    def _some(self) -> list[tuple[Message, asyncio.Future[Outcome]]]:
+        """The first ones that wait, up to a limit; they wait no longer."""
+        count = size = 0
+        for message, _ in self._waiting:
+            size += len(message.payload)
+            if count and size > _TOGETHER:
+                break
+            count += 1
+        some, self._waiting = self._waiting[:count], self._waiting[count:]
+        return some
+
+    async def announce(self) -> None:
+        """There is nothing to announce."""
+
+    async def report(self) -> None:
+        """There is nothing to report."""
+
+    async def lost(self) -> str:
+        """Wait until the file cannot be written any more; returns why."""
+        return await asyncio.shield(self._lost) if self._lost else "not connected"
+
+    async def close(self) -> None:
+        """Close the file."""
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result("closed by us")
+        await self._written()
+        await asyncio.to_thread(self._store.close)
+
+    async def _written(self) -> None:
+        """Wait until nothing is being written."""
+        if self._writer is not None and not self._writer.done():
+            await asyncio.wait([self._writer])
