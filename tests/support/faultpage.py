@@ -131,8 +131,8 @@ def _crash_points() -> str:
     return (
         "A buffer at work (storing, settling, evicting, copying itself, closing and opening) was stopped at each of "
         f"{points:,} points: after every write and sync of every file. {images:,} images of the disk, with all, none "
-        "or some of what had not been synced, some of that torn, were opened: nothing promised was gone, no number went "
-        "back, and all counters added up."
+        "or some of what had not been synced, some of that torn, were opened: nothing promised was gone, no number "
+        "went back, and all counters added up."
     )
 
 
