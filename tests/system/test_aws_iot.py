@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tests.support.forwarding import WINDOW, context_of, gateway, through_an_out
 from tests.support.plant import plant
 
 pytestmark = pytest.mark.mosquitto
+PAGE = Path(__file__).parents[2] / "docs/how-to/aws-iot.md"
 SHADOW = "$aws/things/plant-7/shadow/name/points"
 
 
@@ -64,13 +67,34 @@ async def test_what_is_desired_of_a_shadow_is_written_verified_and_reported(tmp_
             await until(lambda: reported(aws)["chiller"]["setpoint"] == 42)
             assert aws.shadows[SHADOW]["version"] <= before + 4, "nothing is sent again and again"
             await asyncio.to_thread(aws.kick, "plant-7")
-            await until(lambda: one.lines().count("MQTT 5") >= 2)
+            await until(lambda: len(aws.documents("edged/plant-7/status")) == 2)
             await asyncio.sleep(1.2)
             assert one.lines().count("setpoint = 42") == 1
+        filters = set(re.findall(r"^\d+: plant-7 1 (\S+)$", where.broker.log, re.MULTILINE))
     assert not aws.violations
-    assert {one.topic for one in aws.messages if one.topic.startswith("edged/")} >= {
-        "edged/plant-7/data", "edged/plant-7/status", "edged/plant-7/metadata",
-    }  # fmt: skip
+    topics = {one.topic for one in aws.messages}
+    assert topics >= {"edged/plant-7/data", "edged/plant-7/status", f"{SHADOW}/get", f"{SHADOW}/update"}
+    assert len(filters) == 6
+    assert [topic for topic in topics if not permitted("iot:Publish", f"topic/{topic}")] == []
+    assert [topic for topic in filters if not permitted("iot:Subscribe", f"topicfilter/{topic}")] == []
+    assert permitted("iot:Connect", "client/plant-7")
+    assert not permitted("iot:Publish", "topic/edged/plant-8/data")
+
+
+def permitted(action: str, resource: str) -> bool:
+    """Whether the policy of the how-to page allows this."""
+    policy = next(block for block in blocks(PAGE.read_text("utf-8")) if "Statement" in block)
+    wanted = f"arn:aws:iot:eu-central-1:123456789012:{resource}"
+    for statement in policy["Statement"]:
+        resources = statement["Resource"]
+        allowed = [resources] if isinstance(resources, str) else resources
+        if action in statement["Action"] and any(fnmatchcase(wanted, one) for one in allowed):
+            return True
+    return False
+
+
+def blocks(page: str) -> list[dict[str, Any]]:
+    return [orjson.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
 
 
 async def test_a_shadow_that_somebody_else_changes_meanwhile_is_read_again(tmp_path: Path) -> None:

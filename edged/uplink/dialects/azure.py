@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -205,7 +206,8 @@ def answer_of(message: Incoming, prefix: str = _ANSWER) -> Answer | None:
     known = properties_of(rest)
     try:
         after = float(known["retry-after"]) if "retry-after" in known else None
-        return Answer(int(status), known.get("$rid", ""), message.payload, after)
+        usable = after if after is not None and math.isfinite(after) else None
+        return Answer(int(status), known.get("$rid", ""), message.payload, usable)
     except ValueError:
         return None
 

@@ -24,6 +24,8 @@ OWN = "edged:gateway"
 """What edged itself has to say in the reported document. No device can be called so."""
 _LOST = str(bad(Reason.DECODE))
 _LONG_AGO = 1
+_SEEN = 10_000
+"""So many points have the last wish for them remembered, whatever names somebody makes up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,8 @@ class Wishes:
             count += 1  # a mark may be as coarse as a second, in which somebody changed his mind
         else:
             count = 0
+        if len(self._seen) >= _SEEN:
+            del self._seen[next(iter(self._seen))]
         self._seen[wish.device, wish.point] = wish, count
         ident = blake2b(text + str(count).encode(), digest_size=12).hexdigest()
         value = given.get("value")

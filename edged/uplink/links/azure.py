@@ -42,7 +42,7 @@ _RENEW = 0.85
 """The part of a token's life after which a session with a new one begins."""
 _PLAUSIBLE = 1_735_689_600
 """2025: a clock that says less has never been set."""
-_LONGEST_POLL = 60.0
+_SHORTEST_POLL, _LONGEST_POLL = 0.5, 60.0
 _ASSIGNED_WITHIN = 300.0
 """Seconds that DPS may take to assign a hub."""
 
@@ -119,7 +119,7 @@ class Registration:
         number = 1
         found = assignment(await self._replies.ask("1", self._enrolment.register("1"), link.send))
         while isinstance(found, Assigning):
-            await asyncio.sleep(min(found.after, _LONGEST_POLL))
+            await asyncio.sleep(min(max(found.after, _SHORTEST_POLL), _LONGEST_POLL))
             number += 1
             found = assignment(
                 await self._replies.ask(str(number), self._enrolment.poll(str(number), found.operation), link.send)

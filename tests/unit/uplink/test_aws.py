@@ -230,7 +230,7 @@ def test_a_thing_needs_a_name(data: bytes) -> None:
     ],
 )
 def test_a_refusal_says_whether_to_try_again(document: object, kind: type[Exception], reason: str) -> None:
-    error = refusal("provision", orjson.dumps(document))
+    error: Any = refusal("provision", orjson.dumps(document))
     assert (type(error), error.reason) == (kind, reason)
 
 

@@ -320,8 +320,8 @@ def test_a_registration_that_fails_says_why(answer: Answer, kind: type[Exception
 
 def test_websockets_have_the_hub_s_own_path_and_no_mqtt_5() -> None:
     def broker(url: str) -> Any:
-        settings = {"connector": "azure-iot-hub", "url": url, "shared_access_key": Secret(text="x")}
-        link: Any = CONNECTOR.link(AzureConnection(**settings), context_of())
+        config = AzureConnection(connector="azure-iot-hub", url=url, shared_access_key=Secret(text="x"))
+        link: Any = CONNECTOR.link(config, context_of())
         return link._broker  # what goes on the wire
 
     assert broker("wss://contoso.azure-devices.net").websocket_path == "/$iothub/websocket"
