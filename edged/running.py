@@ -273,9 +273,12 @@ class Running:
             if (since := poller.polling_since()) is not None:
                 yield Work(f"bus {name}: a poll", since, self._limits[name])
         for name, forwarder in self._forwarders.items():
+            config = self._config.connections.get(connection_of(name))
             if (since := forwarder.dialling_since()) is not None:
-                limit = limit_for(_waits(self._config.connections.get(connection_of(name))))
-                yield Work(f"connection {name}: connecting", since, limit)
+                yield Work(f"connection {name}: connecting", since, limit_for(_waits(config)))
+            elif (since := forwarder.stuck_since()) is not None:
+                limit = limit_for(_waits(config), float(getattr(config, "retry_max", 0)))
+                yield Work(f"connection {name}: a message", since, limit)
 
     def progress(self) -> Iterator[tuple[str, int]]:
         """(Part, a counter that rises with each piece of work that it brings to an end)."""

@@ -1,10 +1,10 @@
 """Whether everything makes progress. While it does, systemd's watchdog is fed; a gateway that is stuck starts again.
 
 Progress means: **a piece of work that has begun ends within its limit.** Waiting for a deadline, for readings to send
-or for the next attempt is no work. Limits lie far above what may legally take long: a slow device, a dead one, a card
-that thinks for a minute, a broker that cannot be reached all end by time-outs of their own, long before. Only what
-those do not catch is left: a driver that never returns, a lost wake-up, a thread that hangs. That the event loop itself
-runs is shown by the feeding.
+or for the next attempt is no work; a receiver that says "not now" and a disk that takes nothing explain themselves.
+Limits lie far above what may legally take long: a slow device, a dead one, a card that thinks for a minute, a broker
+that cannot be reached all end by time-outs of their own, long before. Only what those do not catch is left: a driver
+that never returns, a lost wake-up, a thread that hangs. That the event loop itself runs is shown by the feeding.
 
 Pure, but for `Watchdog.run`.
 """
@@ -23,8 +23,8 @@ from edged.notify import notify
 log = logging.getLogger("edged.watchdog")
 
 LIMIT = 300.0
-"""Seconds that one poll since its last request, one commit, one attempt to connect or one look into the buffer may
-take, beyond the time-outs that are configured for it."""
+"""Seconds that one poll since its last request, one commit, one attempt to connect, one message since the last verdict
+on any, or one look into the buffer may take, beyond the time-outs that are configured for it."""
 REQUEST_LIMIT = 3600.0
 """Seconds for what a person asked the buffer to do, such as rewriting or verifying all of it."""
 _TIMEOUTS = 3.0

@@ -160,6 +160,7 @@ class Delivery:
         while True:
             begun = monotonic()
             outcome = await self._link.send(message)
+            session.window.alive()
             if outcome.verdict is Verdict.DELIVERED:
                 session.window.heard(monotonic(), monotonic() - begun)
             if outcome.verdict is not Verdict.RETRY or outcome.reason in ENDED:

@@ -108,6 +108,15 @@ class Forwarder:
         """When the attempt to connect or to hang up began that is under way: monotonic seconds."""
         return self._dialling or None
 
+    def stuck_since(self) -> float | None:
+        """Since when the session has messages to send, or under way, and none of them gets on: monotonic seconds.
+
+        None without a session, without messages, and while the disk takes no confirmations: that explains it.
+        """
+        if self._session is None or self._buffer.stats().alarm == "failing":
+            return None
+        return self._session.window.busy_since()
+
     def _pending(self) -> int:
         stats = self._buffer.stats().connections.get(self._name)
         return stats.pending if stats else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 
 from edged.uplink.api import Lane
 from edged.uplink.pace import Pace
@@ -34,6 +35,7 @@ class Window:
         self._careful: set[Lane] = set()
         self._waiting: set[Lane] = set()
         self._served: Lane | None = None
+        self._moved = 0.0
         self._changed = asyncio.Event()
         self.starved = asyncio.Event()
         """Set when a lane waits because of what the disk does not know of yet: save it."""
@@ -59,6 +61,14 @@ class Window:
         self._careful.discard(lane)
         self._changed.set()
 
+    def busy_since(self) -> float | None:
+        """Since when nothing has moved although something is under way or waits for a slot; monotonic seconds."""
+        return self._moved if self.in_flight or self._waiting else None
+
+    def alive(self) -> None:
+        """Something has moved: a slot was taken or given back, or the receiver has said that it takes nothing now."""
+        self._moved = monotonic()
+
     def heard(self, now: float, took: float) -> None:
         """A message was confirmed after so many seconds."""
         if self._pace:
@@ -79,6 +89,8 @@ class Window:
 
     async def take(self, lane: Lane) -> None:
         """Wait for a slot and take it."""
+        if not (self._waiting or self.in_flight):
+            self.alive()
         self._waiting.add(lane)
         try:
             while not (self._free(lane) and self._has_turn(lane)):
@@ -90,11 +102,13 @@ class Window:
             self._waiting.discard(lane)
         self._in_flight[lane] += 1
         self._served = lane
+        self.alive()
         self._changed.set()
 
     def give_back(self, lane: Lane) -> None:
         """A message is no longer in flight."""
         self._in_flight[lane] -= 1
+        self.alive()
         self._changed.set()
 
     @asynccontextmanager

@@ -38,7 +38,7 @@ from edged_modbus import pdu
 from edged_modbus.ascii import AsciiReplyParser, ascii_frame
 from edged_modbus.codec import compile_decoder
 from edged_modbus.frame import RtuReplyParser, rtu_frame
-from edged_modbus.planner import Costs, Limits, plan
+from edged_modbus.planner import Costs, Limits, Table, plan
 from edged_modbus.sunspec import definition, folder
 from edged_modbus.sunspec_model import decode as decode_sunspec
 from edged_modbus.sunspec_model import fields
@@ -80,8 +80,8 @@ def check_samples(samples: Sequence[Sample], *, finite: bool = True) -> None:
 # -- fields ------------------------------------------------------------------------------------------------------------
 
 REQUESTS: tuple[pdu.Request[Any], ...] = (
-    pdu.read_registers(pdu.Table.HOLDING, 100, 3), pdu.read_registers(pdu.Table.INPUT, 0, 125),
-    pdu.read_bits(pdu.Table.COIL, 0, 9), pdu.write_coil(3, True), pdu.write_register(3, 7),  # the value
+    pdu.read_registers(Table.HOLDING, 100, 3), pdu.read_registers(Table.INPUT, 0, 125),
+    pdu.read_bits(Table.COIL, 0, 9), pdu.write_coil(3, True), pdu.write_register(3, 7),  # the value
     pdu.write_coils(3, (True, False, True)), pdu.write_registers(3, (1, 2)), pdu.mask_write(4, 1, 2),
     pdu.read_exception_status(), pdu.loopback(0x1234), pdu.read_write(0, 2, 5, (1,)), pdu.read_identification(),
 )  # fmt: skip
@@ -138,7 +138,7 @@ def _devices(family: str) -> Mapping[str, Any]:
         path.write_text(json.dumps({"gateway": {"id": "g"}, "buses": buses, "devices": devices}))
         loaded = load(path)
     assert loaded.config is not None, [problem.render() for problem in loaded.problems][:3]
-    return {one.profile: one for one in loaded.config.devices.values()}
+    return {str(one.profile): one for one in loaded.config.devices.values()}
 
 
 def _plain(file: Path) -> dict[str, Any]:
@@ -344,7 +344,7 @@ def targets() -> Iterator[Target]:
     yield Target("modbus PDUs", REPLIES, _pdu)
     framed = [rtu_frame(17, reply) for reply in REPLIES] + [ascii_frame(17, reply) for reply in REPLIES]
     yield Target("modbus frames", framed, _frames, seconds=5)
-    yield Target("modbus registers", [n.to_bytes(2, "big") + b"x" for n in range(40)], _registers, seconds=5)
+    yield Target("modbus registers", [n.to_bytes(2, "big") + b"x" for n in range(40)], _registers, seconds=5, slow=True)
     yield Target("sunspec models", [n.to_bytes(2, "big") + bytes(range(200)) for n in range(60)], _sunspec)
     yield _by_profile("serial")
     yield _by_profile("ble")

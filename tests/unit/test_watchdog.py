@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 
 from edged.adapter import BusConfig, Job, Plan, PollResult
 from edged.buffer.log import Buffer
-from edged.clock import mono_us
+from edged.clock import mono_us, wall_us
 from edged.config.model import BufferConfig
 from edged.config.types import Duration
 from edged.errors import TransientError
 from edged.media import FrameRing
 from edged.model import Sample
 from edged.polling import Assignment, BusPoller
+from edged.uplink.api import DELIVERED, Lane, Message, Outcome, Pacing, Verdict
 from edged.uplink.connectors import load_forwarding
 from edged.uplink.connectors.mqtt import MqttConnection
 from edged.uplink.forwarder import Forwarder
+from edged.uplink.window import Window
 from edged.watchdog import LIMIT, Watchdog, Work, interval, limit_for, stalled
 from tests.support.forwarding import context_of
 
@@ -230,6 +232,84 @@ async def test_a_commit_that_hangs_is_seen_from_its_beginning(tmp_path: Path) ->
 
 
 # -- a connection ------------------------------------------------------------------------------------------------------
+
+
+class Deaf:
+    """A link that opens, and whose messages get no verdict: as a lost wake-up in a library would have it."""
+
+    pacing = Pacing(retry_max=1.0)
+    window = 4
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.verdicts: asyncio.Queue[Outcome] = asyncio.Queue()
+
+    async def connect(self, epoch: str) -> str:
+        return f"deaf since {epoch}"
+
+    def fits(self, message: Message) -> bool:
+        return bool(message.payload)
+
+    async def send(self, message: Message) -> Outcome:
+        self.sent += len(message.payload) > 0
+        return await self.verdicts.get()
+
+    async def announce(self) -> None:
+        return
+
+    async def report(self) -> None:
+        return
+
+    async def lost(self) -> str:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async def close(self) -> None:
+        return
+
+
+async def test_a_session_whose_messages_get_no_verdict_is_stuck_and_each_verdict_is_a_sign_of_life(
+    tmp_path: Path,
+) -> None:
+    link, context = Deaf(), context_of()
+    encoder = load_forwarding("mqtt").encoder(MqttConnection(connector="mqtt", url="mqtt://127.0.0.1"), context)
+    buffer = Buffer(tmp_path / "buffer.db", BufferConfig(), ["cloud"], boot="boot")
+    await buffer.start()
+    forwarder = Forwarder("cloud", encoder, link, buffer)
+    task = asyncio.create_task(forwarder.run())
+    await until(lambda: forwarder.state().connected)
+    assert forwarder.stuck_since() is None, "nothing to send is no stall"
+    buffer.count(read=1)
+    buffer.put(Sample("meter", wall_us(), mono_us(), ("voltage",), [1.0], {}))
+    await buffer.flush()
+    await until(lambda: link.sent)
+    first = forwarder.stuck_since()
+    assert first is not None
+    assert stalled([Work("connection cloud: a message", first, LIMIT)], first + LIMIT + 1)
+    link.verdicts.put_nowait(Outcome(Verdict.RETRY, "quota", "not now"))
+    await until(lambda: link.sent == 2)
+    second = forwarder.stuck_since()
+    assert second is not None
+    assert second > first, "a receiver that says `not now` is no stall"
+    link.verdicts.put_nowait(DELIVERED)
+    await until(lambda: forwarder.stuck_since() is None)
+    task.cancel()
+    await asyncio.wait({task})
+    assert forwarder.stuck_since() is None
+    await buffer.stop()
+
+
+async def test_a_lane_that_waits_for_a_slot_for_ever_is_stuck() -> None:
+    window = Window(2, 0.5, lambda: 2)  # confirmed, but never saved
+    taking = asyncio.create_task(window.take(Lane.LIVE))
+    await until(lambda: window.busy_since() is not None)
+    since = window.busy_since()
+    window.changed()
+    await asyncio.sleep(0.01)
+    assert window.busy_since() == since, "to look again in vain is no progress"
+    taking.cancel()
+    await asyncio.wait({taking})
+    assert window.busy_since() is None
 
 
 async def test_every_attempt_to_connect_is_work_of_its_own_and_waiting_for_the_next_is_none(tmp_path: Path) -> None:
