@@ -65,11 +65,15 @@ class Errors:
 
     count: int = 0
     last: str = ""
+    tell: Callable[[str], None] = field(default=lambda _: None, repr=False)
+    """Is told the first of them, and no other."""
 
     def add(self, error: Exception) -> None:
         """Count it."""
         self.count += 1
         self.last = str(error)
+        if self.count == 1:
+            self.tell(self.last)
 
 
 Look = Callable[[str], DeviceInfo]

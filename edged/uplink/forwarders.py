@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -18,6 +19,8 @@ from edged.uplink.forwarder import Forwarder
 from edged.uplink.state import ForwarderState
 from edged.uplink.trunk import Branch, Trunk
 from edged.wallclock import Clock
+
+log = logging.getLogger("edged.uplink")
 
 _SUMMED = (
     "in_flight", "unsaved", "pending", "delivered", "delivered_readings", "retried", "rejected", "unheard",
@@ -84,6 +87,9 @@ class Uplink:
         told_units = replace(context, shared={**context.shared, "units": partial(output_units, flow)})
         bound = replace(self._connection, **flow.connections[self._name].overrides())
         ready = Flow(flow, context.gateway, looking(context.devices, self._adapters))
+        ready.errors.tell = partial(
+            log.warning, "%s: what cannot be worked out is left out or bad, and counted from now on: %s", spoken(place)
+        )
         read = WindowReader(self._buffer, place, ready.interval, self._clock).read if ready.interval else None
         encoder = FlowEncoder(name, ready, self._connector.encoder(bound, told_units))
         return Forwarder(place, encoder, branch, self._buffer, self._clock, read)
