@@ -41,8 +41,12 @@ class Taken:
     @property
     def plain(self) -> bytes:
         """The body, unpacked."""
-        unpack = {"gzip": gzip.decompress, "deflate": zlib.decompress, "": bytes}[self.header("content-encoding")]
-        return unpack(self.body)
+        match self.header("content-encoding"):
+            case "gzip":
+                return gzip.decompress(self.body)
+            case "deflate":
+                return zlib.decompress(self.body)
+        return self.body
 
 
 @dataclass(frozen=True)

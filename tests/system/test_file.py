@@ -100,8 +100,8 @@ async def test_csv_is_written_likewise(tmp_path: Path) -> None:
         async with sending(tmp_path, "readings.csv", layout="csv", max_size=SMALL, keep=0, compress=False) as one:
             one.poll(4)
             await one.drained()
-    assert all(one.read_bytes().startswith(HEAD) for one in files(tmp_path))
-    assert_complete(audit_of_rows(tmp_path), one)
+            assert_complete(audit_of_rows(tmp_path), one)
+    assert all(file.read_bytes().startswith(HEAD) for file in files(tmp_path))
     found = rows(tmp_path)
     assert len(found) == 8 * 500
     assert {row["value"] for row in found} == {"1.0", "2.0", "3.0", "4.0"}

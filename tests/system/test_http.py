@@ -494,7 +494,7 @@ async def test_tls_with_a_client_certificate_that_is_renewed(tmp_path: Path, cap
     certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
     shutil.copy(old[0], certificate)
     shutil.copy(old[1], key)
-    files = {"ca": FileName(authority.certificate), "certificate": FileName(certificate), "key": FileName(key)}
+    files: dict[str, Any] = {"ca": FileName(authority.certificate), "certificate": FileName(certificate), "key": FileName(key)}
     with HttpServer(tls=context_for(authority, clients=True)) as server:
         config = HttpConnection(connector="http", url=server.url, **files)
         made = CONNECTOR.link(config, context_of())

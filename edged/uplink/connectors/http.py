@@ -16,7 +16,7 @@ from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Secret
 from edged.errors import ConfigError, PermanentError
 from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Lane, Link, Message
-from edged.uplink.dialects.http import Origin, fill_text, fill_url, signature
+from edged.uplink.dialects.http import fill_text, fill_url, signature
 from edged.uplink.laidout import LaidOutConnection, Layout, proof
 from edged.uplink.servers import ServerConnection, server
 from edged.uplink.topics import names_used
@@ -145,7 +145,7 @@ class HttpEncoder:
     """Cuts batches into messages, one for each request."""
 
     def __init__(self, config: HttpConnection, context: ConnectionContext) -> None:
-        """Raises ConfigError if a URL cannot be made."""
+        """Raises ConfigError if URL or headers cannot be made."""
         self._layout = Layout(config, context)
         self._gateway = str(context.gateway.id)
         self._names = names_of(context)
@@ -156,6 +156,7 @@ class HttpEncoder:
         self._urls: dict[tuple[Lane, str], str] = {}
         try:
             self._url(Lane.LIVE, "device")
+            _headers(config, self._names)
         except ValueError as exc:
             raise ConfigError(f"connection {context.name}: {exc}") from exc
 
@@ -182,6 +183,18 @@ class HttpEncoder:
             url = fill_url(self._template, {**self._names, "lane": lane.value, "device": device})
             self._urls[key] = url
         return url
+
+
+def _headers(config: HttpConnection, names: Mapping[str, str]) -> dict[str, str]:
+    """Those of the configuration. Raises ValueError if one cannot be made with these names."""
+    headers = {}
+    for name, template in config.headers.items():
+        try:
+            headers[name] = fill_text(template, names)
+        except ValueError as exc:
+            raise ValueError(f"the header {name}: {exc}") from exc
+        _check_text(name, headers[name])
+    return headers
 
 
 def about(chunk: Chunk, envelope: Envelope, gateway: str, idempotency: str) -> dict[str, str]:
@@ -250,10 +263,7 @@ class HttpConnector:
         names = names_of(context)
         try:
             url = fill_url(config.url, {**names, "lane": "live", "device": "device"})
-            headers = {name: fill_text(text, names) for name, text in config.headers.items()}
-            Origin.parse(url)
-            for name, text in headers.items():
-                _check_text(name, text)
+            headers = _headers(config, names)
         except ValueError as exc:
             raise ConfigError(f"connection {context.name}: {exc}") from exc
         made = server(

@@ -93,14 +93,14 @@ class ThingWorxConnector:
 
     def encoder(self, config: ThingWorxConnection, context: ConnectionContext) -> Encoder:
         """The encoder of this connection. Raises ConfigError if things or properties cannot be named."""
-        prop = partial(_property, config.property_name)
+        thing, prop = _thing(config, context), partial(_property, config.property_name)
         clash = clashes(context.devices, prop)
         if clash:
             raise ConfigError(f"connection {context.name}: {clash}")
         base = f"{Origin.parse(config.url)}{urlsplit(config.url).path.rstrip('/') or '/Thingworx'}"
         gateway = str(context.gateway.id)
         return PropertyEncoder(
-            base, config.max_readings, _thing(config, context), prop,
+            base, config.max_readings, thing, prop,
             partial(_property, config.quality_property) if config.quality_property else None,
             lambda chunk, envelope: about(chunk, envelope, gateway, ""),
         )  # fmt: skip
