@@ -24,6 +24,7 @@ from edged.downlink.api import Command, CommandResult, State
 from edged.downlink.entrance import Entrance
 from edged.downlink.execution import Execution, Polled
 from edged.downlink.expiry import Deadline, Due, Now, deadline_of
+from edged.downlink.flood import Flood
 from edged.downlink.rules import check_form, settings_of, wanted
 from edged.downlink.store import EXECUTING, Desired, Row, Store
 from edged.errors import PermanentError, TransientError
@@ -83,6 +84,7 @@ class Downlink:
         self._entrances: dict[str, Entrance] = {}
         self._queues: dict[str, _Queue] = {}
         self._ended: Counter[str] = Counter()
+        self._flood = Flood()
         self._ends: dict[int, asyncio.Future[CommandResult]] = {}
         """Who waits here for the end of a command, by its number."""
         self._noted: list[tuple[int, str]] = []
@@ -251,6 +253,8 @@ class Downlink:
     async def _tick(self) -> None:
         """Look after devices that did not answer: what is too late, too old, or can go on."""
         now = self._now()
+        if summed_up := self._flood.summary(now.boottime / 1e6):
+            log.info("more commands than are told one by one: %s; `edged commands list` has all", summed_up)
         for device, queue in list(self._queues.items()):
             if queue.task is None:
                 await self._clear(queue, now)
@@ -362,10 +366,12 @@ class Downlink:
             self._around.desire(desired)
         result = row.result()
         self._ended[state.value] += 1
-        log.info(
-            "%s = %s for %s (%s, id %s): %s%s", row.command.address, shown(row.command),
-            row.command.requester or "somebody", row.entrance, row.command.id, result, f": {detail}" if detail else "",
-        )  # fmt: skip
+        if self._flood.may_say(boottime_us() / 1e6, state.value):
+            log.info(
+                "%s = %s for %s (%s, id %s): %s%s", row.command.address, shown(row.command),
+                row.command.requester or "somebody", row.entrance, row.command.id, result,
+                f": {detail}" if detail else "",
+            )  # fmt: skip
         if row.entrance != LOCAL:
             self.entrance(row.entrance).tell(row.number, result)
         end = self._ends.pop(row.number, None)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from edged.buffer.batch import Batch
 from edged.flows.flow import Flow, Result
+from edged.flows.pieces import Window
 from edged.flows.steps import Cut
-from edged.flows.windows import Window
 from edged.model import Sample
 from edged.uplink.api import Chunk, Encoder, Envelope, Message
 from edged.uplink.together import Together

@@ -13,9 +13,9 @@ from edged.config.types import Duration, Name
 from edged.flows.expression import EvaluationError, Expression, UnknownError
 from edged.flows.flow import Flow, output_units
 from edged.flows.match import DeviceInfo, Match, Site
+from edged.flows.pieces import Piece, beyond
 from edged.flows.sql import compile_sql
 from edged.flows.units import linear
-from edged.flows.windows import Piece, beyond
 from edged.model import Sample, Value, bad
 
 GATEWAY = GatewayConfig(id=Name("plant-7"), site=SiteConfig(building="B25"))

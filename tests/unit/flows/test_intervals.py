@@ -17,7 +17,7 @@ from edged.config.types import Duration, Name
 from edged.flows.encoder import FlowEncoder
 from edged.flows.flow import Flow
 from edged.flows.match import DeviceInfo
-from edged.flows.windows import Piece, Window, beyond
+from edged.flows.pieces import Piece, Window, beyond
 from edged.model import Sample
 from edged.uplink.api import Chunk, Envelope, Lane
 from edged.uplink.connectors.mqtt import JsonEncoder, MqttConnection
