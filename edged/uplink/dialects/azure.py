@@ -449,7 +449,7 @@ def assignment(answer: Answer) -> Identity | Assigning:
         raise _dps_error(answer, document)
     state = document.get("registrationState")
     known = state if isinstance(state, dict) else {}
-    status = document.get("status") or known.get("status")
+    status = str(document.get("status") or known.get("status"))
     host, device = known.get("assignedHub"), known.get("deviceId")
     if status == "assigned" and isinstance(host, str) and isinstance(device, str) and host and device:
         return Identity(host, device)

@@ -311,6 +311,7 @@ def test_registration_with_dps() -> None:
         ),
         (Answer(200, "1", b'{"status": "disabled", "operationId": "x"}'), PermanentError, "disabled"),
         (Answer(200, "1", b""), PermanentError, "no reason"),
+        (Answer(200, "1", b'{"status": [null]}'), PermanentError, "None"),
     ],
 )
 def test_a_registration_that_fails_says_why(answer: Answer, kind: type[Exception], text: str) -> None:
