@@ -40,6 +40,7 @@ from .listener import Listener, MqttJob, Packet
 from .path import ABSENT, nested
 from .presets import PRESETS, Message, Preset
 from .presets.base import an_object
+from .values import sent
 
 log = logging.getLogger("edged.mqtt-in")
 
@@ -134,15 +135,15 @@ class Bus:
         if known is None or spec is None or not spec.writable:
             raise PermanentError(f"{device}/{point} is not writable", reason="not-writable")
         try:
-            sent = spec.sent(value)
+            raw = sent(spec, value)
         except ValueError as exc:
             raise PermanentError(f"{device}/{point}: {exc}", reason="range") from None
         await self._link.wait(_STARTING)
         self._listeners[device].written = self._listeners[device].count
         if self._preset.lorawan:
-            await self._send_down(known, point, sent)
+            await self._send_down(known, point, raw)
             return
-        outgoing = self._preset.write(known.config, known.called, point, spec, sent)
+        outgoing = self._preset.write(known.config, known.called, point, spec, raw)
         if outgoing.answer == "none":
             await self._link.publish(outgoing.topic, outgoing.payload)
             return

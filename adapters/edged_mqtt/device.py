@@ -10,8 +10,9 @@ from edged.adapter import ConfigError, Quality, Reason, Value, bad
 
 from .config import MqttDevice
 from .path import ABSENT, Place
-from .point import MqttPoint, UndecodableError
+from .point import MqttPoint
 from .presets import Message, Preset
+from .values import UndecodableError, read
 
 _UNDECODED = bad(Reason.DECODE)
 _PARTS = 64
@@ -88,7 +89,7 @@ class Device:
             if raw is ABSENT:
                 continue
             try:
-                result[column.name] = column.point.read(raw)
+                result[column.name] = read(column.point, raw)
             except UndecodableError as exc:
                 result[column.name], quality[column.name] = None, _UNDECODED
                 if raw is not None:

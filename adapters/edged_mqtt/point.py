@@ -1,27 +1,17 @@
-"""What a technician writes about one value of a device behind a broker, and how it is read and written."""
+"""What a technician writes about one value of a device behind a broker."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from edged.adapter import STRICT, PointConfig, Value
+from edged.adapter import STRICT, PointConfig
 
 from . import topics
 from .path import Place
 
 PointType = Literal["number", "integer", "boolean", "text", "digits"]
-_DIGITS = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
-_MOST_TEXT = 4096
-"""Characters of a text; what is longer is no reading."""
-
-
-class UndecodableError(ValueError):
-    """What is there is not a value of the point's type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,109 +63,3 @@ class MqttPoint(PointConfig):
         for key in ("scale", "offset", "map", "decimals", "range", "deadband"):
             if getattr(self, key) != defaults[key]:
                 raise ValueError(f"`{key}` is for numbers, and this value is of `type: {self.type}`")
-
-    @property
-    def is_text(self) -> bool:
-        """Whether its value is a text, once read."""
-        return self.type == "text" or bool(self.enum)
-
-    def read(self, found: Any) -> Value:
-        """The value before scaling. Raises UndecodableError."""
-        if found is None or (self.invalid and found in self.invalid):
-            raise UndecodableError("the device says that it has no value")
-        value: Value = _READ[self.type](self, found)
-        if not self.enum:
-            return value
-        word = self.enum.get(str(value))
-        if word is None:
-            raise UndecodableError(f"{value!r} is none of {', '.join(self.enum)}")
-        return word
-
-    def sent(self, value: Value) -> Any:
-        """What to send for an engineering value, of a type that JSON has. Raises ValueError."""
-        if value is None:
-            raise ValueError("there is no value to write")
-        if self.enum:
-            key = next((key for key, word in self.enum.items() if word == value), None)
-            if key is None:
-                raise ValueError(f"{value!r} is none of {', '.join(self.enum.values())}")
-            return int(key) if self.type == "integer" else key
-        if self.type == "boolean":
-            if not isinstance(value, bool):
-                raise ValueError(f"{value!r} is neither true nor false")
-            return value if self.words is None else self.words[value]
-        if self.type == "text":
-            if not isinstance(value, str):
-                raise ValueError(f"{value!r} is no text")
-            return value
-        return self._sent_number(value)
-
-    def _sent_number(self, value: Value) -> float | str:
-        if isinstance(value, bool | str) or value is None or not math.isfinite(value):
-            raise ValueError(f"{value!r} is no number")
-        low, high = self.range or (-math.inf, math.inf)
-        if not low <= value <= high:
-            raise ValueError(f"{value:g} is outside the range {low:g} to {high:g}")
-        raw: float = value
-        if self.map is not None:
-            share = (value - self.map.to[0]) / (self.map.to[1] - self.map.to[0])
-            raw = self.map.raw[0] + share * (self.map.raw[1] - self.map.raw[0])
-        elif (self.scale, self.offset) != (1.0, 0.0):
-            raw = (value - self.offset) / self.scale
-        rounded = raw if isinstance(raw, int) else float(f"{raw:.12g}")
-        number = int(rounded) if float(rounded).is_integer() else rounded
-        if self.type == "integer" and not isinstance(number, int):
-            raise ValueError(f"{value:g} is no whole number there")
-        return str(number) if self.type == "digits" else number
-
-
-def _number(_point: MqttPoint, found: Any) -> float:
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        raise UndecodableError(f"{_short(found)} is no number")
-    return found
-
-
-def _integer(point: MqttPoint, found: Any) -> int:
-    number = _number(point, found)
-    if not float(number).is_integer():
-        raise UndecodableError(f"{found} is no whole number")
-    return int(number)
-
-
-def _boolean(point: MqttPoint, found: Any) -> bool:
-    if point.words is not None:
-        if found not in point.words:
-            raise UndecodableError(f"{_short(found)} is neither {point.words[0]} nor {point.words[1]}")
-        return bool(found == point.words[1])
-    if not isinstance(found, bool):
-        raise UndecodableError(f"{_short(found)} is neither true nor false")
-    return found
-
-
-def _text(_point: MqttPoint, found: Any) -> str:
-    if not isinstance(found, str) or len(found) > _MOST_TEXT:
-        raise UndecodableError(f"{_short(found)} is no text")
-    return found
-
-
-def _digits(point: MqttPoint, found: Any) -> float:
-    if not isinstance(found, str):
-        return _number(point, found)
-    if _DIGITS.fullmatch(found.strip()) is None:
-        raise UndecodableError(f"{_short(found)} is no number")
-    number = float(found)
-    return _number(point, int(number) if number.is_integer() else number)
-
-
-def _short(found: Any) -> str:
-    text = repr(found)
-    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004  # a line of a log
-
-
-_READ: dict[PointType, Callable[[MqttPoint, Any], Value]] = {
-    "number": _number,
-    "integer": _integer,
-    "boolean": _boolean,
-    "text": _text,
-    "digits": _digits,
-}

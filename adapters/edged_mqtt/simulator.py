@@ -22,6 +22,7 @@ from .path import Place
 from .point import MqttPoint
 from .presets import PRESETS
 from .session import Session, VersionError
+from .values import sent
 
 _LEAST, _MOST = 0.2, 5.0
 """Seconds between two messages of a device."""
@@ -109,11 +110,11 @@ def player(
         values: dict[str, Any] = {}
         for point, one in spec.points.items():
             where = str(point) if one.field is None else one.field
-            sent = one.sent(_value(one, waves[str(point)], now))
+            raw = sent(one, _value(one, waves[str(point)], now))
             if one.topic and (config.preset == "json" or not where):
-                bare.append((one.topic.replace("{id}", called), _payload(where, sent)))
+                bare.append((one.topic.replace("{id}", called), _payload(where, raw)))
             elif not where.startswith(("@", "$.", "/")) and where:
-                _put(values, Place.parse(where).steps, sent)
+                _put(values, Place.parse(where).steps, raw)
         return [*bare, *maker(config, spec, called, values, now)] if values else bare
 
     return say, min(max(float(spec.every), _LEAST), _MOST)

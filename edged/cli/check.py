@@ -123,7 +123,7 @@ def _predicted(loaded: Loaded, path: Path) -> Findings:
     if loaded.config is None:
         return Findings(loaded.problems, [])
     report = Report()
-    loads = predict(loaded.config, loaded.nodes, report, home(path))
+    loads = predict(loaded.config, loaded.nodes, report, home(path).absolute())
     machine.check_machine(loaded.config, loaded.nodes, report, home(path))
     flash = cost.flash(loaded.config, loads, loaded.nodes, report)
     uplinks = cost.uplink(loaded.config, loaded.nodes, report)

@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import paho.mqtt.client as paho
-from edged_mqtt import MQTT_IN
-from edged_mqtt.bus import Bus
-from edged_mqtt.config import MqttBus, MqttDevice
-from edged_mqtt.point import MqttPoint
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edged.adapter import Job, Name
 from edged.model import Sample, Value
+from edged_mqtt import MQTT_IN
+from edged_mqtt.bus import Bus
+from edged_mqtt.config import MqttBus, MqttDevice
+from edged_mqtt.point import MqttPoint
 
 
 class Publisher:
@@ -77,7 +77,9 @@ async def hearing(
     settings = {"client_id": "edged-test", **settings}
     config = MqttBus(adapter="mqtt-in", url=f"mqtt://127.0.0.1:{port}", preset=preset, **settings)  # type: ignore[arg-type]  # a preset's name
     bus = MQTT_IN.open("broker", config, devices)
-    jobs: dict[str, Job] = {name: bus.prepare(name, [str(one) for one in spec.points]) for name, spec in devices.items()}
+    jobs: dict[str, Job] = {
+        name: bus.prepare(name, [str(one) for one in spec.points]) for name, spec in devices.items()
+    }
     try:
         for job in jobs.values():
             await bus.poll(job)

@@ -22,7 +22,10 @@ def find(name: FileName) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise ConfigError(f"there is no codec {given.name}: looked in {', '.join(str(one.parent) for one in places)}")
+    raise ConfigError(
+        f"there is no codec {given.name}: looked in {given.parent}, in its folder `profiles`, and among those that edged "
+        f"ships"
+    )
 
 
 @dataclass(slots=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from edged.adapter import ConfigError, FileName, Name
 from edged_mqtt.codecs.runner import CodecError, Output, Runner, Script, find
 from edged_mqtt.config import MqttDevice
 from edged_mqtt.decoding import STRIKES, Codecs, Suspension
-
-from edged.adapter import ConfigError, FileName, Name
 
 pytest.importorskip("_quickjs", reason="pip install 'edged[codecs]'")
 
@@ -54,7 +54,15 @@ async def test_what_a_codec_gets_and_returns(bench: Bench) -> None:
     });"""
     output = await bench.run(source, recvTime="2026-03-01T23:30:00.000Z", variables={"offset": "2"})
     assert output == Output(
-        {"sum": 3, "fPort": 1, "hour": 23, "date": True, "offset": "2", "never": None, "at": "2026-03-01T23:30:00.000Z"},
+        {
+            "sum": 3,
+            "fPort": 1,
+            "hour": 23,
+            "date": True,
+            "offset": "2",
+            "never": None,
+            "at": "2026-03-01T23:30:00.000Z",
+        },
         warnings=("low battery",),
     )
 

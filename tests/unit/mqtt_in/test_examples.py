@@ -1,7 +1,7 @@
 """The example vectors of codecs: those of our own, and those of a checkout of The Things Network's device repository.
 
-    git clone --depth 1 https://github.com/TheThingsNetwork/lorawan-devices
-    EDGED_LORAWAN_DEVICES=lorawan-devices pytest tests/unit/mqtt_in/test_examples.py -s
+git clone --depth 1 https://github.com/TheThingsNetwork/lorawan-devices
+EDGED_LORAWAN_DEVICES=lorawan-devices pytest tests/unit/mqtt_in/test_examples.py -s
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from edged_mqtt.codecs import examples
-from edged_mqtt.codecs.runner import Output, Runner, Script
 
 from edged.adapter import ConfigError
+from edged_mqtt.codecs import examples
+from edged_mqtt.codecs.runner import Output, Runner, Script
 
 pytest.importorskip("_quickjs", reason="pip install 'edged[codecs]'")
 

@@ -7,18 +7,19 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.adapter import ConfigError, LinearMap
 from edged_mqtt import MQTT_IN, times, topics
 from edged_mqtt.config import MqttBus, endpoint
 from edged_mqtt.device import Device
 from edged_mqtt.ledger import HOLD, Ledger, Ticket
 from edged_mqtt.listener import KEPT, Listener, MqttJob, Packet
 from edged_mqtt.path import ABSENT, Place, nested
-from edged_mqtt.point import MqttPoint, UndecodableError
+from edged_mqtt.point import MqttPoint
 from edged_mqtt.presets import PRESETS
-from hypothesis import given
-from hypothesis import strategies as st
-
-from edged.adapter import ConfigError, LinearMap
+from edged_mqtt.values import UndecodableError, read, sent
 from tests.support.mqttdevices import device
 
 NOW = 1_790_000_000_000_000
@@ -103,7 +104,7 @@ def test_topics_of_a_filter(wanted: str, topic: str, *, fits: bool) -> None:
     (MqttPoint(type="integer"), 3, 3), (MqttPoint(type="integer"), 3.0, 3), (MqttPoint(type="integer"), 3.5, None),
     (MqttPoint(type="digits"), " -1.5e1", -15), (MqttPoint(type="digits"), "1_000", None),
     (MqttPoint(type="digits"), "nan", None), (MqttPoint(type="digits"), "0x10", None), (MqttPoint(type="digits"), 2, 2),
-    (MqttPoint(type="digits"), "١", None),
+    (MqttPoint(type="digits"), "\u0661", None),
     (MqttPoint(type="boolean"), True, True), (MqttPoint(type="boolean"), 1, None),
     (MqttPoint(type="boolean"), "true", None),
     (MqttPoint(type="boolean", words=("OFF", "ON")), "ON", True),
@@ -114,22 +115,22 @@ def test_topics_of_a_filter(wanted: str, topic: str, *, fits: bool) -> None:
 def test_values_are_read_strictly(point: MqttPoint, raw: Any, value: Any) -> None:
     if value is None:
         with pytest.raises(UndecodableError):
-            point.read(raw)
+            read(point, raw)
     else:
-        assert point.read(raw) == value
-        assert type(point.read(raw)) is type(value)
+        assert read(point, raw) == value
+        assert type(read(point, raw)) is type(value)
 
 
-@pytest.mark.parametrize(("point", "value", "sent"), [
+@pytest.mark.parametrize(("point", "value", "wanted"), [
     (MqttPoint(), 1.5, 1.5), (MqttPoint(scale=0.1), 2.5, 25), (MqttPoint(scale=0.1, offset=-40), 20, 600),
     (MqttPoint(map=LinearMap(raw=(4, 20), to=(0, 10))), 5, 12), (MqttPoint(type="digits"), 2.5, "2.5"),
     (MqttPoint(type="boolean"), True, True), (MqttPoint(type="boolean", words=("OFF", "ON")), False, "OFF"),
     (MqttPoint(type="text"), "x", "x"), (MqttPoint(type="integer", enum={"3": "on"}), "on", 3),
     (MqttPoint(type="text", enum={"heat": "on"}), "on", "heat"),
 ])  # fmt: skip
-def test_values_are_sent_as_the_device_wants_them(point: MqttPoint, value: Any, sent: Any) -> None:
-    assert point.sent(value) == sent
-    assert type(point.sent(value)) is type(sent)
+def test_values_are_sent_as_the_device_wants_them(point: MqttPoint, value: Any, wanted: Any) -> None:
+    assert sent(point, value) == wanted
+    assert type(sent(point, value)) is type(wanted)
 
 
 @pytest.mark.parametrize(("point", "value"), [
@@ -138,8 +139,8 @@ def test_values_are_sent_as_the_device_wants_them(point: MqttPoint, value: Any, 
     (MqttPoint(type="integer"), 1.5), (MqttPoint(type="text", enum={"a": "b"}), "a"),
 ])  # fmt: skip
 def test_values_that_fit_nothing_are_not_sent(point: MqttPoint, value: Any) -> None:
-    with pytest.raises(ValueError, match="."):
-        point.sent(value)
+    with pytest.raises(ValueError, match=r"."):
+        sent(point, value)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from edged_mqtt.point import MqttPoint
 
 from edged.adapter import PermanentError, TransientError
+from edged_mqtt.point import MqttPoint
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqttdevices import Publisher, device, fetch, hearing, qualities, values
 
@@ -93,7 +93,9 @@ async def test_what_nobody_decodes_is_bad_and_said_once(broker: Mosquitto, devic
     assert sum("is no JSON" in note for note in notes) == 1
 
 
-async def test_an_empty_uplink_and_other_ports_only_show_that_it_is_there(broker: Mosquitto, devices: Publisher) -> None:
+async def test_an_empty_uplink_and_other_ports_only_show_that_it_is_there(
+    broker: Mosquitto, devices: Publisher
+) -> None:
     async with hearing(broker.port, "chirpstack", {"cellar": device(id=EUI, ports=(85,))}) as (bus, jobs):
         devices.say(UP, uplink(data="", object=None, fPort=0))
         devices.say(UP, uplink(fPort=10, object={"temperature": 99}))
@@ -111,9 +113,7 @@ async def test_a_time_that_cannot_be_is_replaced_and_flagged(broker: Mosquitto, 
     assert qualities(sample) == {"temperature": "good" if when == "yesterday" else "uncertain(clock)"}
 
 
-async def test_an_uplink_of_the_things_stack_but_none_that_was_simulated(
-    broker: Mosquitto, devices: Publisher
-) -> None:
+async def test_an_uplink_of_the_things_stack_but_none_that_was_simulated(broker: Mosquitto, devices: Publisher) -> None:
     message = {
         "end_device_ids": {"device_id": "cellar", "application_ids": {"application_id": "plant"}},
         "received_at": ago(10),
@@ -264,7 +264,9 @@ async def test_a_shelly_answers_a_write_or_refuses_it(broker: Mosquitto, devices
     def rpc(_topic: str, payload: bytes) -> tuple[str, bytes]:
         call = json.loads(payload)
         assert call["method"] == "Switch.Set"
-        said = {"result": {"was_on": False}} if call["params"]["id"] == 0 else {"error": {"code": -105, "message": "no"}}
+        said = (
+            {"result": {"was_on": False}} if call["params"]["id"] == 0 else {"error": {"code": -105, "message": "no"}}
+        )
         return f"{call['src']}/rpc", json.dumps({"id": call["id"], "src": "plug", **said}).encode()
 
     points = {
@@ -303,7 +305,9 @@ async def test_a_downlink_is_encoded_by_the_codec(
 
 
 async def test_a_downlink_to_an_application_that_is_not_known(broker: Mosquitto) -> None:
-    spec = device({"valve": MqttPoint(field="switch_1", type="boolean", writable=True)}, id=EUI, codec="/x/cayenne-lpp.js")
+    spec = device(
+        {"valve": MqttPoint(field="switch_1", type="boolean", writable=True)}, id=EUI, codec="/x/cayenne-lpp.js"
+    )
     async with hearing(broker.port, "chirpstack", {"valve": spec}) as (bus, _):
         with pytest.raises(PermanentError, match="set `application`"):
             await bus.write("valve", "valve", True)

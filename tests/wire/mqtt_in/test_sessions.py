@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from edged_mqtt.ledger import HOLD
-from edged_mqtt.point import MqttPoint
 
 from edged.adapter import TransientError
+from edged_mqtt.ledger import HOLD
+from edged_mqtt.point import MqttPoint
 from tests.support.mosquitto import Mosquitto, free_port, password_file
 from tests.support.mqttdevices import Publisher, device, fetch, hearing, publisher, qualities, values
 
@@ -94,7 +95,7 @@ async def test_no_broker_is_told_in_words() -> None:
 async def test_a_wrong_password_is_told_in_words(tmp_path: Path) -> None:
     users = password_file(tmp_path / "users", gateway="right")
     with Mosquitto(tmp_path / "broker", options=[f"password_file {users}"], anonymous=False) as broker:
-        with pytest.raises(TransientError, match="authoris|refused user name"):
+        with pytest.raises(TransientError, match=r"authoris|refused user name"):
             async with hearing(broker.port, "json", TOPIC, username="gateway"):
                 pass
 
@@ -163,9 +164,7 @@ async def fetch_despite(bus: Any, job: Any, count: int = 1) -> list[Any]:
     samples: list[Any] = []
     async with asyncio.timeout(20):
         while len(samples) < count:
-            try:
+            with contextlib.suppress(TransientError):
                 samples += (await bus.poll(job)).samples
-            except TransientError:
-                pass
             await asyncio.sleep(0.02)
     return samples
