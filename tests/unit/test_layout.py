@@ -19,7 +19,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SOURCES = sorted(path for folder in ("edged", "adapters") for path in (ROOT / folder).rglob("*.py"))
 ALL_SOURCES = SOURCES + sorted(path for folder in ("tests", ".ci") for path in (ROOT / folder).rglob("*.py"))
 
-PROTOCOLS = ("pymodbus", "serial", "bleak", "edged_ble", "edged_modbus", "edged_serial", "edged_sim")
+PROTOCOLS = ("pymodbus", "serial", "bleak", "edged_ble", "edged_modbus", "edged_mqtt", "edged_serial", "edged_sim")
 FOR_PEOPLE_ONLY = ("pydantic", "ruamel", "rich", "sqlite_utils", "yaml", "jsonschema", "amqtt", "click")
 """What checks, prints or edits; a daemon at work has no use for it, and a Pi has better use for the memory."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edged.adapter import PermanentError, TransientError
+from edged.adapter import PermanentError, Sample, TransientError
 from edged_mqtt.point import MqttPoint
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqttdevices import Publisher, device, fetch, hearing, qualities, values
@@ -82,7 +82,7 @@ async def test_what_nobody_decodes_is_bad_and_said_once(broker: Mosquitto, devic
             devices.say(UP, uplink(object=None))
         devices.say(UP, b"\xff not JSON")
         notes: list[str] = []
-        samples = []
+        samples: list[Sample] = []
         while len(samples) < 3:
             result = await bus.poll(jobs["cellar"])
             samples += result.samples
