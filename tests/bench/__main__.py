@@ -1,10 +1,12 @@
 """One command: the daemon under load on one core, beside raw references of the same minutes.
 
     python -m tests.bench [--quick] [--json FILE] [--page [FILE]]
+    python -m tests.bench --compare FILE FILE
 
 Everything the daemon talks to runs on another core: a Modbus TCP server that stamps each register, mosquitto, and a
 receiver that traces every value back to the read it came from. Ratios to the references are what to quote: machines
-differ, and their speed drifts. Each round is one line of JSON; the table shows medians.
+differ, and their speed drifts. Each round is one line of JSON; the table shows medians. The last line of a run holds
+its ratios; `--compare` says which of two runs' differ by more than 15 %.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench import backlog, ble, measure, references, report, scale, serial, workloads
+from tests.bench import backlog, ble, commands, drain, measure, references, report, scale, serial, workloads
 from tests.bench.rounds import together
 from tests.support.load_server import REGISTERS
 
@@ -30,14 +34,21 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
 LINES = Path(".build/bench.jsonl")
 _LINKS = 40
-"""Endpoints for the ladder of loads; a Modbus address allows 247 devices behind each."""
+"""Endpoints for many devices; a Modbus address allows 247 behind each."""
+_TOP_LINKS = 48
+_FIRST, _STEP = 0.52, 1.1
+"""The ladder of loads: where it begins, as a share of what pymodbus alone does, and how far it is to the next step."""
+_TOP_MESSAGE = 5000
+"""Readings in a message, on the ladder: what is written to disk at once, 20,000 readings, is to fit into a window."""
 _BAUDRATES = (9_600, 115_200)
 _TAGS, _ADVERTISEMENTS = 200, 2_000.0
 """Sensors with a radio, and how many advertisements a second they send together."""
-_OLD = 12.0
-"""Seconds of an outage after which what waits is old, so that fresh readings go beside it and not after it."""
 _BACKLOG = 1_000_000
-"""Readings that wait when the daemon opens its buffer."""
+"""Readings that wait when the buffer is opened."""
+_DRAINED = 6_000_000
+"""Readings that wait when the broker comes: enough for some seconds."""
+_COMMANDS, _QUEUED = 50, 1000
+"""Commands sent one after the other, and at once."""
 
 
 @dataclass
@@ -56,9 +67,7 @@ class Bench:
         for number in range(1, 1 + (1 if self.quick else rounds)):
             record = await make()
             records.append(record)
-            with self.lines.open("a") as file:
-                line = {"at": round(time.time()), "name": name, "round": number, "quick": self.quick, **record}
-                file.write(json.dumps(line) + "\n")
+            self._keep(name, {"round": number, **record})
         record = self.results[name] = together(records)
         show(what, record)
         return record
@@ -67,47 +76,83 @@ class Bench:
         """The whole benchmark."""
         os.sched_setaffinity(0, {measure.THE_REST})
         os.environ["MALLOC_ARENA_MAX"] = "1"  # as in systemd/edged.service
-        seconds = 4.0 if self.quick else 15.0
-        raw = 1.0 if self.quick else 4.0
+        seconds = 4.0 if self.quick else 8.0
+        raw = 1.0 if self.quick else 1.5
         await self.measured("raw", "raw references", lambda: asyncio.to_thread(references.all_of_them, raw), rounds=3)
         what = "commands: `edged --help`, `edged check` of 1,400 lines, the same file kept"
-        await self.measured("commands", what, lambda: asyncio.to_thread(scale.commands, 1 if self.quick else 5))
-        await self.measured("idle", "idle: 1 device x 10 registers", lambda: workloads.idle(seconds), rounds=3)
+        await self.measured("commands", what, lambda: asyncio.to_thread(scale.commands, 1 if self.quick else 3))
+        await self.measured("idle", "idle: 1 device x 10 registers", lambda: workloads.idle(seconds), rounds=2)
         await self.measured(
             "steady", "steady: 20 devices x 50 registers, flush 1s", lambda: workloads.load(1, seconds), rounds=3
         )
         await self.measured(
-            "prompt", "prompt: the same, flush 100ms", lambda: workloads.load(1, seconds, flush="100ms"), rounds=2
+            "prompt", "prompt: the same, flush 100ms", lambda: workloads.load(1, seconds, flush="100ms")
         )
+        await self._growth(seconds)
         await self._ladder(seconds)
-        await self._drain(raw)
+        await self.measured(
+            "drain", f"drain: {_DRAINED:,} readings beside 1,000 fresh ones a second",
+            lambda: drain.drain(_DRAINED // 3 if self.quick else _DRAINED), rounds=3,
+        )  # fmt: skip
         await self._backlog()
+        await self._commands()
         await self._scale(seconds)
         await self._radio(seconds)
         await self._serial()
+        self._keep("ratios", {"ratios": report.ratios(self.results)})
         return self.results
 
-    async def _ladder(self, seconds: float) -> None:
-        if not self.quick:
-            await self.measured("few", "10 devices x 50 registers", lambda: workloads.load(1, seconds, ports=10))
-        for units in (80,) if self.quick else (25, 50, 120, 160, 200):
-            count = units * _LINKS
-            record = await self.measured(
-                f"load-{count}", f"load: {count:,} devices x 50 registers, each second",
-                lambda units=units: workloads.load(units, seconds, ports=_LINKS),  # type: ignore[misc]  # a loop's value
-            )  # fmt: skip
-            raw = self.results["raw"]["pymodbus"]["per_second"] * REGISTERS
-            record["of_raw_pymodbus"] = record["readings_per_second"] / raw
+    def _keep(self, name: str, record: Mapping[str, Any]) -> None:
+        with self.lines.open("a") as file:
+            line = {"at": round(time.time()), "name": name, "quick": self.quick, **record}
+            file.write(json.dumps(line) + "\n")
 
-    async def _drain(self, raw: float) -> None:
-        """With a reference of its own right before each round: what a broker takes changes within minutes."""
+    async def _growth(self, seconds: float) -> None:
+        """More devices, and more points, with the same work for each reading."""
+        if self.quick:
+            return
+        for name, units, ports in (("few", 1, 10), ("load-1000", 25, _LINKS), ("load-2000", 50, _LINKS)):
+            await self.measured(
+                name, f"{units * ports:,} devices x 50 registers, each second",
+                lambda units=units, ports=ports: workloads.load(units, seconds, ports=ports),  # type: ignore[misc]  # a loop's values
+                rounds=3 if name == "few" else 1,
+            )  # fmt: skip
+
+    async def _ladder(self, seconds: float) -> None:
+        """From a share of what pymodbus alone does upwards, until it breaks; where it breaks at once, downwards."""
+        raw = self.results["raw"]["pymodbus"]["per_second"]
+        share, climbing = _FIRST, True
+        for step in range(2 if self.quick else 6):
+            held = await self._step(math.ceil(share * raw / _TOP_LINKS), seconds, raw)
+            climbing = held if step == 0 else climbing
+            if held is not climbing:
+                break
+            share = share * _STEP if climbing else share / _STEP
+
+    async def _step(self, units: int, seconds: float, raw: float) -> bool:
+        count = units * _TOP_LINKS
+        try:
+            record = await self.measured(
+                f"top-{count}", f"load: {count:,} devices x 50 registers, each second",
+                lambda: workloads.load(units, seconds, ports=_TOP_LINKS, max_readings=_TOP_MESSAGE),
+            )  # fmt: skip
+        except TimeoutError:
+            print(f"\nload: {count:,} devices: too much, it did not stop in time")
+            return False
+        record["of_raw_pymodbus"] = record["readings_per_second"] / raw / REGISTERS
+        return report.kept_up(record)
+
+    async def _commands(self) -> None:
+        """What `tests.bench.commands` tells in full."""
 
         async def once() -> dict[str, Any]:
-            alone = (await asyncio.to_thread(references.aiomqtt, raw))["per_second"]
-            record = await workloads.drain(40, _OLD if self.quick else 2 * _OLD)
-            return record | {"aiomqtt_per_second": alone, "of_aiomqtt": record["messages_per_second"] / alone}
+            with tempfile.TemporaryDirectory() as name:
+                one = await commands.latency(Path(name, "latency"), _COMMANDS)
+                many = await commands.queued(Path(name, "queued"), _QUEUED, answers=True)
+            return one | many
 
-        await self.measured("drain", "drain: 800 devices x 50 registers, after an outage", once, rounds=3)
+        if not self.quick:
+            await self.measured("writes", f"commands: {_COMMANDS}, and {_QUEUED:,} at once", once)
 
     async def _backlog(self) -> None:
         if self.quick:
@@ -144,7 +189,7 @@ class Bench:
         for baudrate in _BAUDRATES[-1:] if self.quick else _BAUDRATES:
             await self.measured(
                 f"rtu-{baudrate}", f"RTU at {baudrate:,} baud: 10 devices x 20 registers, as fast as the wire allows",
-                lambda baudrate=baudrate: serial_line(baudrate, 3.0 if self.quick else 10.0),  # type: ignore[misc]  # likewise
+                lambda baudrate=baudrate: serial_line(baudrate, 3.0 if self.quick else 8.0),  # type: ignore[misc]  # likewise
             )  # fmt: skip
 
 
@@ -186,6 +231,15 @@ def write_page(page: Path, results: Mapping[str, Any], command: str) -> None:
     (page.parent.parent / "images" / "cpu-per-load.svg").write_text(report.picture(results), "utf-8")
 
 
+def ratios_of(file: Path) -> dict[str, float]:
+    """Those of the last run in it. Raises ValueError if none came to its end."""
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    found: list[dict[str, float]] = [line["ratios"] for line in lines if line["name"] == "ratios"]
+    if not found:
+        raise ValueError(f"{file} has no run that came to its end")
+    return found[-1]
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
@@ -201,10 +255,16 @@ def main() -> None:
         const=PAGE,
         help="write table and picture into the documentation",
     )
+    parser.add_argument("--compare", metavar="FILE", type=Path, nargs=2, help="two files of lines: their ratios")
     options = parser.parse_args()
+    if options.compare:
+        text, apart = report.comparison(*map(ratios_of, options.compare))
+        print(text)
+        sys.exit(1 if apart else 0)
     options.json.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
     results = asyncio.run(Bench(options.quick, options.json).run())
-    print(f"\n{report.markdown(results)}")
+    print(f"\n{report.markdown(results)}\n\nin {(time.monotonic() - began) / 60:.1f} min")
     if options.page:
         write_page(options.page, results, "make bench-quick" if options.quick else "make bench")
 

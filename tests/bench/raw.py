@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 REGISTERS = 50
 
@@ -61,19 +62,34 @@ async def streams(seconds: float, ports: list[int]) -> int:
 
 
 async def aiomqtt(seconds: float, ports: list[int]) -> int:
-    """QoS 1 messages of so many bytes (the second number), twenty in flight."""
+    """QoS 1 messages of so many bytes (the second number), twenty in flight, as edged sends them: MQTT 5, typed."""
+    from paho.mqtt.packettypes import PacketTypes  # noqa: PLC0415  # the other references must not pay for it
+    from paho.mqtt.properties import Properties  # noqa: PLC0415  # as above
+
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+    properties.ContentType = "application/json"
+    return await _published(seconds, *ports, version=5, properties=properties)
+
+
+async def aiomqtt311(seconds: float, ports: list[int]) -> int:
+    """The same with MQTT 3.1.1, where a refusal cannot be told from a success."""
+    return await _published(seconds, *ports, version=4, properties=None)
+
+
+async def _published(seconds: float, port: int, size: int, *, version: int, properties: Any) -> int:
     import aiomqtt as mqtt  # noqa: PLC0415  # the other references must not pay for it
 
     done = 0
     end = time.monotonic() + seconds
-    payload = b"x" * ports[1]
-    async with mqtt.Client("127.0.0.1", ports[0], max_inflight_messages=20) as client:
+    payload = b"x" * size
+    protocol = mqtt.ProtocolVersion(version)
+    async with mqtt.Client("127.0.0.1", port, protocol=protocol, max_inflight_messages=20) as client:
         client.pending_calls_threshold = 1 << 30
 
         async def one() -> None:
             nonlocal done
             while time.monotonic() < end:
-                await client.publish("raw", payload, qos=1)
+                await client.publish("raw", payload, qos=1, properties=properties)
                 done += 1
 
         await asyncio.gather(*(one() for _ in range(20)))
@@ -101,6 +117,7 @@ REFERENCES: dict[str, Callable[[float, list[int]], Coroutine[None, None, int]]] 
     "pymodbus": pymodbus,
     "streams": streams,
     "aiomqtt": aiomqtt,
+    "aiomqtt311": aiomqtt311,
     "sqlite": sqlite,
 }
 

@@ -23,14 +23,12 @@ from tests.support.subscriber import Got, Subscriber, subscribed
 
 PORTS = 20
 """Endpoints of the load server, each one bus."""
-_QUIET = 1.5
-"""Seconds without a message of the backlog after which it is gone."""
-_SETTLE = 5.0
+_SETTLE = 4.0
 """Seconds after the first message before anything is measured."""
 
 
-def config(ports: Iterable[int], units: int, *, flush: str, broker: int) -> dict[str, Any]:
-    """A gateway with `units` devices behind each port, each read once a second."""
+def config(ports: Iterable[int], units: int, *, flush: str, broker: int, max_readings: int = 500) -> dict[str, Any]:
+    """A gateway with `units` devices behind each port, each read once a second; `max_readings` go into a message."""
     buses, devices = {}, {}
     for i, port in enumerate(ports):
         buses[f"b{i}"] = {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": port}
@@ -41,8 +39,13 @@ def config(ports: Iterable[int], units: int, *, flush: str, broker: int) -> dict
         "buffer": {"flush": flush},
         "buses": buses,
         "devices": devices,
-        "connections": {"cloud": {"connector": "mqtt", "url": f"mqtt://127.0.0.1:{broker}", "retry_max": "1s"}},
-    }
+        "connections": {
+            "cloud": {
+                "connector": "mqtt", "url": f"mqtt://127.0.0.1:{broker}", "retry_max": "1s",
+                "max_readings": max_readings,
+            }
+        },
+    }  # fmt: skip
 
 
 @dataclass
@@ -59,9 +62,17 @@ class Rig:
         """How many reads it has made."""
         return sum(bus["transactions"] for bus in (await self.gateway.status())["buses"])
 
+    async def per_poll(self) -> float:
+        """How many reads it has made for each poll of a device."""
+        buses = (await self.gateway.status())["buses"]
+        polls = sum(device["polls"] for bus in buses for device in bus["devices"])
+        return float(sum(bus["transactions"] for bus in buses) / max(polls, 1))
+
 
 @asynccontextmanager
-async def rig(units: int, *, ports: int = PORTS, registers: int = REGISTERS, flush: str = "1s") -> AsyncIterator[Rig]:
+async def rig(
+    units: int, *, ports: int = PORTS, registers: int = REGISTERS, flush: str = "1s", max_readings: int = 500
+) -> AsyncIterator[Rig]:
     """Start everything; yields when the first message has arrived."""
     with ExitStack() as stack:
         # A real disk: /tmp may be memory.
@@ -71,7 +82,7 @@ async def rig(units: int, *, ports: int = PORTS, registers: int = REGISTERS, flu
         subscriber = stack.enter_context(subscribed(broker.port, "edged/bench/data"))
         gateway = Gateway(
             folder / "gateway",
-            config(where, units, flush=flush, broker=broker.port),
+            config(where, units, flush=flush, broker=broker.port, max_readings=max_readings),
             prefix=measure.pinned(measure.UNDER_TEST),
             profiles={"load": {"points": points_yaml(registers)}},
         )
@@ -82,9 +93,11 @@ async def rig(units: int, *, ports: int = PORTS, registers: int = REGISTERS, flu
             yield Rig(gateway, subscriber, broker, time.monotonic() - began)
 
 
-async def load(units: int, seconds: float, *, ports: int = PORTS, flush: str = "1s") -> dict[str, Any]:
+async def load(
+    units: int, seconds: float, *, ports: int = PORTS, flush: str = "1s", max_readings: int = 500
+) -> dict[str, Any]:
     """Run under load for `seconds` after it settled: what arrived, when, and what it cost."""
-    async with rig(units, ports=ports, flush=flush) as one:
+    async with rig(units, ports=ports, flush=flush, max_readings=max_readings) as one:
         await asyncio.sleep(_SETTLE)
         before, since, at = measure.cost(one.gateway.pid), len(one.subscriber.messages), time.monotonic()
         transactions = await one.transactions()
@@ -92,6 +105,7 @@ async def load(units: int, seconds: float, *, ports: int = PORTS, flush: str = "
         spent, elapsed = measure.cost(one.gateway.pid) - before, time.monotonic() - at
         until = len(one.subscriber.messages)
         transactions = await one.transactions() - transactions
+        per_poll = await one.per_poll()
         rss, pss = measure.memory(one.gateway.pid)
         count, files = measure.threads(one.gateway.pid), measure.descriptors(one.gateway.pid)
     messages = one.subscriber.messages
@@ -102,6 +116,7 @@ async def load(units: int, seconds: float, *, ports: int = PORTS, flush: str = "
         "due_per_second": units * ports * REGISTERS,
         "readings_per_second": readings / elapsed,
         "transactions_per_second": transactions / elapsed,
+        "transactions_per_poll": per_poll,
         "cpu_percent": 100 * spent.cpu / elapsed,
         "cpu_s_per_million": 1e6 * spent.cpu / max(readings, 1),
         "written_per_reading": spent.written / max(readings, 1),
@@ -109,9 +124,9 @@ async def load(units: int, seconds: float, *, ports: int = PORTS, flush: str = "
         "pss_mib": pss,
         "threads": count,
         "descriptors": files,
-        "latency_ms": _latencies(window),
+        "latency_ms": latencies(window),
         "jitter_ms_p99": _jitter(window),
-        **_verdict(check(orjson.loads(message.payload) for message in messages)),
+        **verdict(check(orjson.loads(message.payload) for message in messages)),
     }
 
 
@@ -141,53 +156,7 @@ async def idle(seconds: float) -> dict[str, Any]:
     }
 
 
-async def drain(units: int, outage: float) -> dict[str, Any]:
-    """Stop the broker for `outage` seconds under load: how fast the backlog then goes beside fresh readings."""
-    async with rig(units) as one:
-        await asyncio.sleep(_SETTLE)
-        await asyncio.to_thread(one.broker.stop)
-        await asyncio.sleep(outage)
-        seen = len(one.subscriber.messages)
-        await asyncio.to_thread(one.broker.start)
-        while len(one.subscriber.messages) == seen:
-            await asyncio.sleep(0.005)
-        since, before = time.time_ns() // 1000, measure.cost(one.gateway.pid)
-        until, spent = await _end_of_backlog(one, seen, before)
-    messages = one.subscriber.messages
-    drained = messages[seen:until]
-    elapsed = (drained[-1].at - drained[0].at) / 1e6
-    readings = sum(orjson.loads(message.payload)["readings"] for message in drained)
-    live = [m for m in messages if m.at > since and orjson.loads(m.payload)["lane"] == "live"]
-    report = check(orjson.loads(message.payload) for message in messages)
-    return {
-        "drained": readings,
-        "seconds": elapsed,
-        "drained_per_second": readings / elapsed,
-        "messages_per_second": len(drained) / elapsed,
-        "message_bytes": sum(len(message.payload) for message in drained) / len(drained),
-        "cpu_percent": 100 * spent.cpu / elapsed,
-        "live_latency_ms": _latencies(live),
-        **_verdict(report),
-    }
-
-
-async def _end_of_backlog(one: Rig, seen: int, before: measure.Cost) -> tuple[int, measure.Cost]:
-    """(Number of the message after the last one of the backlog, what it cost until then).
-
-    Seen from the receiver: a question to the daemon about 1,600 devices would cost it more than a hundred messages.
-    """
-    messages, until, quiet = one.subscriber.messages, seen, time.monotonic()
-    spent = measure.cost(one.gateway.pid) - before
-    while time.monotonic() - quiet < _QUIET:
-        await asyncio.sleep(0.005)
-        fresh = range(seen, len(messages))
-        seen = len(messages)
-        if any(b'"lane":"historical"' in messages[number].payload[:200] for number in fresh):
-            until, quiet, spent = seen, time.monotonic(), measure.cost(one.gateway.pid) - before
-    return until, spent
-
-
-def _latencies(messages: Iterable[Got]) -> dict[str, float]:
+def latencies(messages: Iterable[Got]) -> dict[str, float]:
     """From the read to the arrival at the receiver."""
     ages = [
         (message.at - moment) / 1000
@@ -207,7 +176,7 @@ def _jitter(messages: Sequence[Got]) -> float:
     return measure.percentile((abs(b - a - 1e6) / 1000 for of in times.values() for a, b in pairwise(sorted(of))), 0.99)
 
 
-def _verdict(report: Report) -> dict[str, Any]:
+def verdict(report: Report) -> dict[str, Any]:
     return {
         "readings": report.good_readings,
         "wrong": report.wrong,

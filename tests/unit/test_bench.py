@@ -11,7 +11,7 @@ LOAD = {
     "devices": 4000, "due_per_second": 200_000, "readings_per_second": 199_000.0, "cpu_percent": 50.0,
     "cpu_s_per_million": 2.5, "rss_mib": 80.0, "latency_ms": {"p95": 500.0}, "missing_reads": 0, "wrong": 0,
     "disordered": 0, "written_per_reading": 10.0, "jitter_ms_p99": 3.0, "threads": 3, "descriptors": 32,
-    "readings": 1000,
+    "readings": 1000, "transactions_per_poll": 1.0,
 }  # fmt: skip
 RESULTS: dict[str, Any] = {
     "raw": {name: {"per_second": 6000.0, "cpu_us": 60.0} for name in ("pymodbus", "aiomqtt", "sqlite")},
@@ -25,7 +25,8 @@ RESULTS: dict[str, Any] = {
     "load-4000": LOAD,
     "drain": {
         "drained_per_second": 60_000.0, "messages_per_second": 600.0, "message_bytes": 2700.0, "cpu_percent": 20,
-        "aiomqtt_per_second": 5000.0, "of_aiomqtt": 0.12,
+        "aiomqtt_per_second": 5000.0, "of_aiomqtt": 0.12, "cpu_to_aiomqtt": 2.5, "rss_mib": 45.0,
+        "live_latency_ms": {"p95": 600.0}, "live_alone_latency_ms": {"p95": 500.0},
     },
     "backlog": {"file_mib": 90.0, "opened_in_s": 0.01, "drained_per_s": 300_000, "rss_mib": 60.0},
     "ble": {"advertisements heard/s": 1990.0, "RSS, MiB": 43.9, "% of one core": 14.0},
@@ -65,3 +66,13 @@ def test_table_and_picture_are_made_of_what_was_measured() -> None:
 
 def test_the_long_configuration_has_its_length() -> None:
     assert 1400 <= len(scale.long_configuration().splitlines()) < 1410
+
+
+def test_two_runs_are_compared_by_their_ratios() -> None:
+    first = report.ratios(RESULTS)
+    assert first["sustained readings/s, by pymodbus alone x 50"] == 199_000 / 300_000
+    assert report.comparison(first, first)[1] == []
+    second = report.ratios(RESULTS | {"drain": RESULTS["drain"] | {"of_aiomqtt": 0.14}})
+    text, apart = report.comparison(first, second)
+    assert apart == ["messages/s of the drain, by aiomqtt alone"]
+    assert "| 0.12 | 0.14 | 17% | ✗ |" in text
