@@ -31,6 +31,7 @@ from pathlib import Path
 from licences import NEVER_LOADED, closure
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from requirements import entries
 
 from edged import __version__
 from edged.buffer.store import FORMAT
@@ -80,7 +81,7 @@ def requirements(arch: str = "amd64") -> list[str]:
     """Everything that edged needs at run time there, at the versions of the lock."""
     extras = [extra for extra in EXTRAS if (extra, arch) not in WITHOUT]
     lock = (ROOT / "requirements.lock").read_text("utf-8")
-    pinned = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;]+)", lock, re.MULTILINE))
+    pinned = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;\\]+)", lock, re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     optional = project["optional-dependencies"]
     needed: dict[str, Distribution] = {}
@@ -120,19 +121,32 @@ def fetch(arch: str, folder: Path, wheels: Path | None) -> None:
     target = [*platforms(arch), f"--python-version={PYTHON}", "--implementation=cp", "--only-binary=:all:"]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     command = [*pip, "download", "--no-deps", *source, "-d", str(folder), *target]
-    if subprocess.run([*command, *requirements(arch)], check=False, stderr=subprocess.DEVNULL).returncode == 0:
-        return
-    for requirement in requirements(arch):
-        if subprocess.run([*command, requirement], check=False, stderr=subprocess.DEVNULL).returncode:
-            build_pure(requirement, folder, source)
+    with tempfile.TemporaryDirectory() as name:
+        listed = hashed(requirements(arch), Path(name) / "all.txt")
+        if subprocess.run([*command, "-r", listed], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+            return
+        for requirement in requirements(arch):
+            listed = hashed([requirement], Path(name) / "one.txt")
+            if subprocess.run([*command, "-r", listed], check=False, stderr=subprocess.DEVNULL).returncode:
+                build_pure(requirement, listed, folder, source)
 
 
-def build_pure(requirement: str, folder: Path, source: list[str]) -> None:
+def hashed(wanted: list[str], file: Path) -> Path:
+    """A file with these requirements for pip, and the hashes that the lock has for them."""
+    lock = entries()
+    # What the lock does not have yet was said, and pip would take it only if nothing had a hash.
+    whole = all(one.partition("==")[0] in lock for one in wanted)
+    file.write_text("\n".join(lock[one.partition("==")[0]] if whole else one for one in wanted) + "\n", "utf-8")
+    return file
+
+
+def build_pure(requirement: str, listed: Path, folder: Path, source: list[str]) -> None:
     """A wheel without compiled parts, where the package offers that (SKIP_CYTHON and its like are their own words)."""
     switches = {"SKIP_CYTHON": "1", "AIOHTTP_NO_EXTENSIONS": "1", "MULTIDICT_NO_EXTENSIONS": "1", "CC": "false"}
     with tempfile.TemporaryDirectory() as name:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "wheel", "--no-deps"]
-        command += ["--no-cache-dir", *source, f"--no-binary={requirement.partition('==')[0]}", "-w", name, requirement]
+        command += ["--no-cache-dir", *source, f"--no-binary={requirement.partition('==')[0]}", "-w", name]
+        command += ["-r", str(listed)]
         if subprocess.run(command, check=False, env={**os.environ, **switches}).returncode:
             raise SystemExit(f"{requirement} offers neither a wheel for the target nor one without compiled parts")
         (built,) = Path(name).glob("*.whl")
