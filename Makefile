@@ -27,12 +27,12 @@ test: ## all tests, with coverage (ARGS="-k planner" picks some)
 SOAK := tests/system/test_faults.py tests/system/test_endurance.py tests/system/test_power_cut.py tests/unit/buffer/test_crash_points.py \
 	tests/wire/ble/test_outages.py
 
-soak: ## the long fault suite and hostile input, half an hour, and its page docs/explanation/faults.md
+soak: ## the long fault suite and hostile input, a quarter of an hour, and its page docs/explanation/faults.md
 	@.ci/venv test
 	@.ci/debian-packages
 	@EDGED_SOAK=1 $(BIN)/python -m pytest -n 4 --timing all -rP $(SOAK) $(ARGS)
-	@$(BIN)/python -m tests.fuzz --seconds 20
 	@$(BIN)/python -m tests.support.faultpage
+	@$(BIN)/python -m tests.fuzz --seconds 10
 
 system-test: ## installs the .deb into a Debian that is booted for it, and tries to break the service (root, 10 minutes)
 	@.ci/venv test
