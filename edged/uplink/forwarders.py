@@ -10,6 +10,7 @@ from typing import Any
 
 from edged.buffer.counters import BufferStats
 from edged.buffer.log import Buffer
+from edged.clock import iso
 from edged.config.base import ConnectionConfig
 from edged.config.flows import FlowConfig, cursor_name, spoken
 from edged.config.model import Config
@@ -104,7 +105,10 @@ class Uplink:
         if not self._flows:
             return asdict(states[self._name]) if states else {}
         flows = {self._flows[place][0]: asdict(state) for place, state in states.items()}
-        return {**asdict(_together(states.values())), "flows": flows} if states else {}
+        if not states:
+            return {}
+        since = {"since": iso(self._trunk.opened)} if self._trunk.opened else {}
+        return {**asdict(_together(states.values())), **since, "flows": flows}
 
 
 def _described(

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from enum import Enum, auto
 
+from edged.clock import wall_us
 from edged.errors import EdgedError, TransientError
 from edged.uplink.api import OFFLINE, Link, Message, Outcome, Pacing, Serves, Verdict
 
@@ -52,6 +53,8 @@ class Trunk:
         """What the last attempt to connect came to."""
         self._news = asyncio.Event()
         self._slots = asyncio.Semaphore(1)
+        self.opened = 0
+        """When the session began that is open, microseconds since 1970; 0 if none is."""
 
     def add(self, branch: Branch) -> None:
         """There is one more."""
@@ -97,6 +100,7 @@ class Trunk:
         try:
             self._line = await self.link.connect(epoch)
             self._phase, self._over, self._failed = _Phase.OPEN, "", None
+            self.opened = wall_us()
             self._slots = asyncio.Semaphore(max(1, self.link.window))
         except EdgedError as exc:
             self._failed = exc
@@ -110,7 +114,7 @@ class Trunk:
         """End the session, if nobody else takes part in it."""
         self._inside.remove(branch)
         if not self._inside:
-            self._phase = _Phase.ENDING
+            self._phase, self.opened = _Phase.ENDING, 0
             try:
                 await self.link.close()
             finally:
@@ -122,7 +126,7 @@ class Trunk:
         while not self._over:
             if self.speaks(branch):
                 self._over = await self.link.lost() or "the session has ended"
-                self._phase = _Phase.ENDING
+                self._phase, self.opened = _Phase.ENDING, 0
                 self._tell()
             else:
                 await self._news.wait()

@@ -15,7 +15,8 @@ import pytest
 from pymodbus.client import ModbusTcpClient
 
 from edged.cli import client
-from tests.support.commanding import COMMANDS, RESULTS, ending, gateway_in, healthy, now, results, sending
+from tests.support.certificates import Authority
+from tests.support.commanding import COMMANDS, RESULTS, config, ending, gateway_in, healthy, now, results, sending
 from tests.support.gateway import Gateway, running
 from tests.support.modbus import pymodbus_server
 from tests.support.mosquitto import Mosquitto, free_port
@@ -303,3 +304,37 @@ async def test_the_command_line_writes_lists_and_takes_back(tmp_path: Path, brok
     assert out.decode() == "plc/setpoint: verified, reads 19.0\n"
     code, said = await cli(gateway, "commands", "list", "--state", str(gateway.folder / "state"))
     assert "plc/setpoint = 21.5" in said  # without a gateway
+
+
+async def test_commands_come_over_tls_and_beside_flows_that_come_and_go(tmp_path: Path, device: int) -> None:
+    certificate, key = Authority.make(tmp_path / "pki").issue("broker", "DNS:localhost,IP:127.0.0.1")
+    secure = free_port()
+    listener = [f"listener {secure} 127.0.0.1", f"certfile {certificate}", f"keyfile {key}"]
+    document = config(device, secure, url=f"mqtts://localhost:{secure}", ca=str(tmp_path / "pki" / "ca.pem"))
+    document["flows"] = {
+        "first": {"match": [{"point": "mode"}], "connections": {"cloud": {"topic": "edged/g/first"}}},
+        "second": {"connections": {"cloud": {}}},
+    }
+    gateway = Gateway(tmp_path / "gateway", document)
+    topics = (RESULTS, "edged/g/monitor/#", "edged/g/metadata")
+    with Mosquitto(tmp_path / "broker", listener=listener) as broker, subscribed(broker.port, *topics) as heard:
+        async with running(gateway), sending(broker.port) as sender:
+            await healthy(gateway)
+            sender.send(id="1", point="plc/setpoint", value=21.5)
+            assert (await ending(heard, "1"))["state"] == "verified"
+            began = (await gateway.status())["connections"]["cloud"]
+
+            del document["flows"]["first"]
+            gateway.config.write_text(json.dumps(document))
+            assert (await cli(gateway, "reload", "--watch", "1s"))[0] == 0
+            sender.send(id="2", point="plc/relay", value=True)
+            assert (await ending(heard, "2"))["state"] == "verified"
+            after = (await gateway.status())["connections"]["cloud"]
+            async with asyncio.timeout(10):
+                while not any(one.topic == "edged/g/monitor/plc/relay" for one in heard.messages):
+                    await asyncio.sleep(0.05)
+    assert set(began["flows"]) == {"first", "second"}
+    assert set(after["flows"]) == {"second"}
+    assert after["since"] == began["since"]
+    assert register(device, 10) == 215
+    assert any(one.topic == "edged/g/metadata" for one in heard.messages)
