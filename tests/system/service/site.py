@@ -166,7 +166,8 @@ def accounts(guest: Machine, table: Table, when: str) -> None:
 
 def traces(guest: Machine) -> set[str]:
     """Everything in the guest that bears the name."""
-    elsewhere = " -o ".join(f"-path /{name}" for name in ("proc", "sys", "tmp", "mnt", "var/log/journal"))
+    places = ("/proc", "/sys", "/tmp", "/mnt", "/var/log/journal", ROOT)  # the checkout is below, and others work there
+    elsewhere = " -o ".join(f"-path {place}" for place in places)
     script = (
         f"find / -xdev \\( {elsewhere} \\) -prune -o -iname '*edged*' -print; getent passwd edged; getent group edged; "
         "systemctl list-unit-files --no-legend 'edged*'; systemctl list-units --all --no-legend 'edged*'"
