@@ -156,10 +156,10 @@ def _shipped(config: Config | None) -> Iterator[Path]:
 
 def _named(found: _Findings, path: Path, *, key: bool, secrets: bool) -> None:
     """A file that a setting names."""
-    if not path.is_file():
-        found.notes.append(f"{path} is named in the configuration, and is not there")
-        return
     try:
+        if not path.is_file():
+            found.notes.append(f"{path} is named in the configuration, and is not there")
+            return
         private = key or path.suffix in _KEYS or b"PRIVATE KEY" in path.read_bytes()
     except OSError as exc:
         if not secrets:  # only its owner may read it, so it is one that is left out

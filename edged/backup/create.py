@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,8 +64,13 @@ def due(found: list[Kept], every: float, now: datetime) -> bool:
     return not times or (now - times[-1]).total_seconds() >= every - _EARLY
 
 
-def scheduled(main: Path, state: Path, config: BackupConfig, gateway: str) -> tuple[Made | None, list[Path]]:
-    """What the timer does: (the backup, if one was due; what was removed). See `create` for what is raised."""
+def scheduled(
+    main: Path, state: Path, config: BackupConfig, gateway: str, before: Callable[[], object] = lambda: None
+) -> tuple[Made | None, list[Path]]:
+    """What the timer does: (the backup, if one was due; what was removed). See `create` for what is raised.
+
+    `before` is called when one is due.
+    """
     folder = Path(config.directory)
     now = wall_us()
     if now < RELEASED:
@@ -71,10 +78,11 @@ def scheduled(main: Path, state: Path, config: BackupConfig, gateway: str) -> tu
     if folder.parent == state and not folder.exists():
         folder.mkdir(mode=0o750)
     check(folder)
-    before = kept(folder, gateway)
-    if not due(before, config.every, datetime.fromtimestamp(now / 1e6, UTC)):
+    found = kept(folder, gateway)
+    if not due(found, config.every, datetime.fromtimestamp(now / 1e6, UTC)):
         return None, []
-    removed = [] if not before else make_room(folder, before, int(config.min_free))
+    removed = make_room(folder, found, int(config.min_free)) if found else []
+    before()
     made = create(main, state, folder, secrets=config.secrets, gateway=gateway)
     left = kept(folder, gateway)
     for one in surplus(left, keep=config.keep, weeks=config.keep_weeks, max_bytes=int(config.max_bytes)):
@@ -85,9 +93,7 @@ def scheduled(main: Path, state: Path, config: BackupConfig, gateway: str) -> tu
 
 
 def make_room(folder: Path, found: list[Kept], min_free: int) -> list[Path]:
-    """Remove the oldest while there is too little room, but never the newest that is good."""
-    import shutil  # noqa: PLC0415  # on the rare occasion
-
+    """Remove the oldest while there is too little room, but never the newest that is good. Returns what was removed."""
     removed: list[Path] = []
     needed = min_free + 3 * found[-1].size
     if shutil.disk_usage(folder).free >= needed:

@@ -53,7 +53,7 @@ def copy_buffer(source: Path, target: Path) -> Copied:
                 if source.stat().st_ino == inode:
                     return copied
         except (sqlite3.Error, DamagedError, ValueError, FileNotFoundError) as exc:
-            hint = "try again; `edged verify` shows whether it is sound, `edged buffer repair` mends it"
+            hint = "try with sudo, or again; `edged verify` shows whether it is sound, `edged buffer repair` mends it"
             raise TransientError(f"the buffer {source} cannot be copied ({exc}); {hint}", reason="disk") from exc
     raise TransientError(f"the buffer {source} was replaced again and again while it was copied", reason="disk")
 

@@ -74,7 +74,7 @@ def create(  # one parameter an option
     if target == folder / "backups":
         target.mkdir(mode=0o750, parents=True, exist_ok=True)
     check(target)
-    said = _saved(socket)
+    said = _saved(socket or (running.control.socket if running else "") or None)
     made = make(main, folder, target, secrets=with_secrets, gateway=str(running.gateway.id) if running else "")
     _tell(made, as_json=as_json)
     if said and not as_json:
@@ -105,8 +105,8 @@ def _scheduled(main: Path, state: Path, socket: str | None, *, as_json: bool) ->
         raise ConfigError(f"{main} has errors, so it is not known where backups go: edged check {main}")
     if not config.backup.directory:
         return
-    _saved(socket or config.control.socket or None)
-    made, removed = scheduled(main, state, config.backup, str(config.gateway.id))
+    place = socket or config.control.socket or None
+    made, removed = scheduled(main, state, config.backup, str(config.gateway.id), lambda: _saved(place))
     if made is not None:
         _tell(made, as_json=as_json)
     for path in removed:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from edged.backup import create
 from edged.backup.archive import write
 from edged.backup.manifest import Manifest
 from edged.backup.place import Kept, alone, check, file_name, kept, surplus
+from edged.cli import main
 from edged.config.model import BackupConfig
 from edged.config.types import Duration, Size
 from edged.errors import ConfigError, TransientError
@@ -163,3 +165,33 @@ def test_when_the_disk_is_short_of_room_the_oldest_go_but_not_the_last_good_one(
     assert len(found) == 3
     assert create.make_room(made.path.parent, found, 2**60) == [found[0].path]
     assert [one.path for one in kept(made.path.parent, "plant-7")] == [made.path, damaged]
+
+
+def test_the_timer_says_why_it_made_none(tmp_path: Path) -> None:
+    one = site(tmp_path / "gateway", samples=0)
+    one.main.write_text(FILES["edged.yaml"] + "backup: {directory: /media/edged-test/nowhere}\n")
+    place = ["--config", str(one.main), "--state", str(one.state), "--socket", str(tmp_path / "none.sock")]
+    result = CliRunner().invoke(main, ["backup", "create", "--scheduled", *place])
+    assert result.exit_code == 2
+    assert "nothing is mounted at /media/edged-test/nowhere" in result.output
+    one.main.write_text(FILES["edged.yaml"])
+    result = CliRunner().invoke(main, ["backup", "create", "--scheduled", *place])
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_people_are_told_what_was_made_and_what_is_there(tmp_path: Path) -> None:
+    one = site(tmp_path / "gateway")
+    place = ["--config", str(one.main), "--state", str(one.state)]
+    made = CliRunner().invoke(main, ["backup", "create", *place, "--socket", str(tmp_path / "none.sock")])
+    assert made.exit_code == 0, made.output
+    for words in ("it is whole", "own.key (--with-secrets takes it)", "on the same disk", "up to seq 300"):
+        assert words in made.output
+    listed = CliRunner().invoke(main, ["backup", "list", *place])
+    assert "gateway plant-7" in listed.output
+    (archive,) = (one.state / "backups").glob("*.tar.gz")
+    archive.write_bytes(archive.read_bytes()[:100])
+    assert "DAMAGED" in CliRunner().invoke(main, ["backup", "list", *place]).output
+    verified = CliRunner().invoke(main, ["backup", "verify", str(archive)])
+    assert (verified.exit_code, "NOT whole" in verified.output) == (1, True)
+    other = CliRunner().invoke(main, ["backup", "restore", str(archive), "--state", str(one.state)])
+    assert other.exit_code in {1, 2}
