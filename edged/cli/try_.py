@@ -112,8 +112,9 @@ def _sent(name: str, made: Flow, config: Config, target: str, given: list[Sample
     from edged.config.flowing import bind
     from edged.flows.encoder import FlowEncoder
     from edged.flows.flow import output_units
-    from edged.uplink.api import ConnectionContext, Envelope, Lane
+    from edged.uplink.api import ConnectionContext
     from edged.uplink.connectors import load_forwarding
+    from edged.uplink.rehearsal import rehearse
 
     connection = bind(config.connections[target], config.flows[name], target)
     shared = {"units": partial(output_units, config.flows[name])}
@@ -121,16 +122,10 @@ def _sent(name: str, made: Flow, config: Config, target: str, given: list[Sample
     encoder = FlowEncoder(name, made, load_forwarding(connection.connector).encoder(connection, context))
     batch = Batch(1, tuple(given), "", sum(len(one.points) for one in given))
     messages: list[dict[str, Any]] = []
-    previous = 0
-    for chunk in encoder.split(batch):
-        try:
-            message = encoder.encode(chunk, Envelope("0" * 16, chunk.last, previous, Lane.LIVE))
-        except PermanentError as exc:
-            messages.append({"refused": str(exc)})
+    for message in rehearse(encoder, batch):
+        if isinstance(message, PermanentError):
+            messages.append({"refused": str(message)})
             continue
-        if message.skip:
-            continue
-        previous = chunk.last
         messages.append(
             {
                 "topic": message.topic, "content_type": message.content_type, "bytes": len(message.payload),

@@ -23,12 +23,12 @@ from edged.config.model import Config
 from edged.config.nodes import locate
 from edged.config.problems import Report
 from edged.config.types import Duration, Name
-from edged.errors import ConfigError, PermanentError
+from edged.errors import ConfigError
 from edged.flows.encoder import FlowEncoder
 from edged.model import Sample, Value
-from edged.uplink.api import ConnectionContext, Connector, Encoder, Envelope, Lane
+from edged.uplink.api import ConnectionContext, Connector, Encoder, Message
 from edged.uplink.connectors import load_connector
-from edged.uplink.lanes import halves
+from edged.uplink.rehearsal import rehearse
 
 DAY = 86_400.0
 PER_COMMIT, PER_READING = 7_760.0, 2.25
@@ -152,15 +152,8 @@ def _encoded(encoder: Encoder, batches: Sequence[Batch]) -> tuple[int, int]:
     """(messages, bytes of payload)."""
     messages = size = 0
     for batch in batches:
-        todo = list(encoder.split(batch))
-        while todo:
-            chunk = todo.pop(0)
-            try:
-                message = encoder.encode(chunk, Envelope("0123456789abcdef", chunk.last, chunk.first - 1, Lane.LIVE))
-            except PermanentError:
-                todo[:0] = halves(chunk) if len(chunk.samples) > 1 else ()  # as is done when it is sent
-                continue
-            if not message.skip:
+        for message in rehearse(encoder, batch):
+            if isinstance(message, Message):  # a dead letter is not sent
                 messages, size = messages + 1, size + len(message.payload)
     return messages, size
 

@@ -124,18 +124,17 @@ def _check_overlap(connection: str, config: Config, nodes: Nodes, report: Report
         return
     owners: dict[tuple[str, str], str] = {}
     for name, flow in flows.items():
-        for device, settings in Outputs([flow], config.gateway, config.devices, _look(config)).items():
-            for point in settings.points:
-                other = owners.setdefault((device, point), name)
-                if other != name:
-                    mark = locate(nodes["flows", name].value, ("connections", connection), key=True)
-                    report.error(
-                        mark,
-                        f"flows.{name}.connections.{connection}",
-                        f"yields {device}/{point}, and so does the flow {quoted(other)}: {quoted(connection)} would "
-                        "show two things as one; `map: {rename: …}` gives one of them another name",
-                    )
-                    return
+        yields = Outputs([flow], config.gateway, config.devices, _look(config))
+        points = [(device, str(point)) for device, settings in yields.items() for point in settings.points]
+        clash = next((point for point in points if point in owners), None)
+        owners |= {point: name for point in points if point not in owners}
+        if clash is not None:
+            report.error(
+                locate(nodes["flows", name].value, ("connections", connection), key=True),
+                f"flows.{name}.connections.{connection}",
+                f"yields {'/'.join(clash)}, and so does the flow {quoted(owners[clash])}: {quoted(connection)} would "
+                "show two things as one; `map: {rename: …}` gives one of them another name",
+            )
 
 
 def _look(config: Config) -> Look:
