@@ -68,11 +68,9 @@ async def test_backups_at_a_thousand_readings_a_second_cost_nothing_that_was_rea
         async with running(gateway):
             await until(sub, 2)
             broker.stop()  # so that there is something in it
-            await asyncio.sleep(2)
-            said = ""
-            for _ in range(2):
-                code, said = await edged(gateway, "create", str(target), "--socket", str(gateway.socket), "--json")
-                assert code == 0, said
+            await asyncio.sleep(1.5)
+            code, said = await edged(gateway, "create", str(target), "--socket", str(gateway.socket), "--json")
+            assert code == 0, said
             manifest = json.loads(said)
             assert manifest["pending"]["cloud"] >= 1000
             broker.start()
@@ -81,7 +79,7 @@ async def test_backups_at_a_thousand_readings_a_second_cost_nothing_that_was_rea
         await asyncio.sleep(0.5)
     archives = sorted(target.glob("*.tar.gz"))
     code, said = await edged(gateway, "verify", *map(str, archives))
-    assert (code, said.count(": whole")) == (0, 2), said
+    assert (code, said.count(": whole")) == (0, 1), said
     payloads = [orjson.loads(message.payload) for message in sub.messages]
     report, audit = check(payloads), Audit()
     for payload in payloads:
