@@ -46,8 +46,8 @@ the wait for each other.
 {table}
 
 - **lost**: readings that were flushed to the disk, or read while no stop was near, and never arrived. It is to be 0.
-- **not flushed**: what was read in the last `flush` (1 s) before a kill -9. It is gone, as promised{each}. At a
-  SIGTERM: an answer that was on its way when the gateway stopped asking.
+- **not flushed**: what was read in the last `flush` (1 s) before a kill -9. It is gone, as promised.{each}
+  At a SIGTERM: an answer that was on its way when the gateway stopped asking.
 - **destroyed by the disk**: what stood on damaged pages of the buffer's file. The log says so, and how much was saved.
   A file that was deleted, zeroed or cut off takes with it all that waited in it. If nothing is left of the buffer, not
   even its `.lock`, only the receiver can tell, by the new epoch.
@@ -115,8 +115,12 @@ def _each_kill(rows: Sequence[Row]) -> str:
     """What a kill -9 cost on average. At 1,000 readings a second, so many milliseconds."""
     killed = [row for row in rows if row.case.startswith("kill -9")]
     kills = sum(row.faults for row in killed)
+    if not kills:
+        return ""
+    cost = sum(row.unflushed for row in killed) / kills
     return (
-        f": {sum(row.unflushed for row in killed) / kills:.0f} ms of readings at each of {kills} kills" if kills else ""
+        f"\n  At {kills} kills that were {cost:.0f} ms of readings each on average. (It is so little because one with "
+        "priority\n  is flushed at once, with all that waits.)"
     )
 
 
