@@ -327,7 +327,7 @@ async def test_commands_come_over_tls_and_beside_flows_that_come_and_go(tmp_path
             del document["flows"]["first"]
             gateway.config.write_text(json.dumps(document))
             assert (await cli(gateway, "reload", "--watch", "1s"))[0] == 0
-            sender.send(id="2", point="plc/relay", value=True)
+            sender.send(id="2", point="plc/relay", value=False)
             assert (await ending(heard, "2"))["state"] == "verified"
             after = (await gateway.status())["connections"]["cloud"]
             async with asyncio.timeout(10):
