@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
-from operator import attrgetter
+from operator import attrgetter, sub
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -39,7 +39,7 @@ _SUSPENDED = 1_000_000
 _BOOTS = 64
 """Of so many boots it is remembered when their clock was set."""
 UNCERTAIN = Quality("uncertain", Reason.CLOCK.value)
-_mono = attrgetter("mono")
+_mono, _time = attrgetter("mono"), attrgetter("time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,12 @@ class Clock:
         era = self._eras.get(boot)
         if era is None:
             return [flagged(sample) for sample in samples]
-        if min(map(_mono, samples), default=era.until + 1) > era.until:
+        first = min(map(_mono, samples), default=era.until + 1)
+        if first > era.until:
             return samples
+        offsets = list(map(sub, map(_time, samples), map(_mono, samples)))
+        if first >= era.since and max(offsets) - STEP <= era.offset <= min(offsets) + STEP:
+            return samples  # none is wrong by more than jitter: nothing is to be done for each of them
         return [corrected(sample, era) for sample in samples]
 
     # life

@@ -31,6 +31,8 @@ class Window:
         self._share = background_slots(size, share)
         self._pace = pace
         self._in_flight = dict.fromkeys(Lane, 0)
+        self.in_flight = 0
+        """How many messages are under way."""
         self._active: set[Lane] = set()
         self._careful: set[Lane] = set()
         self._waiting: set[Lane] = set()
@@ -39,11 +41,6 @@ class Window:
         self._changed = asyncio.Event()
         self.starved = asyncio.Event()
         """Set when a lane waits because of what the disk does not know of yet: save it."""
-
-    @property
-    def in_flight(self) -> int:
-        """How many messages are under way."""
-        return sum(self._in_flight.values())
 
     def open(self, lane: Lane) -> None:
         """The lane has something to send: from now on it has its share."""
@@ -101,6 +98,7 @@ class Window:
         finally:
             self._waiting.discard(lane)
         self._in_flight[lane] += 1
+        self.in_flight += 1
         self._served = lane
         self.alive()
         self._changed.set()
@@ -108,6 +106,7 @@ class Window:
     def give_back(self, lane: Lane) -> None:
         """A message is no longer in flight."""
         self._in_flight[lane] -= 1
+        self.in_flight -= 1
         self.alive()
         self._changed.set()
 
@@ -135,7 +134,7 @@ class Window:
             return False
         if lane in self._careful:
             return self.in_flight == 0
-        if any(other in self._waiting or self._in_flight[other] for other in self._careful):
+        if self._careful and any(other in self._waiting or self._in_flight[other] for other in self._careful):
             return False
         if lane in _BACKGROUND:
             return sum(self._in_flight[one] for one in _BACKGROUND) < self._background()
