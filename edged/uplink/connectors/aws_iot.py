@@ -161,23 +161,23 @@ class AwsConnector:
 
     def link(self, config: AwsConnection, context: ConnectionContext) -> Link:
         """The link of this connection. Raises ConfigError if its topics cannot be made."""
-        from edged.uplink.links.aws import AwsLink, ShadowReporter  # noqa: PLC0415  # only a forwarding daemon pays for aiomqtt
+        from edged.uplink.links.aws import AwsLink, ShadowKeeper  # noqa: PLC0415  # only a forwarding daemon pays for aiomqtt
         from edged.uplink.links.exchange import Reported  # noqa: PLC0415  # likewise
 
         _check_topics(config, context)
         thing = config.thing or str(context.gateway.id)
         announcements = Announcements(config, context)
         shadow = Shadow("" if config.shadow == _CLASSIC else config.shadow, Limits(config.shadow_size))
-        reporter = None
+        keeper = None
         if config.shadow and context.twin is not None:
             document = Reported(context.name, context.twin, context.devices, config.shadow_points, shadow.limits)
-            reporter = ShadowReporter(context.name, shadow, document, config.shadow_every, context.clock_trusted)
+            keeper = ShadowKeeper(context.name, shadow, document, config.shadow_every, context.clock_trusted)
         commands = ShadowCommands(shadow, config.command_timeout, context.clock_trusted)
         return AwsLink(
             context.name, _broker(config, context, thing),
             announcements if config.retain else Unretained(announcements), pacing(config),
             make_service(config, context, partial(Both, commands, SHADOW) if config.shadow else None),
-            thing=thing, shadow=shadow, reporter=reporter, provisioner=_provisioner(config, context),
+            thing=thing, shadow=shadow, keeper=keeper, provisioner=_provisioner(config, context),
         )  # fmt: skip
 
 

@@ -20,14 +20,14 @@ from edged.uplink.dialects.azure import (
     MAX_KEEPALIVE,
     MAX_MESSAGE,
     WEBSOCKET,
-    AzureCommands,
-    Enrolment,
     Identity,
     Kind,
     TelemetryEncoder,
     Twin,
     derived_key,
 )
+from edged.uplink.dialects.azure_commands import AzureCommands
+from edged.uplink.dialects.azure_dps import Enrolment
 from edged.uplink.dialects.clouds import Unretained
 from edged.uplink.laidout import LaidOutConnection, Layout
 
@@ -172,23 +172,23 @@ class AzureConnector:
         """The link of this connection. Raises ConfigError where the hub could not be remembered."""
         from uuid import uuid4  # noqa: PLC0415  # only here
 
-        from edged.uplink.links.azure import AzureLink, TwinReporter  # noqa: PLC0415  # only a forwarding daemon pays for aiomqtt
+        from edged.uplink.links.azure import AzureLink, TwinKeeper  # noqa: PLC0415  # only a forwarding daemon pays for aiomqtt
         from edged.uplink.links.exchange import Reported  # noqa: PLC0415  # likewise
         from edged.uplink.links.mqtt_commands import CommandService  # noqa: PLC0415  # likewise
 
         identity, tokens = _identity(config, context), _tokens(config, context)
         twin = Twin() if config.twin else None
-        reporter = None
+        keeper = None
         if twin is not None and context.twin is not None:
             reported = Reported(context.name, context.twin, context.devices, config.twin_points, LIMITS)
-            reporter = TwinReporter(context.name, twin, reported, config.twin_every)
+            keeper = TwinKeeper(context.name, twin, reported, config.twin_every)
         commands = AzureCommands(
             identity, str(context.gateway.id), context.name, config.command_timeout, run=uuid4().hex, twin=twin
         )
         return AzureLink(
             context.name, _broker(config, context), _Announcer(identity, context), pacing(config),
             CommandService(context.name, commands, context.commands), identity=identity, commands=commands,
-            clock_trusted=context.clock_trusted, tokens=tokens, reporter=reporter,
+            clock_trusted=context.clock_trusted, tokens=tokens, keeper=keeper,
             registration=_registration(config, context, tokens),
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ import orjson
 from edged.downlink.api import Command, CommandResult, Incoming, Reply
 from edged.errors import EdgedError, PermanentError, TransientError
 from edged.uplink.api import Message
-from edged.uplink.dialects.twins import OWN, Limits, Wish, Wishes, difference, merged, outcome, wishes_in
+from edged.uplink.dialects.twins import OWN, Limits, Wish, Wishes, changes_to, merged, outcome, wishes_in
 
 MAX_TOPIC, MAX_SLASHES = 256, 7
 MAX_IN_FLIGHT = 100
@@ -129,12 +129,10 @@ class Shadow:
 
     def update(self, document: Mapping[str, Any], token: str) -> Message | None:
         """What makes the reported side say this; None where it does. Fails (409) if it has been changed meanwhile."""
-        own = self.known.get(OWN)
-        kept = {**document.get(OWN, {}), **({"command": own["command"]} if own and "command" in own else {})}
-        changes = difference(self.known, {**document, **({OWN: kept} if kept else {})})
+        changes = changes_to(document, self.known)
         if not changes:
             return None
-        body = {"state": {"reported": changes}, "clientToken": token}
+        body: dict[str, Any] = {"state": {"reported": changes}, "clientToken": token}
         if self.version:  # one that does not exist yet has none
             body["version"] = self.version
         return Message(self.topics.update, orjson.dumps(body))

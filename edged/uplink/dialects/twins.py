@@ -155,6 +155,14 @@ def merged(old: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
+def changes_to(document: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes `known` say the document; the last command that it tells of stays."""
+    own = known.get(OWN)
+    command = own.get("command") if isinstance(own, Mapping) else None
+    kept = {**document.get(OWN, {}), **({} if command is None else {"command": command})}
+    return difference(known, {**document, **({OWN: kept} if kept else {})})
+
+
 def outcome(result: CommandResult) -> dict[str, Any]:
     """What is reported of a command under `OWN`: the last one only."""
     said = {"reason": result.reason, "detail": result.detail, "value": result.value}

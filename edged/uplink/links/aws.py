@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,15 +25,13 @@ from edged.uplink.dialects.aws import (
     registration,
     thing_of,
 )
-from edged.uplink.links.exchange import Replies, Reported, RequestLink
-from edged.uplink.links.mqtt import Announcer, Broker, MqttLink
+from edged.uplink.links.exchange import Keeper, KeepingLink, Replies, Reported, RequestLink, Trouble
+from edged.uplink.links.mqtt import Announcer, Broker
 from edged.uplink.links.mqtt_commands import CommandService, Send, Slot
 
 log = logging.getLogger("edged.uplink")
 
 _FILE, _CERTIFICATE = "credentials.json", "certificate.pem"
-_GAP = 1.0
-"""Seconds between two looks at the twin at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,102 +145,82 @@ def _write(place: Path, content: bytes) -> None:
         raise TransientError(f"{place} cannot be written: {exc.strerror or exc}", reason="storage") from exc
 
 
-class ShadowReporter:
-    """Keeps the reported side of a shadow as the twin is, by as few changes as possible."""
+class ShadowKeeper(Keeper):
+    """Keeps the reported side of a shadow as the twin is."""
+
+    what = "shadow"
 
     def __init__(
         self, name: str, shadow: Shadow, reported: Reported, every: float, clock_trusted: Callable[[], bool]
     ) -> None:
-        """`every`: seconds between two changes, at least, unless a command has just been carried out."""
-        self._name = name
-        self.shadow = shadow
+        super().__init__(name, every)
+        self._shadow = shadow
         self._reported = reported
-        self._every = every
         self._clock_trusted = clock_trusted
         self._replies: Replies[ShadowRefusedError | None] = Replies()
-        self._count = 0
         self._asked_trusted = False
-        self._complaint = ""
-        self.hurry = asyncio.Event()
-        """Set when there may be something new."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """See the base class."""
+        return self._shadow.topics.answers
 
     def take(self, incoming: Incoming) -> bool:
-        """Whether this was an answer that nobody else needs."""
-        found = self.shadow.take(incoming)
+        """See the base class. The whole document says what is desired, too."""
+        found = self._shadow.take(incoming)
         if found is not None:
             self._replies.settle(*found)
-        return found is not None and incoming.topic != self.shadow.topics.found
+        return found is not None and incoming.topic != self._shadow.topics.found
 
-    async def run(self, send: Send, slot: Slot) -> None:
-        """Work for one session, until cancelled."""
-        self.shadow.version = None
-        while True:
-            pause = self._every
-            try:
-                if self.shadow.version is None or self._asked_trusted != self._clock_trusted():
-                    await self._fetch(send, slot)
-                await self._update(send, slot)
-                self._complain("")
-            except ShadowRefusedError as exc:
-                self.shadow.version = None
-                pause = _GAP if exc.conflict else self._every * (1 if exc.passing else 10)
-                if not exc.conflict:
-                    self._complain(f"AWS refused the shadow: {exc}")
-            except TransientError as exc:
-                self.shadow.version = None
-                self._complain(str(exc))
-            await self._rest(pause)
+    def concerns(self, message: Message) -> bool:
+        """See the base class."""
+        return message.topic == self._shadow.topics.update
 
-    async def _rest(self, pause: float) -> None:
-        await asyncio.sleep(_GAP)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause - _GAP):
-                await self.hurry.wait()
-        self.hurry.clear()
+    def forget(self) -> None:
+        """See the base class."""
+        self._shadow.version = None
 
-    def _complain(self, text: str) -> None:
-        if text != self._complaint:
-            if text:
-                log.warning("%s: %s", self._name, text)
-            else:
-                log.info("%s: the shadow is kept up to date again", self._name)
-            self._complaint = text
-
-    def _token(self) -> str:
-        self._count += 1
-        return f"edged-{self._count}"
+    async def keep_up(self, send: Send, slot: Slot) -> Trouble | None:
+        """See the base class. When the clock has been set, what is desired is asked for again."""
+        try:
+            if self._shadow.version is None or self._asked_trusted != self._clock_trusted():
+                await self._fetch(send, slot)
+            token = self.token()
+            message = self._shadow.update(await self._reported.document(), token)
+            if message is not None:
+                await self._ask(token, message, send, slot)
+        except ShadowRefusedError as exc:
+            if exc.conflict:
+                return Trouble("", 0)
+            return Trouble(f"AWS refused the shadow: {exc}", 1 if exc.passing else 10)
+        return None
 
     async def _fetch(self, send: Send, slot: Slot) -> None:
         self._asked_trusted = self._clock_trusted()
-        token = self._token()
-        refused = await self._replies.ask(token, self.shadow.request(token), send, slot)
-        if refused is not None and not refused.missing:
-            raise refused
-        if refused is not None:
-            self.shadow.forget()
+        token = self.token()
+        try:
+            await self._ask(token, self._shadow.request(token), send, slot)
+        except ShadowRefusedError as exc:
+            if not exc.missing:
+                raise
+            self._shadow.forget()
 
-    async def _update(self, send: Send, slot: Slot) -> None:
-        token = self._token()
-        message = self.shadow.update(await self._reported.document(), token)
-        if message is None:
-            return
+    async def _ask(self, token: str, message: Message, send: Send, slot: Slot) -> None:
         refused = await self._replies.ask(token, message, send, slot)
         if refused is not None:
             raise refused
 
 
-class AwsLink(MqttLink):
+class AwsLink(KeepingLink):
     """Sessions with AWS IoT Core. Implements `edged.uplink.api.Link`."""
 
     def __init__(  # each is one thing that a session depends on
         self, name: str, broker: Broker, announcer: Announcer, pacing: Pacing, service: CommandService, *,
-        thing: str, shadow: Shadow | None = None, reporter: ShadowReporter | None = None,
-        provisioner: Provisioner | None = None,
+        thing: str, shadow: Shadow, keeper: ShadowKeeper | None = None, provisioner: Provisioner | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(name, broker, announcer, pacing, service)
+        super().__init__(name, broker, announcer, pacing, service, keeper)
         self._thing = thing
         self._shadow = shadow
-        self._reporter = reporter
         self._provisioner = provisioner
 
     async def connect(self, epoch: str) -> str:
@@ -254,8 +232,7 @@ class AwsLink(MqttLink):
                 tls = replace(tls, certificate=str(self._provisioner.certificate), key="")
             self._broker = replace(self._broker, tls=tls, client_id=mine.thing)
             self._thing = mine.thing
-        if self._shadow is not None:
-            self._shadow.belong_to(self._thing)
+        self._shadow.belong_to(self._thing)
         try:
             return await super().connect(epoch)
         except TransientError as exc:
@@ -264,32 +241,11 @@ class AwsLink(MqttLink):
             hint = "AWS closes the connection where a policy forbids the client id, a topic or a subscription"
             raise TransientError(f"{exc}; {hint}", reason="closed") from exc
 
-    async def _greet(self) -> list[str]:
-        notes = []
-        if self._session is not None and self._reporter is not None:
-            self._session.take = self._reporter.take
-            if refused := await self._session.listen([(one, 1) for one in self._reporter.shadow.topics.answers]):
-                notes.append(refused)
-        return [*notes, *await super()._greet()]
-
     async def send(self, message: Message) -> Outcome:
-        """As in the base class. After the result of a command the new value is reported soon.
-
-        For a topic that it does not take, AWS would close the connection.
-        """
+        """As in the base class. For a topic that it does not take, AWS would close the connection."""
         if not message.topic.startswith(OWN_TOPICS):
             try:
                 check_topic(message.topic)
             except ValueError as exc:
                 return Outcome(Verdict.REJECTED, "topic", str(exc))
-        outcome = await super().send(message)
-        if self._reporter is not None and message.topic == self._reporter.shadow.topics.update:
-            self._reporter.hurry.set()
-        return outcome
-
-    async def serve(self, slot: Slot) -> None:
-        """Besides commands: the shadow."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(super().serve(slot), name=f"{self._name} commands")
-            if self._reporter is not None:
-                group.create_task(self._reporter.run(self.send, slot), name=f"{self._name} shadow")
+        return await super().send(message)

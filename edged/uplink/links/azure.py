@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,27 +17,24 @@ from edged.downlink.api import Incoming
 from edged.errors import ConfigError, PermanentError, TransientError
 from edged.uplink.api import TOO_LARGE, Message, Outcome, Pacing, Verdict
 from edged.uplink.dialects.azure import (
-    DPS_ANSWERS,
     MAX_MESSAGE,
     TWIN_ANSWERS,
     Answer,
-    Assigning,
-    AzureCommands,
-    Enrolment,
     Identity,
     Twin,
     answer_of,
-    assignment,
     token,
 )
-from edged.uplink.links.exchange import Replies, Reported, RequestLink
-from edged.uplink.links.mqtt import Announcer, Broker, MqttLink
+from edged.uplink.dialects.azure_commands import AzureCommands
+from edged.uplink.dialects.azure_dps import DPS_ANSWERS, Assigning, Enrolment, assignment
+from edged.uplink.links.exchange import Keeper, KeepingLink, Replies, Reported, RequestLink, Trouble
+from edged.uplink.links.mqtt import Announcer, Broker
 from edged.uplink.links.mqtt_commands import CommandService, Send, Slot
 
 log = logging.getLogger("edged.uplink")
 
 _FILE = "hub.json"
-_GAP = 1.0
+_PATIENTLY = 3.0
 _RENEW = 0.85
 """The part of a token's life after which a session with a new one begins."""
 _PLAUSIBLE = 1_735_689_600
@@ -152,94 +149,75 @@ class Registration:
             log.warning("%s: %s cannot be written: %s", self._name, self._file, exc.strerror or exc)
 
 
-class TwinReporter:
+class TwinKeeper(Keeper):
     """Keeps the reported properties of a device twin as our own twin is."""
 
+    what = "device twin"
+
     def __init__(self, name: str, twin: Twin, reported: Reported, every: float) -> None:
-        self._name = name
+        super().__init__(name, every)
         self._twin = twin
         self._reported = reported
-        self._every = every
         self._replies: Replies[Answer] = Replies()
-        self._count = 0
-        self._complaint = ""
-        self.hurry = asyncio.Event()
-        """Set when there may be something new."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """See the base class."""
+        return [TWIN_ANSWERS]
 
     def take(self, incoming: Incoming) -> bool:
-        """Whether this was an answer that nobody else needs."""
+        """See the base class. The whole twin says what is desired, too."""
         answer = answer_of(incoming)
         if answer is None:
             return False
         self._replies.settle(answer.request, answer)
-        return not answer.body  # the twin itself says what is desired, too
+        return not answer.body
 
-    async def run(self, send: Send, slot: Slot) -> None:
-        """Work for one session, until cancelled."""
+    def concerns(self, message: Message) -> bool:
+        """See the base class."""
+        return message.topic.startswith("$iothub/")
+
+    def forget(self) -> None:
+        """See the base class."""
         self._twin.known = None
-        while True:
-            complaint, pause = "", self._every
-            try:
-                complaint = await self._keep_up(send, slot)
-            except (TransientError, ValueError) as exc:
-                complaint = str(exc)
-            if complaint:
-                self._twin.known = None
-                pause *= 3
-            self._complain(complaint)
-            await asyncio.sleep(_GAP)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause - _GAP):
-                    await self.hurry.wait()
-            self.hurry.clear()
 
-    async def _keep_up(self, send: Send, slot: Slot) -> str:
-        """Ask for the twin where it is not known, and send what has changed; what is wrong, or nothing."""
+    async def keep_up(self, send: Send, slot: Slot) -> Trouble | None:
+        """See the base class."""
         if self._twin.known is None:
-            number = self._number()
+            number = self.token()
             answer = await self._replies.ask(number, self._twin.request(number), send, slot)
             if not answer.good:
-                return f"the hub does not give the device twin: status {answer.status}"
-            self._twin.adopt(answer.body)
-        number = self._number()
+                return Trouble(f"the hub does not give the device twin: status {answer.status}", _PATIENTLY)
+            try:
+                self._twin.adopt(answer.body)
+            except ValueError as exc:
+                return Trouble(str(exc), _PATIENTLY)
+        number = self.token()
         update = self._twin.update(await self._reported.document(), number)
         if update is None:
-            return ""
+            return None
         message, known = update
         answer = await self._replies.ask(number, message, send, slot)
         if not answer.good:
-            return f"the hub does not take reported properties: status {answer.status}"
+            return Trouble(f"the hub does not take reported properties: status {answer.status}", _PATIENTLY)
         self._twin.known = known
-        return ""
-
-    def _number(self) -> str:
-        self._count += 1
-        return f"edged-{self._count}"
-
-    def _complain(self, text: str) -> None:
-        if text != self._complaint:
-            if text:
-                log.warning("%s: %s", self._name, text)
-            else:
-                log.info("%s: the device twin is kept up to date again", self._name)
-            self._complaint = text
+        return None
 
 
-class AzureLink(MqttLink):
+class AzureLink(KeepingLink):
     """Sessions with an IoT hub. Implements `edged.uplink.api.Link`."""
 
     def __init__(  # each is one thing that a session depends on
         self, name: str, broker: Broker, announcer: Announcer, pacing: Pacing, service: CommandService, *,
         identity: Identity, commands: AzureCommands, clock_trusted: Callable[[], bool], tokens: Tokens | None = None,
-        registration: Registration | None = None, reporter: TwinReporter | None = None,
+        registration: Registration | None = None, keeper: TwinKeeper | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(name, broker, announcer, pacing, service)
+        super().__init__(name, broker, announcer, pacing, service, keeper)
         self._identity = identity
         self._commands = commands
         self._clock_trusted = clock_trusted
         self._tokens = tokens
         self._registration = registration
-        self._reporter = reporter
 
     async def connect(self, epoch: str) -> str:
         """See the protocol."""
@@ -287,29 +265,16 @@ class AzureLink(MqttLink):
         """As in the base class; to the hub, the properties count as well."""
         return super().fits(message) and len(message.payload) + len(message.topic) <= MAX_MESSAGE
 
-    async def _greet(self) -> list[str]:
-        notes = []
-        if self._session is not None and self._reporter is not None:
-            self._session.take = self._reporter.take
-            if refused := await self._session.listen([(TWIN_ANSWERS, 1)]):
-                notes.append(refused)
-        return [*notes, *await super()._greet()]
-
     async def send(self, message: Message) -> Outcome:
-        """As in the base class. After the result of a command the new value is reported soon."""
+        """As in the base class; what is too large for the hub would end the session."""
         if not self.fits(message):
             return Outcome(Verdict.REJECTED, TOO_LARGE, "larger than the hub or `max_message` allows")
-        outcome = await super().send(message)
-        if self._reporter is not None and message.topic.startswith("$iothub/"):
-            self._reporter.hurry.set()
-        return outcome
+        return await super().send(message)
 
     async def serve(self, slot: Slot) -> None:
-        """Besides commands: the twin, and a new token in time."""
+        """Besides commands and the twin: a new token in time."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(super().serve(slot), name=f"{self._name} commands")
-            if self._reporter is not None:
-                group.create_task(self._reporter.run(self.send, slot), name=f"{self._name} twin")
+            group.create_task(super().serve(slot), name=f"{self._name} session")
             if self._tokens is not None:
                 group.create_task(self._renew(self._tokens), name=f"{self._name} token")
 

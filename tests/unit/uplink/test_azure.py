@@ -19,18 +19,16 @@ from edged.uplink.api import Envelope, Lane
 from edged.uplink.connectors.azure_iot_hub import CONNECTOR, AzureConnection
 from edged.uplink.dialects.azure import (
     Answer,
-    Assigning,
-    AzureCommands,
-    Enrolment,
     Identity,
     Twin,
     answer_of,
-    assignment,
     bag,
     derived_key,
     properties_of,
     token,
 )
+from edged.uplink.dialects.azure_commands import AzureCommands
+from edged.uplink.dialects.azure_dps import Assigning, Enrolment, assignment
 from edged.uplink.dialects.twins import OWN
 from tests.support.forwarding import context_of
 

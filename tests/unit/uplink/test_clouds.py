@@ -15,7 +15,9 @@ from edged.downlink.api import Command, CommandResult, Dialect, Incoming, Refuse
 from edged.errors import EdgedError
 from edged.uplink.api import Message
 from edged.uplink.dialects.aws import Credentials, Shadow, ShadowCommands, refusal, thing_of
-from edged.uplink.dialects.azure import AzureCommands, Identity, Twin, answer_of, assignment
+from edged.uplink.dialects.azure import Identity, Twin, answer_of
+from edged.uplink.dialects.azure_commands import AzureCommands
+from edged.uplink.dialects.azure_dps import assignment
 from edged.uplink.dialects.clouds import Unretained
 from edged.uplink.dialects.twins import Limits
 from edged.uplink.dialects.watson import Names, WatsonCommands
