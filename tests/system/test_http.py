@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from edged.buffer.log import Buffer
@@ -22,6 +24,7 @@ from edged.clock import boot_id, mono_us, wall_us
 from edged.config.model import BufferConfig
 from edged.config.types import Duration, FileName, Secret
 from edged.model import Sample
+from edged.testing.audit import Audit
 from edged.testing.proxy import FaultProxy
 from edged.uplink.connectors.http import CONNECTOR, HmacConfig, HttpConnection
 from edged.uplink.dialects.http import signature
@@ -29,7 +32,10 @@ from edged.uplink.forwarder import Forwarder
 from edged.uplink.links.http import HttpLink
 from edged.uplink.state import State
 from tests.support.forwarding import Gateway, assert_complete, context_of, gateway, through_an_outage, until
+from tests.support.gateway import Gateway as Daemon
+from tests.support.gateway import running
 from tests.support.httpserver import GOOD, Answer, HttpServer, Taken, audit_of, audit_of_headers, in_turn, listening
+from tests.support.modbus import pymodbus_server
 from tests.support.pki import Pki
 
 WINDOW = 4
@@ -302,14 +308,14 @@ EARLY = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r
         Answer(raw=OK + b"Content-Length: x\r\n\r\n"),
         Answer(raw=b"SSH-2.0-OpenSSH_9.2\r\n"),
         Answer(raw=b""),
-        Answer(wait=0.8),
+        Answer(wait=0.6),
         Answer(raw=OK + b"X: " + b"y" * 200_000),
     ],
     ids=["reset", "reset in the head", "truncated", "truncated by a reset", "torn chunk", "wrong length", "no HTTP",
          "hangs up", "silent", "endless head"],
 )  # fmt: skip
 async def test_an_answer_that_is_none_costs_nothing(tmp_path: Path, bad: Answer) -> None:
-    with HttpServer(in_turn(GOOD, bad, GOOD, GOOD, bad, bad, bad)) as server:
+    with HttpServer(in_turn(GOOD, bad, GOOD, GOOD, bad, bad)) as server:
         async with sending(tmp_path, server.url, layout="samples") as one:
             await poll(one, 3)
             await one.drained()
@@ -458,7 +464,7 @@ async def test_kill_9_while_a_backlog_drains_repeats_no_more_than_the_window(tmp
     with HttpServer() as server:
         script = _CHILD.format(root=root, path=str(tmp_path / "buffer.db"), url=server.url)
         kills = 0
-        for threshold in (100, 500, 900, 10**9):
+        for threshold in (200, 700, 10**9):
             child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
             assert child.stdout is not None
             line = asyncio.ensure_future(child.stdout.readline())
@@ -494,7 +500,11 @@ async def test_tls_with_a_client_certificate_that_is_renewed(tmp_path: Path, cap
     certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
     shutil.copy(old[0], certificate)
     shutil.copy(old[1], key)
-    files: dict[str, Any] = {"ca": FileName(authority.certificate), "certificate": FileName(certificate), "key": FileName(key)}
+    files: dict[str, Any] = {
+        "ca": FileName(authority.certificate),
+        "certificate": FileName(certificate),
+        "key": FileName(key),
+    }
     with HttpServer(tls=context_for(authority, clients=True)) as server:
         config = HttpConnection(connector="http", url=server.url, **files)
         made = CONNECTOR.link(config, context_of())
@@ -559,3 +569,58 @@ async def test_plain_http_where_tls_is_spoken_and_the_other_way_round(tmp_path: 
             one.poll(1)
             await until(lambda: one.forwarder.state().last_error)
             assert (await one.saved())["delivered"] == 0
+
+
+# -- the whole daemon --------------------------------------------------------------------------------------------------
+
+
+async def test_the_daemon_that_was_killed_sends_everything_by_all_three_ways(tmp_path: Path) -> None:
+    """`http`, `thingworx` and `file` side by side, from a configuration with secrets; the second start is cached."""
+    out = tmp_path / "out" / "readings.jsonl"
+    points = {"setpoint": {"holding": 7, "type": "uint16"}, "flow": {"holding": 9, "type": "uint16", "unit": "m³/h"}}
+    (tmp_path / "gateway").mkdir()
+    secrets = tmp_path / "gateway" / "secrets.env"
+    secrets.write_text("token=t0ken\nkey=s3cret\nhmac=h\n")
+    secrets.chmod(0o600)
+    with HttpServer() as server, HttpServer() as platform, pymodbus_server("tcp", 1) as port:
+        config = f"""
+gateway: {{id: plant-7}}
+buffer: {{flush: 100ms}}
+buses: {{line: {{adapter: modbus-tcp, host: 127.0.0.1, port: {port}}}}}
+devices: {{chiller: {{bus: line, unit: 1, every: 20ms, points: {json.dumps(points)}}}}}
+connections:
+  api:
+    {{connector: http, url: "{server.url}/in", retry_max: 200ms, bearer: !secret token, layout: samples,
+     secret_headers: {{X-Api-Key: !secret key}}, hmac: {{secret: !secret hmac}}}}
+  twx: {{connector: thingworx, url: "{platform.url}", app_key: !secret key, retry_max: 200ms}}
+  archive: {{connector: file, path: {out}, min_free: 0}}
+"""
+        gateway = Daemon(tmp_path / "gateway", {})
+        gateway.config.write_text(config)
+        kills = 1
+        for _ in range(kills):
+            await gateway.start()
+            before = len(server.taken)
+            await until(lambda: len(server.taken) > before + 10)  # noqa: B023  # used up in this round
+            await gateway.stop(signal.SIGKILL)
+        async with running(gateway):
+            status = await gateway.status()
+            assert {one["detail"] for one in status["connections"].values()}
+            before = len(server.taken)
+            await until(lambda: len(server.taken) > before + 10)
+    sent, written = audit_of(server.taken), Audit()
+    for line in out.read_bytes().splitlines():
+        written.take(orjson.loads(line))
+    for audit in (sent, audit_of_headers(platform.taken), written):
+        (epoch,) = {lane.epoch for lane in audit.lanes}
+        assert (audit.missing, audit.gaps("plant-7", epoch)) == ([], [])
+        assert audit.duplicates <= kills * WINDOW
+        assert audit.readings > 20
+    assert written.duplicates == 0
+    assert {one.header("authorization") for one in server.taken} == {"Bearer t0ken"}
+    assert {one.header("x-api-key") for one in server.taken} == {"s3cret"}
+    assert {one.header("appkey") for one in platform.taken} == {"s3cret"}
+    one = server.taken[-1]
+    signed = signature("h", "POST", "/in", one.header("x-timestamp"), one.body)
+    assert one.header("x-signature") == signed
+    assert "s3cret" not in gateway.lines()
