@@ -140,7 +140,7 @@ class Delivery:
     async def _send_when_due(
         self, session: Session, piece: Chunk, message: Message, *, alone: bool
     ) -> tuple[Outcome, float]:
-        """Send it, under suspicion after a wait; the receiver's final word and the seconds until it came."""
+        """Send it, under suspicion after a wait. See `_send`."""
         pause = self.suspicion.pause(piece) if alone else 0.0
         if pause:
             try:
@@ -151,20 +151,23 @@ class Delivery:
             else:
                 self.suspicion.interrupted()
                 return Outcome(Verdict.RETRY, OFFLINE, "the session ended"), 0.0
-        begun = monotonic()
-        return await self._send(session, message), monotonic() - begun
+        return await self._send(session, message)
 
-    async def _send(self, session: Session, message: Message) -> Outcome:
-        """The receiver's final word in this session: a RETRY only when the session is over."""
+    async def _send(self, session: Session, message: Message) -> tuple[Outcome, float]:
+        """The receiver's final word in this session, and how many seconds after it was sent (last) that came.
+
+        A RETRY only when the session is over.
+        """
         pause = 1.0
         while True:
             begun = monotonic()
             outcome = await self._link.send(message)
+            now = monotonic()
             session.window.alive()
             if outcome.verdict is Verdict.DELIVERED:
-                session.window.heard(monotonic(), monotonic() - begun)
+                session.window.heard(now, now - begun)
             if outcome.verdict is not Verdict.RETRY or outcome.reason in ENDED:
-                return outcome
+                return outcome, now - begun
             self.counters.retried += 1
             self._story.warn_once(f"the receiver does not take a message now ({outcome.detail}); trying again")
             try:
@@ -173,7 +176,7 @@ class Delivery:
             except TimeoutError:
                 pause *= 2
             else:
-                return outcome
+                return outcome, now - begun
 
     async def _divide(self, session: Session, lane: Lane, piece: Chunk, message: Message) -> None:
         """The receiver found the message too large: send its parts, in the same slot. Later ones are cut beforehand."""
@@ -186,7 +189,7 @@ class Delivery:
             if smaller is None:
                 continue
             self.chains[lane].add(part.last)
-            outcome = await self._send(session, smaller)
+            outcome, _ = await self._send(session, smaller)
             if outcome.verdict is Verdict.DELIVERED:
                 self._delivered(session, lane, part, outcome, smaller.left_out)
                 continue

@@ -130,6 +130,7 @@ class Suspicion:
             self.limit = min(self.limit, size // 4)  # to find it out costs many sessions
         elif len(self._aside) < _MOST:
             self._aside.append(piece.last)
+            self.vouched = False
         else:
             self._aside.clear()
             self._patience = min(2 * self._patience, _MOST_PATIENCE)

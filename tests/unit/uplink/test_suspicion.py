@@ -81,6 +81,15 @@ def test_a_single_sample_that_is_taken_after_all_is_innocent() -> None:
     assert not suspicion.skips(ONE)
 
 
+def test_whoever_is_set_aside_later_needs_a_voucher_of_its_own() -> None:
+    suspicion = Suspicion()
+    ends(suspicion, ONE, PATIENCE + TRIALS)
+    suspicion.vouched = True  # and ONE is never seen again: too old, evicted
+    ends(suspicion, THIRD, PATIENCE + TRIALS)
+    assert suspicion.skips(THIRD)
+    assert ends(suspicion, THIRD, 1) == [False]
+
+
 def test_two_guilty_ones_in_a_row_are_found() -> None:
     suspicion = Suspicion()
     ends(suspicion, ONE, PATIENCE + TRIALS)
