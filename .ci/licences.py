@@ -22,6 +22,10 @@ edged does in another way. tests/unit/test_layout.py shows that it is not import
 COPYLEFT = re.compile(r"\b([AL]?GPL|GNU .*General Public)", re.IGNORECASE)
 
 
+ONLY_IN_A_FILE = {"quickjs-ng": "MIT"}
+"""Packages whose metadata name no licence, and what their licence file is."""
+
+
 def closure(name: str, extras: frozenset[str], seen: dict[str, Distribution]) -> None:
     """Collect the installed distribution `name` and everything it needs here, its extras included."""
     for text in distribution(name).requires or ():
@@ -41,7 +45,7 @@ def licence(dist: Distribution) -> str:
         said = [text for text in dist.metadata.get_all(field) or () if field != "Classifier" or "License ::" in text]
         if said:
             return "; ".join(said)
-    return ""
+    return ONLY_IN_A_FILE.get(dist.metadata["Name"], "")
 
 
 def acceptable(text: str) -> bool:
@@ -54,7 +58,7 @@ def problems() -> Iterator[str]:
     locked = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE))
     found: dict[str, Distribution] = {}
     try:
-        closure("edged", frozenset({"demo", "meters", "ble-decoders", "sunspec"}), found)
+        closure("edged", frozenset({"demo", "meters", "ble-decoders", "sunspec", "codecs"}), found)
     except PackageNotFoundError as exc:
         yield f"{exc.name} is not installed"
     for name, dist in sorted(found.items()):

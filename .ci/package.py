@@ -39,10 +39,10 @@ from edged.buffer.store import FORMAT
 ROOT = Path(__file__).parents[1]
 HOME = "usr/lib/edged"
 """Where all releases lie on the target, below /: see edged/upgrade.py."""
-EXTRAS = ("meters", "sunspec", "ble-decoders")
+EXTRAS = ("meters", "sunspec", "ble-decoders", "codecs")
 """What a gateway in the field may need. Not `demo`: its broker is a toy."""
-WITHOUT = {("ble-decoders", "armhf"), ("meters", "armhf")}
-"""They need cryptography and pycryptodome, which offer no wheel for 32-bit ARM."""
+WITHOUT = {("ble-decoders", "armhf"), ("codecs", "armhf"), ("meters", "armhf")}
+"""They need cryptography, quickjs-ng and pycryptodome, which offer no wheel for 32-bit ARM."""
 LEFT_OUT = NEVER_LOADED | {"pip"}
 """`pip` is there for a command of sqlite-utils that installs plug-ins."""
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}

@@ -17,8 +17,8 @@ GROUPS = {"run": ["build"], "demo": ["build"], "test": ["build", "test"], "lint"
 EXTRAS = {
     "run": [],
     "demo": ["demo"],
-    "test": ["demo", "meters", "ble-decoders", "sunspec"],
-    "lint": ["demo", "meters", "ble-decoders", "sunspec"],
+    "test": ["demo", "meters", "ble-decoders", "sunspec", "codecs"],
+    "lint": ["demo", "meters", "ble-decoders", "sunspec", "codecs"],
 }
 _ENTRY = re.compile(r"^([a-z0-9.-]+)==.*(?:\n .*)*", re.MULTILINE)
 _VIA = re.compile(r"^    # (?:via |  )([A-Za-z0-9._-]+)", re.MULTILINE)

@@ -51,18 +51,17 @@ async def simulation(
 ) -> AsyncIterator[Simulator]:
     """Publish for the devices of these buses. Raises ConfigError: for a broker elsewhere, or one that is not there."""
     made = _Simulation()
+    playing: list[tuple[str, Session, Callable[[float], Messages], float]] = []
     async with contextlib.AsyncExitStack() as stack:
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        tasks = []
         for name, (config, devices) in buses.items():
             players = [player(name, config, device, spec, seed) for device, spec in devices.items()]
             session = await _connect(name, config)
             stack.push_async_callback(session.close)
             made.endpoints[name] = config.url
-            tasks += [
-                group.create_task(_play(made, session, *one), name=f"{name} plays {device}")
-                for device, one in zip(devices, players, strict=True)
-            ]
+            named = zip(devices, players, strict=True)
+            playing += [(f"{name} plays {device}", session, say, every) for device, (say, every) in named]
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks = [group.create_task(_play(made, who, say, every), name=name) for name, who, say, every in playing]
         try:
             yield made
         finally:

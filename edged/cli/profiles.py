@@ -135,7 +135,7 @@ def test(profile: tuple[str, ...], strict: bool, as_json: bool, config: str | No
 @profiles.command()
 @click.argument("name")
 @click.option(
-    "--adapter", default="modbus", show_default=True, help="The protocol of such devices: modbus, serial or ble."
+    "--adapter", default="modbus", show_default=True, help="The protocol of such devices: modbus, serial, ble or mqtt."
 )
 @click.option("--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write there instead; `-` prints it.")
 @config_option

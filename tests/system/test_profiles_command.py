@@ -51,7 +51,7 @@ def test_profiles_of_all_adapters_are_listed(site: Path) -> None:
     local(site, "mine", BROKEN)
     rows = json.loads(edged(site, "list", "--json").stdout)
     assert {(row["adapter"], row["where"]) for row in rows} == {
-        ("", "local"), ("modbus", "shipped"), ("serial", "shipped"), ("ble", "shipped"),
+        ("", "local"), ("modbus", "shipped"), ("serial", "shipped"), ("ble", "shipped"), ("mqtt", "shipped"),
     }  # fmt: skip
     assert rows[0]["profile"] == "mine"
     assert all(row["title"] for row in rows)
@@ -146,7 +146,7 @@ def test_a_profile_can_be_begun_for_every_protocol_and_passes(site: Path, adapte
 def test_a_protocol_without_profiles_is_named(site: Path) -> None:
     result = edged(site, "new", "begun", "--adapter", "can")
     assert result.exit_code == 2
-    assert "ble, modbus, serial" in result.stderr
+    assert "ble, modbus, mqtt, serial" in result.stderr
 
 
 @pytest.mark.parametrize(

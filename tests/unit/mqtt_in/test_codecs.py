@@ -118,6 +118,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE.keys())
 async def test_a_hostile_script_is_stopped_and_the_next_one_runs(bench: Bench, source: str) -> None:
+    bench.runner.seconds = 0.1
     assert (await bench.run(GOOD)).data == {"n": 2}
     before = os.times().children_user
     with pytest.raises(CodecError) as caught:
@@ -126,6 +127,14 @@ async def test_a_hostile_script_is_stopped_and_the_next_one_runs(bench: Bench, s
     assert (await bench.run(GOOD)).data == {"n": 2}
     await bench.runner.close()
     assert os.times().children_user - before < 1.0, "seconds of CPU time, which no busy machine prolongs"
+
+
+async def test_the_usual_limit_is_below_a_second(bench: Bench) -> None:
+    before = os.times().children_user
+    with pytest.raises(CodecError, match="ran too long and was stopped"):
+        await bench.run(HOSTILE["a join that the engine never interrupts"])
+    await bench.runner.close()
+    assert 0.2 < os.times().children_user - before < 1.0
 
 
 async def test_deep_recursion_is_an_error_of_the_script(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.adapter import ConfigError, LinearMap
@@ -144,6 +144,7 @@ def test_values_that_fit_nothing_are_not_sent(point: MqttPoint, value: Any) -> N
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+@settings(max_examples=40)
 @given(st.binary() | st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(), lambda one: st.lists(one) | st.dictionaries(st.text(), one)
 ).map(lambda found: json.dumps(found).encode()))  # fmt: skip
@@ -158,7 +159,7 @@ def test_no_message_breaks_a_preset(preset: Any, payload: bytes) -> None:
             assert all(found.values[name] is None for name in found.quality)
 
 
-@pytest.mark.parametrize(("preset", "settings", "said"), [
+@pytest.mark.parametrize(("preset", "given_settings", "said"), [
     ("chirpstack", {"id": "cellar"}, "must be the DevEUI"),
     ("chirpstack", {"id": "24e124136b50221z"}, "must be the DevEUI"),
     ("zigbee2mqtt", {"topic": "a"}, "`topic` has no meaning"),
@@ -167,10 +168,10 @@ def test_no_message_breaks_a_preset(preset: Any, payload: bytes) -> None:
     ("json", {}, "needs a `topic`"),
     ("json", {"topic": "a", "confirmed": True}, "`confirmed` has no meaning"),
 ])  # fmt: skip
-def test_devices_that_do_not_fit_their_bus(preset: Any, settings: dict[str, Any], said: str) -> None:
+def test_devices_that_do_not_fit_their_bus(preset: Any, given_settings: dict[str, Any], said: str) -> None:
     bus = MqttBus(adapter="mqtt-in", url="mqtt://x", preset=preset)
     with pytest.raises(ConfigError, match=said):
-        MQTT_IN.open("bus", bus, {"dev": device(**settings)})
+        MQTT_IN.open("bus", bus, {"dev": device(**given_settings)})
 
 
 def test_where_brokers_are() -> None:
