@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -146,6 +148,21 @@ async def until(condition: Any, seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def killed(script: str, reached: Callable[[], int], *thresholds: int) -> int:
+    """Run a script until so much is reached, and kill it; the last time, until it says so. Returns the kills."""
+    kills = 0
+    for threshold in (*thresholds, None):
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+        assert child.stdout is not None
+        line = asyncio.ensure_future(child.stdout.readline())
+        await until(lambda: line.done() or (threshold is not None and reached() > threshold))  # noqa: B023  # used up in this round
+        kills += not line.done()
+        child.send_signal(signal.SIGKILL)
+        await child.wait()
+        await asyncio.wait([line])
+    return kills
 
 
 class Stoppable(Protocol):

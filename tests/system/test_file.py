@@ -6,9 +6,7 @@ import asyncio
 import csv
 import gzip
 import os
-import signal
 import stat
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +23,7 @@ from edged.uplink.connectors.file import FileConnection
 from edged.uplink.dialects.csv import COLUMNS, HEAD
 from edged.uplink.links.file import Store, Target, read_csv, read_json
 from edged.uplink.state import State
-from tests.support.forwarding import assert_complete, gateway, until
+from tests.support.forwarding import assert_complete, gateway, killed, until
 
 SMALL = Size(64 * 1024)
 
@@ -148,16 +146,7 @@ async def test_kill_9_loses_nothing_and_writes_nothing_twice(tmp_path: Path, lay
     script = _CHILD.format(
         root=str(Path(__file__).parents[2]), path=str(tmp_path / "buffer.db"), out=str(out), layout=layout
     )
-    kills = 0
-    for threshold in (1, 6, 10**9):
-        child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
-        assert child.stdout is not None
-        line = asyncio.ensure_future(child.stdout.readline())
-        await until(lambda: line.done() or len(list(out.parent.glob("*"))) > threshold)  # noqa: B023  # used up in this round
-        kills += not line.done()
-        os.kill(child.pid, signal.SIGKILL)
-        await child.wait()
-        await asyncio.wait([line])
+    kills = await killed(script, lambda: len(list(out.parent.glob("*"))), 1, 6)
     audit = audit_of_rows(tmp_path) if layout == "csv" else audit_of(tmp_path)
     assert kills
     assert (audit.missing, audit.out_of_order, audit.duplicates, audit.readings) == ([], 0, 0, 200 * 500)

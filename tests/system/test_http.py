@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import shutil
 import signal
 import ssl
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +29,7 @@ from edged.uplink.dialects.http import signature
 from edged.uplink.forwarder import Forwarder
 from edged.uplink.links.http import HttpLink
 from edged.uplink.state import State
-from tests.support.forwarding import Gateway, assert_complete, context_of, gateway, through_an_outage, until
+from tests.support.forwarding import Gateway, assert_complete, context_of, gateway, killed, through_an_outage, until
 from tests.support.gateway import Gateway as Daemon
 from tests.support.gateway import running
 from tests.support.httpserver import GOOD, Answer, HttpServer, Taken, audit_of, audit_of_headers, in_turn, listening
@@ -463,16 +461,7 @@ async def test_kill_9_while_a_backlog_drains_repeats_no_more_than_the_window(tmp
     root = str(Path(__file__).parents[2])
     with HttpServer() as server:
         script = _CHILD.format(root=root, path=str(tmp_path / "buffer.db"), url=server.url)
-        kills = 0
-        for threshold in (200, 700, 10**9):
-            child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
-            assert child.stdout is not None
-            line = asyncio.ensure_future(child.stdout.readline())
-            await until(lambda: line.done() or len(server.taken) > threshold)  # noqa: B023  # used up in this round
-            kills += not line.done()
-            os.kill(child.pid, signal.SIGKILL)
-            await child.wait()
-            await asyncio.wait([line])
+        kills = await killed(script, lambda: len(server.taken), 200, 700)
         audit = audit_of(server.taken)
     assert kills
     assert (audit.missing, audit.out_of_order, audit.readings) == ([], 0, 120 * 500)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from edged.testing.audit import Audit, LaneId
 from edged.testing.proxy import FaultProxy
 from edged.uplink.api import Lane
 from tests.support.fakebroker import FakeBroker, Published, connack
-from tests.support.forwarding import WINDOW, arrived, assert_complete, gateway, subscribed, until
+from tests.support.forwarding import WINDOW, arrived, assert_complete, gateway, killed, subscribed, until
 from tests.support.mosquitto import Mosquitto
 
 pytestmark = pytest.mark.mosquitto
@@ -168,18 +165,7 @@ async def test_kill_9_while_a_backlog_drains_repeats_no_more_than_the_window(tmp
     root = str(Path(__file__).parents[2])
     with Mosquitto(tmp_path / "broker") as broker, subscribed(broker.port) as subscriber:
         script = _CHILD.format(root=root, path=str(tmp_path / "buffer.db"), port=broker.port)
-        kills = 0
-        for threshold in (100, 400, 800, 10**9):
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, env={**os.environ}
-            )
-            assert child.stdout is not None
-            line = asyncio.ensure_future(child.stdout.readline())
-            await until(lambda: line.done() or len(subscriber.messages) > threshold)  # noqa: B023  # used up in this round
-            kills += not line.done()
-            child.send_signal(signal.SIGKILL)
-            await child.wait()
-            await asyncio.wait([line])
+        kills = await killed(script, lambda: len(subscriber.messages), 100, 400, 800)
         audit = await arrived(subscriber, 120 * 500)
     assert kills
     assert (audit.missing, audit.out_of_order) == ([], 0)

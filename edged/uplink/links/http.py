@@ -209,7 +209,7 @@ class HttpLink:
         name = server.tls.server_name if server.tls else ""
         try:
             async with asyncio.timeout(server.connect_timeout):
-                return await Wire.open(server.origin, self._names, self._context, name)
+                return await Wire.open(server.origin, self._names, self._context, name, server.connect_timeout)
         except (OSError, UnicodeError) as exc:
             raise unreachable(
                 exc, self._where, server.origin.host, server.connect_timeout, "server", tls=server.tls is not None

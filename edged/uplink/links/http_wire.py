@@ -77,14 +77,17 @@ class Wire:
     """While nothing is asked, nothing may come: this waits for it."""
 
     @classmethod
-    async def open(cls, origin: Origin, names: Names, tls: ssl.SSLContext | None, server_name: str) -> Wire:
-        """Connect. Raises OSError or UnicodeError. Without a time limit of its own."""
+    async def open(
+        cls, origin: Origin, names: Names, tls: ssl.SSLContext | None, server_name: str, limit: float
+    ) -> Wire:
+        """Connect. Raises OSError or UnicodeError. `limit`: seconds, shared by all addresses that the name has."""
         last: OSError | None = None
-        for host, port in await names.addresses(origin.host, origin.port):
+        name = (server_name or origin.host) if tls else None
+        addresses = await names.addresses(origin.host, origin.port)
+        for host, port in addresses:
             try:
-                reader, writer = await asyncio.open_connection(
-                    host, port, ssl=tls, server_hostname=(server_name or origin.host) if tls else None
-                )
+                async with asyncio.timeout(limit / len(addresses)):
+                    reader, writer = await asyncio.open_connection(host, port, ssl=tls, server_hostname=name)
             except ssl.SSLError:
                 raise
             except OSError as exc:
