@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Duration, FileName
+from edged.errors import ConfigError
 from edged.uplink.api import ConnectionContext, Pacing
 
 RECONNECT: dict[str, tuple[tuple[float, float], ...]] = {
@@ -92,6 +93,22 @@ def names_of(context: ConnectionContext) -> dict[str, str]:
         "location": site.location,
         "connection": context.name,
     }
+
+
+def naming(
+    template: str, setting: str, context: ConnectionContext, fill: Callable[[str, Mapping[str, str]], str]
+) -> Callable[[str], str]:
+    """What a device is called there, by the template of a setting. Raises ConfigError if that cannot be made."""
+    names = names_of(context)
+
+    def name(device: str) -> str:
+        return fill(template, {**names, "device": device})
+
+    try:
+        name("device")
+    except ValueError as exc:
+        raise ConfigError(f"connection {context.name}: `{setting}`: {exc}") from exc
+    return name
 
 
 def pacing(config: PacedConnection) -> Pacing:

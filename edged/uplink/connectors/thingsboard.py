@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Duration
-from edged.errors import ConfigError
 from edged.uplink.api import ConnectionContext, Encoder, Link
-from edged.uplink.brokers import NAMES, BrokerConnection, broker, pacing, topic_names
+from edged.uplink.brokers import NAMES, BrokerConnection, broker, pacing
 from edged.uplink.dialects.thingsboard import Announcements, RpcCommands, TelemetryEncoder
 from edged.uplink.topics import check_template, fill
+from edged.uplink.upstream import naming
 
 _MAX_READINGS = 5000
 
@@ -54,16 +54,7 @@ class ThingsBoardConnection(BrokerConnection):
 
 def _naming(config: ThingsBoardConnection, context: ConnectionContext) -> Callable[[str], str]:
     """What a device is called there. Raises ConfigError if that cannot be made."""
-    names = topic_names(context)
-
-    def name(device: str) -> str:
-        return fill(config.device_name, {**names, "device": device})
-
-    try:
-        name("device")
-    except ValueError as exc:
-        raise ConfigError(f"connection {context.name}: `device_name`: {exc}") from exc
-    return name
+    return naming(config.device_name, "device_name", context, fill)
 
 
 class ThingsBoardConnector:

@@ -20,7 +20,7 @@ from edged.uplink.dialects.http import Origin, fill_text
 from edged.uplink.dialects.thingworx import PropertyEncoder, clashes, property_name
 from edged.uplink.servers import ServerConnection, server
 from edged.uplink.topics import names_used
-from edged.uplink.upstream import NAMES, names_of, pacing
+from edged.uplink.upstream import NAMES, naming, pacing
 
 if TYPE_CHECKING:
     from edged.uplink.links.http import Signer
@@ -74,16 +74,7 @@ def _property(template: str, point: str) -> str:
 
 def _thing(config: ThingWorxConnection, context: ConnectionContext) -> Callable[[str], str]:
     """What a device is called there. Raises ConfigError if that cannot be made."""
-    names = names_of(context)
-
-    def name(device: str) -> str:
-        return fill_text(config.thing, {**names, "device": device})
-
-    try:
-        name("device")
-    except ValueError as exc:
-        raise ConfigError(f"connection {context.name}: `thing`: {exc}") from exc
-    return name
+    return naming(config.thing, "thing", context, fill_text)
 
 
 class ThingWorxConnector:
