@@ -19,6 +19,7 @@ from edged.clock import iso, mono_us, wall_us
 from edged.health.document import Disk, Health, Versions
 from edged.health.machine import cpu_seconds, disk, machine, process
 from edged.health.restarts import Runs
+from edged.upgrade import outcome
 from edged.uplink.payload import VERSION
 
 LOOK = 10.0
@@ -127,12 +128,16 @@ class Gatherer:
             "memory_free": machine_now.memory_free,
             "temperature": machine_now.temperature,
             "throttled": machine_now.throttled,
+            "upgrade": (outcome() or {}).get("outcome"),
         }
 
 
 def _own(status: Mapping[str, Any]) -> Iterable[str]:
     """What the gateway itself suffers."""
     yield from status["stalled"]
+    upgrade = status.get("upgrade") or {}
+    if upgrade.get("outcome", "good") != "good":
+        yield f"the upgrade to {upgrade['new']} was {upgrade['outcome']}, {upgrade['old']} goes on: {upgrade['why']}"
     for name, fault in status["faults"].items():
         yield f"{name} was started again {fault['restarts']} times, last {fault['time']}: {fault['detail']}"
     if status["buffer"]["alarm"]:

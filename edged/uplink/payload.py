@@ -156,6 +156,8 @@ class SystemHealth:
     throttled: list[str] | None
     """What a Raspberry Pi suffers, or has suffered since its start (`…-before`): `under-voltage`, `capped`,
     `throttled`, `hot`."""
+    upgrade: str | None = None
+    """What became of the last upgrade: `good`, `rolled-back`, `refused` or `interrupted`; null if there was none."""
 
 
 @dataclass(frozen=True, kw_only=True)

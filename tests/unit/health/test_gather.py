@@ -90,6 +90,14 @@ def test_a_heartbeat_is_as_old_as_its_last_change(looks: list[dict[str, int]]) -
     assert beats.ages(now) == expected
 
 
+@pytest.mark.parametrize("outcome", ["good", "rolled-back", "refused", "interrupted"])
+def test_an_upgrade_that_was_undone_is_told_until_the_next_one(tmp_path: Path, outcome: str) -> None:
+    upgrade = {"outcome": outcome, "old": "1.0-a", "new": "1.1-b", "why": "it ended by itself"}
+    said = gatherer(tmp_path, tmp_path).health(status(upgrade=upgrade))["problems"]
+    line = f"the upgrade to 1.1-b was {outcome}, 1.0-a goes on: it ended by itself"
+    assert said == ([] if outcome == "good" else [line])
+
+
 def test_the_daemon_does_not_pay_for_the_description() -> None:
     code = "import edged.daemon, sys; print('pydantic' in sys.modules, 'edged.health.reference' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
