@@ -14,7 +14,13 @@ from typing import Any
 import orjson
 import pytest
 
+from edged.clock import mono_us, wall_us
+from edged.config.base import DeviceConfig, PointConfig
+from edged.config.types import Duration, Name
+from edged.downlink.store import Store
+from edged.model import Sample
 from edged.testing.audit import Audit
+from edged.twin import KeptTwin
 from edged.uplink.connectors.aws_iot import AwsConnection
 from tests.support.aws import Aws
 from tests.support.cloud import Secured, secured
@@ -112,6 +118,31 @@ async def test_a_shadow_that_somebody_else_changes_meanwhile_is_read_again(tmp_p
             await asyncio.sleep(0.5)
             assert "pump = " not in one.lines(), "commands are off"
     assert not aws.violations
+
+
+async def test_changes_are_gathered_before_the_shadow_is_updated(tmp_path: Path) -> None:
+    devices = {"d0": DeviceConfig(bus=Name("b"), points={Name("p0"): PointConfig(monitor=True)})}
+    store = Store(tmp_path / "commands.db")
+    await store.open()
+    running = asyncio.create_task(store.run())
+    twin = KeptTwin(devices, store)
+    with region(tmp_path) as (where, aws):
+        settings = settings_of(where, shadow_every=Duration(3))
+        context = context_of(devices=devices, twin=twin)
+        async with gateway(tmp_path / "buffer.db", 0, dialect=AwsConnection, context=context, **settings):
+
+            def updates() -> list[int]:
+                """When what is reported was read: microseconds."""
+                return [one["state"]["reported"]["d0"]["p0"] for one in aws.documents(f"{SHADOW}/update")]
+
+            async with asyncio.timeout(30):
+                while len(updates()) < 2:
+                    twin.take(Sample("d0", wall_us(), mono_us(), ("p0",), [mono_us()]))
+                    await asyncio.sleep(0.05)
+            assert updates()[1] - updates()[0] > 1_900_000
+    running.cancel()
+    await asyncio.wait([running])
+    await store.close()
 
 
 async def test_an_outage_loses_nothing(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from edged.uplink.dialects.aws import (
     MAX_IN_FLIGHT,
     MAX_MESSAGE,
     SHADOW,
+    THING,
     Shadow,
     ShadowCommands,
     check_topic,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _ALPN = "x-amzn-mqtt-ca"
 _CLASSIC = "classic"
 _HTTPS = 443
-_THING, _SHADOW_NAME = r"[a-zA-Z0-9:_-]{1,128}", r"[a-zA-Z0-9:_-]{1,64}"
+_SHADOW_NAME = r"[a-zA-Z0-9:_-]{1,64}"
 _MIN_KEEPALIVE, _MAX_KEEPALIVE, _MAX_SESSION = 30, 1200, 7 * 86_400
 _TOPICS = (
     "topic", "status_topic", "health_topic", "metadata_topic", "command_topic", "result_topic", "monitor_topic",
@@ -112,7 +113,7 @@ class AwsConnection(MqttConnection):
             raise ValueError("`keepalive` must lie between 30s and 20m")
         if self.session_expiry > _MAX_SESSION:
             raise ValueError("`session_expiry` can be at most 7d: AWS keeps a session no longer")
-        if self.thing and not re.fullmatch(_THING, self.thing):
+        if self.thing and not re.fullmatch(THING, self.thing):
             raise ValueError("`thing` has up to 128 letters, digits, `:`, `_` and `-`")
 
     def _check_shadow(self) -> None:

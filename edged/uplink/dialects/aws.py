@@ -6,6 +6,7 @@ MQTT API) and the quotas of AWS IoT Core in the AWS General Reference.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ MAX_TOPIC, MAX_SLASHES = 256, 7
 MAX_IN_FLIGHT = 100
 """Messages of QoS 1 that a client may have unacknowledged."""
 MAX_MESSAGE = 128 * 1024
+THING = r"[a-zA-Z0-9:_-]{1,128}"
+"""The names that things may have."""
 OWN_TOPICS = ("$aws/things/",)
 """The beginnings of reserved topics that this module makes in a session."""
 _BASIC_INGEST = "$aws/rules/"
@@ -304,8 +307,8 @@ def thing_of(data: bytes) -> str:
         name = orjson.loads(data)["thingName"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as exc:
         raise ValueError(f"no thing was named: {type(exc).__name__}") from None
-    if not isinstance(name, str) or not name:
-        raise ValueError("no thing was named")
+    if not isinstance(name, str) or not re.fullmatch(THING, name):
+        raise ValueError("the name of the thing is none that AWS allows")
     return name
 
 

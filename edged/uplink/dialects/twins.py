@@ -102,17 +102,18 @@ class _Document:
         text = "" if quality.status == "good" else str(quality)
         if lost and quality.status != "bad":
             text = _LOST
-        need = (
-            len(device) + len(point) + 16 + (0 if lost else len(orjson.dumps(value))) + (len(text) + 16 if text else 0)
-        )
+        where, name, both = (self.limits.key(one) for one in (device, point, f"{device}/{point}"))
+        need = len(both) + len(text) + 8 if text else 0
+        if not lost:
+            need += len(name) + len(orjson.dumps(value)) + 8 + (0 if where in self.devices else len(where) + 8)
         if self.size + need > self.limits.size:
             self.left_out += 1
             return
         self.size += need
         if not lost:
-            self.devices.setdefault(self.limits.key(device), {})[self.limits.key(point)] = value
+            self.devices.setdefault(where, {})[name] = value
         if text:
-            self.quality[self.limits.key(f"{device}/{point}")] = text
+            self.quality[both] = text
 
 
 def reported(known: Mapping[str, Mapping[str, TwinPoint]], limits: Limits) -> tuple[dict[str, Any], int]:

@@ -225,21 +225,24 @@ class AwsLink(KeepingLink):
 
     async def connect(self, epoch: str) -> str:
         """See the protocol."""
-        if self._provisioner is not None:
-            mine = await self._provisioner.credentials()
-            tls = self._broker.tls
-            if tls is not None:
-                tls = replace(tls, certificate=str(self._provisioner.certificate), key="")
-            self._broker = replace(self._broker, tls=tls, client_id=mine.thing)
-            self._thing = mine.thing
-        self._shadow.belong_to(self._thing)
         try:
+            if self._provisioner is not None:
+                self._become(await self._provisioner.credentials(), self._provisioner)
+            self._shadow.belong_to(self._thing)
             return await super().connect(epoch)
         except TransientError as exc:
             if exc.reason != "closed":
                 raise
             hint = "AWS closes the connection where a policy forbids the client id, a topic or a subscription"
             raise TransientError(f"{exc}; {hint}", reason="closed") from exc
+
+    def _become(self, mine: Credentials, provisioner: Provisioner) -> None:
+        """Connect as what AWS has made of this gateway."""
+        tls = self._broker.tls
+        if tls is not None:
+            tls = replace(tls, certificate=str(provisioner.certificate), key="")
+        self._broker = replace(self._broker, tls=tls, client_id=mine.thing)
+        self._thing = mine.thing
 
     async def send(self, message: Message) -> Outcome:
         """As in the base class. For a topic that it does not take, AWS would close the connection."""

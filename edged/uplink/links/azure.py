@@ -254,11 +254,11 @@ class AzureLink(KeepingLink):
         """What a person can do about it; what the broker's words advise is not ours to set here."""
         identity, how = self._identity, _proof(self._tokens)
         text = f"the hub {identity.host} does not accept the device {identity.device!r}"
+        if self._tokens is not None and not self._clock_trusted():
+            return TransientError(f"{text}: is the gateway's clock right? It is not set", reason="clock")
         if self._registration is not None:
             await self._registration.forget()
             return TransientError(f"{text}; asking the provisioning service for a hub again", reason="refused")
-        if self._tokens is not None and not self._clock_trusted():
-            return TransientError(f"{text}: is the gateway's clock right? It is not set", reason="clock")
         return PermanentError(f"{text}: check `device_id` and {how}, and that it is enabled", reason=exc.reason)
 
     def fits(self, message: Message) -> bool:

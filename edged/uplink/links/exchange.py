@@ -231,5 +231,5 @@ class KeepingLink(MqttLink):
         """Besides commands: the document."""
         async with asyncio.TaskGroup() as group:
             group.create_task(super().serve(slot), name=f"{self._name} commands")
-            if self._keeper is not None:
-                group.create_task(self._keeper.run(self.send, slot), name=f"{self._name} {self._keeper.what}")
+            if self._keeper is not None:  # what it sends itself is nothing new to it
+                group.create_task(self._keeper.run(super().send, slot), name=f"{self._name} {self._keeper.what}")

@@ -67,12 +67,26 @@ def test_a_value_that_is_bad_or_cannot_be_said_is_missing_and_its_quality_says_w
     }  # fmt: skip
 
 
-@given(st.integers(1, 200), st.integers(512, 8192))
-def test_a_document_never_grows_beyond_its_limit(count: int, size: int) -> None:
-    twin = {f"point{i}": known(i * 1.5) for i in range(count)}
-    document, left_out = reported({"device": twin}, Limits(size))
-    assert len(orjson.dumps(document)) <= size
-    assert left_out == count - len(document.get("device", {}))
+_QUALITIES = st.none() | st.sampled_from([Quality("uncertain", "stale"), bad(Reason.TIMEOUT)])
+_NAMES = st.text("ab.", min_size=1, max_size=40)
+
+
+@given(
+    st.dictionaries(_NAMES, st.dictionaries(_NAMES, st.tuples(st.floats(), _QUALITIES), max_size=20), max_size=4),
+    st.integers(512, 4096),
+)
+def test_a_document_never_grows_beyond_its_limit_and_has_all_there_is_room_for(
+    values: dict[str, Any], size: int
+) -> None:
+    twin = {device: {name: known(*one) for name, one in points.items()} for device, points in values.items()}
+    count = sum(map(len, values.values()))
+    for limit in (size, 10**6):
+        document, left_out = reported(twin, Limits(limit, dots=False))
+        told = {(device, point) for device, points in document.items() if device != OWN for point in points}
+        told |= {tuple(one.split("/")) for one in document.get(OWN, {}).get("quality", {})}
+        assert len(orjson.dumps(document)) <= limit
+        assert len(told) + left_out == count
+        assert left_out == 0 or limit == size
 
 
 _JSON = st.recursive(
