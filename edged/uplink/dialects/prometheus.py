@@ -97,8 +97,14 @@ def _connections(status: Mapping[str, Any]) -> Iterator[Metric]:
     up += [({"connection": name}, bool(one["listening"])) for name, one in status["servers"].items()]
     yield "edged_connection_up", "gauge", "Whether it is connected, or listens.", up
     counts = status["buffer"]["connections"].items()
-    rows: list[Row] = [({"connection": name, "what": what}, one[what]) for name, one in counts for what in _FATES]
+    rows: list[Row] = [({**_whose(place), "what": what}, one[what]) for place, one in counts for what in _FATES]
     yield "edged_connection_readings", "gauge", "What became of the readings for a connection.", rows
+
+
+def _whose(place: str) -> dict[str, str]:
+    """The connection of a place in the buffer, and the flow if it is of one."""
+    connection, _, flow = place.partition("/")
+    return {"connection": connection, **({"flow": flow} if flow else {})}
 
 
 def _head(name: str, kind: str, about: str) -> str:
