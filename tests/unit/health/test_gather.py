@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # it comes without types
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
