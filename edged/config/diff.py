@@ -123,7 +123,8 @@ def _rewired(old: Config, new: Config) -> set[str]:
     for name in {*old.connections, *new.connections}:
         before, after = _flowing(old, name), _flowing(new, name)
         connection = new.connections.get(name)
-        if bool(before) != bool(after) or (connection and connection.describes_flows and before != after):
+        kinds = {(bool(config.flows_to(name)), bool(_flowing(config, name))) for config in (old, new)}
+        if len(kinds) > 1 or (connection and connection.describes_flows and before != after):
             found.add(str(name))
     return found
 

@@ -70,3 +70,37 @@ def test_a_device_that_moves_concerns_both_buses(tmp_path: Path) -> None:
     text = BASE.replace("  lab: {adapter: sim}", "  lab: {adapter: sim}\n  lab2: {adapter: sim}")
     found = compare(config(tmp_path, text), config(tmp_path, text.replace("bus: lab,", "bus: lab2,")))
     assert found.touched.buses == {"lab", "lab2"}
+
+
+FLOWS = """
+  spark: {connector: sparkplug, url: "mqtt://b", client_id: s}
+flows:
+  hot: {steps: [{filter: power > 1}], connections: {cloud: {}, spark: {}}}
+  raw: {match: [{key: oven/*}], connections: {cloud: {topic: "x/{gateway}"}}, tests: {}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "flows", "connections"),
+    [
+        ("", "", "", ""),
+        ("power > 1", "power > 2", "cloud/hot", "spark"),
+        ("x/{gateway}", "y/{gateway}", "cloud/raw", ""),
+        ("  raw:", "  new: {match: [{point: t}], connections: {cloud: {}}}\n  raw:", "cloud/new", ""),
+        ("  raw: {", "  raw: {enabled: false, ", "cloud/raw", ""),
+        ("tests: {}", "description: words", "", ""),
+        ("cloud: {}, spark: {}", "cloud: {}", "", "spark"),
+        (FLOWS[FLOWS.index("flows:") :], "", "", "cloud spark"),
+        ('url: "mqtt://b", username: me', 'url: "mqtt://c", username: me', "", "cloud"),
+    ],
+)  # fmt: skip
+def test_a_flow_touches_itself_only(old: str, new: str, flows: str, connections: str, tmp_path: Path) -> None:
+    text = BASE.rstrip("\n") + FLOWS
+    touched = compare(config(tmp_path, text), config(tmp_path, text.replace(old, new, 1))).touched
+    assert touched.flows == set(flows.split())
+    assert touched.connections == set(connections.split())
+
+
+def test_a_connection_whose_flows_are_off_begins_when_they_are_gone(tmp_path: Path) -> None:
+    off = BASE + "flows: {hot: {enabled: false, connections: {cloud: {}}}}\n"
+    assert compare(config(tmp_path, off), config(tmp_path, BASE)).touched.connections == {"cloud"}
