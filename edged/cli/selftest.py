@@ -11,18 +11,18 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edged.cli import EXIT_PROBLEM, NoDaemonError, client
+from edged.cli.selftest_result import HEAD, Received, Row, Total
 from edged.errors import ConfigError, EdgedError
 
 if TYPE_CHECKING:
     from edged.config.model import Config
-    from edged.testing.audit import Audit
     from edged.testing.proxy import FaultProxy
     from edged.uplink.connectors.mqtt import MqttConnection
 
@@ -84,83 +84,11 @@ def selftest(  # click
         raise SystemExit(EXIT_PROBLEM)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What one kind of outage did."""
-
-    case: str
-    received: int
-    """Readings."""
-    lost: int
-    """Samples that later messages say exist, but that had not arrived when the case was over."""
-    duplicates: int
-    """Messages."""
-    out_of_order: int
-    recovery_seconds: float
-    """From the end of the outage until everything had arrived."""
-    recovered: bool
-
-    def text(self) -> str:
-        """A line of the table."""
-        recovery = f"{self.recovery_seconds:.1f} s" if self.recovered else "NEVER"
-        cells = (f"{self.received:,}", f"{self.lost:,}", self.duplicates, self.out_of_order, recovery)
-        return f"{self.case:<34}" + "".join(f"{cell:>13}" for cell in cells)
-
-
-_HEAD = f"{'outage':<34}" + "".join(
-    f"{name:>13}" for name in ("received", "lost", "duplicates", "disordered", "recovery")
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """What became of the readings, once all has ended. The scratch buffer knows what it stored."""
-
-    stored: int
-    received: int
-    pending: int
-    lost: int
-    duplicates: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether something arrived and nothing is missing."""
-        return self.received > 0 and not self.lost
-
-    def text(self) -> str:
-        """The result for people."""
-        verdict = "Nothing was lost." if self.ok else f"{self.lost:,} readings were LOST."
-        return (
-            f"{self.stored:,} readings stored, {self.received:,} received, {self.pending:,} still in the scratch "
-            f"buffer, {self.duplicates} messages twice. {verdict}"
-        )
-
-
-@dataclass(slots=True)
-class _Received:
-    """What the receiver behind the broker knows."""
-
-    audit: Audit
-    newest: int = 0
-    """The time of the newest reading, microseconds since the epoch."""
-
-    def take(self, payload: dict[str, Any]) -> None:
-        """One message of readings."""
-        self.audit.take(payload)
-        self.newest = max(self.newest, *(at for table in payload["tables"] for at in table["times"]))
-
-    def lost(self) -> int:
-        """Samples that are known to exist, but have not come."""
-        epochs = {(lane.gateway, lane.epoch) for lane in self.audit.lanes}
-        gaps = sum(last - first + 1 for epoch in epochs for first, last in self.audit.gaps(*epoch))
-        return max(gaps, len(self.audit.missing))
-
-
 class _SelfTest:
     """One run."""
 
     proxy: FaultProxy
-    received: _Received
+    received: Received
 
     def __init__(self, seconds: float, topic: str, say: Callable[[str], object]) -> None:
         self._seconds = seconds
@@ -183,12 +111,12 @@ class _SelfTest:
             self._say(f"{_RATE:,} simulated readings a second to {connection.url}, topics {self._topic}/…")
             self.proxy = await stack.enter_async_context(FaultProxy(endpoint.host, endpoint.port))
             self._config = _scratch(config, name, connection, self._topic, self.proxy.port)
-            self.received = _Received(Audit())
+            self.received = Received(Audit())
             await stack.enter_async_context(self._receiving(connection))
             stack.push_async_callback(self._kill)
             await self._start()
             await self._first_message()
-            self._say(_HEAD)
+            self._say(HEAD)
             rows = [await self._case(case, act) for case, act in self._cases()]
             await self._stop()
             await asyncio.sleep(0.5)  # what is on its way from the broker to the receiver
@@ -425,6 +353,7 @@ def _scratch(config: Config, name: str, connection: MqttConnection, topic: str, 
         buses={"selftest": build(adapter.bus_config, {"adapter": "sim"})},
         devices={f"d{i}": build(adapter.device_config, device) for i in range(_DEVICES)},
         connections={name: cloud},
+        flows={},
         buffer=replace(config.buffer, path=""),
     )
 

@@ -33,6 +33,7 @@ def write_config(folder: Path, port: int) -> Path:
         "devices: {m: {bus: plc, unit: 1, points: {a: {holding: 1}}}}\n"
         "connections:\n"
         f"  cloud: {{connector: mqtt, url: 'mqtt://localhost:{port}', username: plant-7, password: !secret mqtt}}\n"
+        "flows: {none: {steps: [{filter: a > 70000}], connections: {cloud: {topic: edged/none}}}}\n"
     )
     secrets = folder / "secrets.env"
     secrets.write_text("mqtt=tin-roof\n")
