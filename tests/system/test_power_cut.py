@@ -122,7 +122,7 @@ def test_what_the_kernel_called_durable_survives_a_power_cut(tmp_path: Path) -> 
             "sync",
             f"The same {CUTS} times with nothing but `write` and `fdatasync`: {promised:,} syncs had returned when the "
             "cut began, and all that they stood for was found. Of those under way at that moment the kernel called "
-            f"{lied} done although nothing was there. (A few in a hundred cuts, measured with more of them.) That can "
+            f"{lied} done although nothing was there. (How often depends on the load.) That can "
             "befall a flush of the buffer, too, in the milliseconds in which the power fails, and nobody hears of it.",
         )
 
