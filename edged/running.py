@@ -312,4 +312,5 @@ def _groups(device: DeviceConfig) -> list[tuple[float, tuple[str, ...]]]:
 
 def _waits(config: object) -> float:
     """All time-outs of a bus, device or connection together, whatever its protocol calls them, seconds."""
-    return sum(float(getattr(config, name, 0)) for name in ("timeout", "connect_timeout", "ack_timeout", "listen"))
+    names = ("timeout", "connect_timeout", "ack_timeout", "response_timeout", "listen")
+    return sum(float(getattr(config, name, 0)) for name in names)

@@ -34,6 +34,9 @@ def check_connections(config: Config | None, base: Path) -> Iterator[Check]:
         if not connection.enabled or not url:
             yield skipped(f"connection {name}", "switched off" if not connection.enabled else "it has no `url`")
             continue
+        if "{" in urlsplit(url).netloc:
+            yield skipped(f"connection {name}", f"the host in {url} is made of names")
+            continue
         yield from _check_one(name, connection, url, base)
 
 
@@ -92,9 +95,8 @@ def _beyond_tcp(name: str, settings: Any, scheme: str, raw: socket.socket, where
 
 def _wrapped(name: str, settings: Any, raw: socket.socket, where: str) -> tuple[ssl.SSLSocket, Check]:
     """The encrypted stream. Raises EdgedError, OSError."""
-    tls = Tls(
-        settings.ca, settings.certificate, settings.key, tuple(settings.alpn), settings.server_name, settings.insecure
-    )
+    alpn = tuple(getattr(settings, "alpn", ()))  # HTTP has no choice of them
+    tls = Tls(settings.ca, settings.certificate, settings.key, alpn, settings.server_name, settings.insecure)
     host = where.rpartition(":")[0]
     try:
         stream = make_context(tls).wrap_socket(raw, server_hostname=settings.server_name or host)

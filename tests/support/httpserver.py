@@ -20,6 +20,7 @@ from typing import Any, Self
 import orjson
 
 from edged.testing.audit import Audit
+from tests.support.pki import Pki
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,15 @@ def in_turn(*answers: Answer) -> Callable[[Taken], Answer]:
     """The first request is told the first, and so on; after the last one all is well."""
     left = list(answers)
     return lambda _: left.pop(0) if left else GOOD
+
+
+def context_for(authority: Pki, names: str = "DNS:localhost", *, clients: bool = False) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server", names))
+    if clients:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(authority.certificate)
+    return context
 
 
 def audit_of(taken: Iterable[Taken]) -> Audit:

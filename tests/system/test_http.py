@@ -7,7 +7,6 @@ import json
 import logging
 import shutil
 import signal
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +31,17 @@ from edged.uplink.state import State
 from tests.support.forwarding import Gateway, assert_complete, context_of, gateway, killed, through_an_outage, until
 from tests.support.gateway import Gateway as Daemon
 from tests.support.gateway import running
-from tests.support.httpserver import GOOD, Answer, HttpServer, Taken, audit_of, audit_of_headers, in_turn, listening
+from tests.support.httpserver import (
+    GOOD,
+    Answer,
+    HttpServer,
+    Taken,
+    audit_of,
+    audit_of_headers,
+    context_for,
+    in_turn,
+    listening,
+)
 from tests.support.modbus import pymodbus_server
 from tests.support.pki import Pki
 
@@ -471,15 +480,6 @@ async def test_kill_9_while_a_backlog_drains_repeats_no_more_than_the_window(tmp
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------------------
-
-
-def context_for(authority: Pki, names: str = "DNS:localhost", *, clients: bool = False) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.issue("server", names))
-    if clients:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(authority.certificate)
-    return context
 
 
 async def test_tls_with_a_client_certificate_that_is_renewed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,17 +10,18 @@ import pytest
 from edged.config.load import load
 from edged.doctor.check import Check
 from edged.doctor.network import check_connections
+from tests.support.httpserver import HttpServer, context_for
 from tests.support.mosquitto import Mosquitto, free_port, password_file
 from tests.support.pki import Pki
 
 pytestmark = pytest.mark.mosquitto
 
 
-def checks(folder: Path, **connection: Any) -> dict[str, Check]:
+def checks(folder: Path, connector: str = "mqtt", **connection: Any) -> dict[str, Check]:
     """What is said of one connection."""
     settings = "".join(f", {key}: {value}" for key, value in connection.items())
     config = folder / "edged.yaml"
-    config.write_text(f"gateway: {{id: g}}\nconnections:\n  c: {{connector: mqtt{settings}}}\n")
+    config.write_text(f"gateway: {{id: g}}\nconnections:\n  c: {{connector: {connector}{settings}}}\n")
     loaded = load(config)
     assert loaded.config is not None, loaded.problems
     return {check.name.removesuffix(" c"): check for check in check_connections(loaded.config, folder)}
@@ -61,3 +62,14 @@ def test_a_certificate_that_ends_soon_is_a_warning(tmp_path: Path, days: int, st
         trusted = checks(tmp_path, url=url, ca=str(authority.certificate))
         assert (trusted["tls"].state, trusted["login"].state) == (state, "ok")
         assert checks(tmp_path, url=url)["tls"].state == "problem"  # the system does not know this authority
+
+
+def test_a_server_is_looked_for_and_its_certificate_checked(tmp_path: Path) -> None:
+    authority = Pki(tmp_path / "ca")
+    with HttpServer(tls=context_for(authority)) as server:
+        found = checks(tmp_path, "http", url=f"'{server.url}/in'", ca=str(authority.certificate))
+        assert {name: check.state for name, check in found.items()} == {
+            "dns": "ok", "port": "ok", "tls": "warning", "login": "n/a",
+        }  # fmt: skip
+    (found,) = checks(tmp_path, "http", url="'https://{tenant}.example.com'").values()
+    assert (found.state, "made of names" in found.evidence) == ("n/a", True)
