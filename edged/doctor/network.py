@@ -87,7 +87,9 @@ def _beyond_tcp(name: str, settings: Any, scheme: str, raw: socket.socket, where
             return
         yield check
         stream = wrapped
-    if scheme in {"mqtt", "mqtts"}:
+    if not getattr(settings, "PLAIN_LOGIN", True):
+        yield skipped(f"login {name}", "only the gateway itself can log in there: `edged status` says how that goes")
+    elif scheme in {"mqtt", "mqtts"}:
         yield _login(name, settings, stream, where)
     else:
         yield skipped(f"login {name}", f"only mqtt:// and mqtts:// are tried, and this is {scheme}://")

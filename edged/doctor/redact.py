@@ -16,7 +16,8 @@ HIDDEN = "***"
 _SHORTEST = 4
 """Shorter texts are hidden only where their key says so: else half of every file would be gone."""
 _WORDS = (
-    r"[\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|api_?key|private_?key|bind_?key|credential|psk|pin|auth)[\w.-]*"
+    r"[\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|(?:access|api|bind|group|private)_?key|credential|psk|pin|auth)"
+    r"[\w.-]*"
 )
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'"
 _PLAIN = r"(?!!secret\b)[^\s,}\]|>&][^\n,}\]]*"

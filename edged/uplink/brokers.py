@@ -76,6 +76,8 @@ class BrokerConnection(SecuredConnection, PacedConnection, CommandingConfig):
     """An MQTT broker, and how to be its client."""
 
     __pydantic_config__: ClassVar = STRICT
+    PLAIN_LOGIN: ClassVar[bool] = True
+    """Whether user name and password, as configured, let in a client of any id, such as `edged doctor`."""
 
     url: str
     """The broker: `mqtt://host`, `mqtts://host` (TLS), `ws://host/path` or `wss://host/path`, with `:port` if it is not

@@ -49,6 +49,7 @@ class AwsConnection(MqttConnection):
     """AWS IoT Core. Topics, layouts and commands are those of `mqtt`, within the limits that AWS has."""
 
     __pydantic_config__: ClassVar = STRICT
+    PLAIN_LOGIN: ClassVar[bool] = False
 
     keepalive: Duration = Duration(30)
     """A silent connection is probed after this time, and given up after twice as long. AWS takes 30s to 20m."""

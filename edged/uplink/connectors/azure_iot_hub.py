@@ -44,6 +44,7 @@ class AzureConnection(LaidOutConnection, BrokerConnection):
     """Azure IoT Hub; the whole gateway is one device there."""
 
     __pydantic_config__: ClassVar = STRICT
+    PLAIN_LOGIN: ClassVar[bool] = False
     follows_devices: ClassVar[bool] = True
     MIN_LIFETIME: ClassVar[float] = 60
 

@@ -27,6 +27,7 @@ class WatsonConnection(BrokerConnection):
     """A broker with the topic scheme of IBM's Watson IoT Platform. The token is the `password`."""
 
     __pydantic_config__: ClassVar = STRICT
+    PLAIN_LOGIN: ClassVar[bool] = False
     follows_devices: ClassVar[bool] = True
 
     username: str | None = USER

@@ -62,6 +62,8 @@ def test_a_certificate_that_ends_soon_is_a_warning(tmp_path: Path, days: int, st
         trusted = checks(tmp_path, url=url, ca=str(authority.certificate))
         assert (trusted["tls"].state, trusted["login"].state) == (state, "ok")
         assert checks(tmp_path, url=url)["tls"].state == "problem"  # the system does not know this authority
+        hub = checks(tmp_path, "azure-iot-hub", url=url, ca=str(authority.certificate), shared_access_key="Zm9v")
+        assert (hub["tls"].state, hub["login"].state) == (state, "n/a")  # its token is for the gateway alone
 
 
 def test_a_server_is_looked_for_and_its_certificate_checked(tmp_path: Path) -> None:
