@@ -115,6 +115,22 @@ def test_an_environment_in_a_home_is_shown_to_the_service_and_the_rest_of_the_ho
     )
 
 
+def test_the_units_of_a_bundle_name_whichever_release_runs_and_the_one_before() -> None:
+    prefix = Path("/opt/edged/current")
+    assert "ExecStart=/opt/edged/current/bin/edged run\n" in unit_text(shipped("edged.service"), prefix, [])
+    watcher = unit_text(shipped("edged-upgrade.service"), prefix, [])
+    assert "ExecStart=/opt/edged/previous/bin/python3 -I -m edged service settle" in watcher
+    assert "ConditionPathExists=/opt/edged/trial.json" in watcher
+    assert "/usr/lib/edged" not in watcher
+
+
+@pytest.mark.parametrize("command", [["upgrade"], ["upgrade", "--dry-run"], ["rollback"]])
+def test_a_plain_environment_says_how_it_is_upgraded(command: list[str]) -> None:
+    done = service(*command)
+    assert done.returncode == 2
+    assert "upgrade it with pip" in done.stderr or "only root may do that" in done.stderr
+
+
 def test_an_environment_in_a_temporary_folder_is_refused() -> None:
     prefix = Path("/tmp/venv")  # noqa: S108  # that is what is refused
     with pytest.raises(ConfigError, match="temporary"):

@@ -39,6 +39,23 @@ def test_systemd_accepts_the_unit() -> None:
 
 
 @needs_analyze
+def test_systemd_accepts_the_unit_that_watches_over_upgrades() -> None:
+    unit = FOLDER / "edged-upgrade.service"
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], check=False, capture_output=True, text=True, timeout=50
+    )
+    complaints = [line for line in result.stderr.splitlines() if unit.name in line]
+    assert not [line for line in complaints if "/previous/bin/python3 is not executable" not in line]
+
+
+def test_the_watcher_runs_the_release_before_and_only_while_there_is_something_to_watch() -> None:
+    text = (FOLDER / "edged-upgrade.service").read_text("utf-8")
+    assert "ExecStart=/usr/lib/edged/previous/bin/python3 -I -m edged service settle\n" in text
+    assert "ConditionPathExists=/usr/lib/edged/trial.json\n" in text
+    assert "After=edged.service" not in text, "it must not wait for a start that hangs"
+
+
+@needs_analyze
 def test_the_exposure_is_low() -> None:
     result = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--json=short", "--no-pager", str(UNIT)],
