@@ -16,8 +16,10 @@ from edged.backup.archive import write
 from edged.backup.manifest import Manifest
 from edged.backup.place import Kept, alone, check, file_name, kept, surplus
 from edged.cli import main
+from edged.config.load import load
 from edged.config.model import BackupConfig
 from edged.config.types import Duration, Size
+from edged.doctor.machine import check_backups
 from edged.errors import ConfigError, TransientError
 from tests.support.backups import FILES, site
 
@@ -195,3 +197,23 @@ def test_people_are_told_what_was_made_and_what_is_there(tmp_path: Path) -> None
     assert (verified.exit_code, "NOT whole" in verified.output) == (1, True)
     other = CliRunner().invoke(main, ["backup", "restore", str(archive), "--state", str(one.state)])
     assert other.exit_code in {1, 2}
+
+
+def test_the_doctor_looks_whether_they_are_made(tmp_path: Path) -> None:
+    def examined() -> tuple[str, str]:
+        loaded = load(one.main).config
+        assert loaded is not None
+        found = check_backups(loaded, Path("/"))
+        return found.state, found.evidence
+
+    one = site(tmp_path / "gateway", samples=0)
+    folder = tmp_path / "backups"
+    one.main.write_text(FILES["edged.yaml"] + f"backup: {{directory: {folder}, every: 2h}}\n")
+    assert examined()[0] == "problem"
+    folder.mkdir()
+    assert examined() == ("warning", f"there is none of this gateway in {folder}")
+    made = one.backup(folder)
+    assert examined()[0] == "ok"
+    old = dataclasses.replace(made.manifest, time="2026-01-01T00:00:00+00:00", members=(), main="")
+    write(made.path, old, {})
+    assert examined()[0] == "warning"
