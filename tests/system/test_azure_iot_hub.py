@@ -43,10 +43,24 @@ def audited(hub: Azure) -> Audit:
 async def test_methods_desired_properties_and_messages_write_points(tmp_path: Path) -> None:
     with azure(tmp_path) as (_, hub):
         hub.desire({"chiller": {"setpoint": 300}}, silent=True)
+        hub.throttled = 1
         async with hub.door() as door:
             settings = settings_of(hub, door, shared_access_key=KEY, twin=True, twin_every="1s")
             async with plant(tmp_path / "gateway", **settings) as one:
-                await until(lambda: hub.reported.get("chiller") == {"setpoint": 7, "pump": False})
+                await until(lambda: hub.events("data"))
+                hub.invoke("1", "write", {"point": "chiller/pump", "value": True})
+                hub.invoke("2", "Write", {"point": "chiller/flow", "value": 1})
+                hub.invoke("3", "reboot", {})
+                hub.invoke("4", "write", {"point": "chiller/setpoint", "value": 9999})
+                hub.invoke("5", "write", "nonsense")
+                await until(lambda: len(hub.answers) == 5)
+                await until(lambda: "does not give the device twin: status 429" in one.lines())
+                assert {number: status for number, (status, _) in hub.answers.items()} == {
+                    "1": 200, "2": 403, "3": 404, "4": 400, "5": 400,
+                }  # fmt: skip
+                assert hub.answers["1"][1].items() >= {"state": "verified", "value": True}.items()
+
+                await until(lambda: hub.reported.get("chiller") == {"setpoint": 7, "pump": True})
 
                 def told() -> tuple[Any, ...]:
                     last = hub.reported.get("edged:gateway", {}).get("command", {})
@@ -56,17 +70,6 @@ async def test_methods_desired_properties_and_messages_write_points(tmp_path: Pa
                 hub.desire({"chiller": {"setpoint": 42}})
                 await until(lambda: hub.reported["chiller"]["setpoint"] == 42)
                 assert told() == ("chiller/setpoint", "verified", None)
-
-                hub.invoke("1", "write", {"point": "chiller/pump", "value": True})
-                hub.invoke("2", "Write", {"point": "chiller/flow", "value": 1})
-                hub.invoke("3", "reboot", {})
-                hub.invoke("4", "write", {"point": "chiller/setpoint", "value": 9999})
-                hub.invoke("5", "write", "nonsense")
-                await until(lambda: len(hub.answers) == 5)
-                assert {number: status for number, (status, _) in hub.answers.items()} == {
-                    "1": 200, "2": 403, "3": 404, "4": 400, "5": 400,
-                }  # fmt: skip
-                assert hub.answers["1"][1].items() >= {"state": "verified", "value": True}.items()
 
                 soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60))
                 hub.tell({"point": "chiller/setpoint", "value": 43}, _mid="m-1", _exp=soon)

@@ -38,7 +38,8 @@ def test_a_known_secret_is_found_in_every_form(secret: str, before: bytes) -> No
     [
         "password: hunter22", 'password: "hunter22"', "{username: x, password: 'hunter22'}", "PASSWORD=hunter22",
         "url: mqtt://user:hunter22@host", '{"api_key": "hunter22"}', "password: >\n    hunter22\nnext: 1",
-        "  token:\n    hunter22\n", "shared_access_key: hunter22", "group_key: 'hunter22'", "Authorization: Bearer hunter22abc", "mqtt_password = hunter22 and more",
+        "  token:\n    hunter22\n", "shared_access_key: hunter22", "group_key: 'hunter22'",
+        "Authorization: Bearer hunter22abc", "mqtt_password = hunter22 and more",
         "-----BEGIN PRIVATE KEY-----\nhunter22\n-----END PRIVATE KEY-----",
     ],
 )  # fmt: skip
