@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edged.backup import place
 from edged.config.model import Config
+from edged.errors import ConfigError
 from edged.health.machine import machine
 from edged.media import find_port, list_ports
 from edged.media.ports import NoPortError
@@ -41,6 +43,8 @@ def check_machine(config: Config | None, state: Path, root: Path = Path("/")) ->
     yield check_wear(root)
     yield check_temperature(root)
     yield check_supply(root)
+    if config is not None and config.backup.directory:
+        yield check_backups(config, root)
 
 
 def _uses(config: Config | None, *adapters: str) -> bool:
@@ -246,6 +250,23 @@ def check_supply(root: Path) -> Check:
     if suffered:
         return warning("supply", f"the Pi was slowed down since it started: {', '.join(suffered)}", "give it air")
     return ok("supply", "no under-voltage since it started")
+
+
+def check_backups(config: Config, root: Path) -> Check:
+    """Whether those that are to be made by themselves are."""
+    folder = Path(config.backup.directory)
+    try:
+        place.check(folder, root)
+    except ConfigError as exc:
+        return problem("backup", str(exc), "journalctl -u edged-backup; docs/how-to/backup.md")
+    found = [one for one in place.kept(folder, str(config.gateway.id)) if one.manifest is not None]
+    if not found:
+        return warning("backup", f"there is none of this gateway in {folder}", "sudo edged backup create")
+    age = time.time() - found[-1].time.timestamp()
+    text = f"the newest of {len(found)} in {folder} is {age / 3600:,.0f} h old"
+    if age > 2 * config.backup.every:
+        return warning("backup", text, "systemctl status edged-backup.timer; journalctl -u edged-backup")
+    return ok("backup", text)
 
 
 def known_ports(root: Path = Path("/")) -> Sequence[str]:
