@@ -45,8 +45,8 @@ async def test_a_step_of_the_clock_makes_no_command_late(tmp_path: Path) -> None
         load_compiled(gateway.config, gateway.folder / "state" / "cache")  # libfaketime breaks time.sleep
         async with running(gateway), sending(broker.port) as sender:
             await connected(gateway)
-            sender.send(id="short", point="plc/setpoint", value=11, ttl=2, time=now())
-            sender.send(id="restarted", point="plc/mode", value="heat", ttl=4, time=now())
+            sender.send(id="short", point="plc/setpoint", value=11, ttl=1, time=now())
+            sender.send(id="restarted", point="plc/mode", value="heat", ttl=3, time=now())
             sender.send(id="kept", point="plc/relay", value=False, ttl="1m", time=now())
             async with asyncio.timeout(10):
                 while len(results(heard)) < 3:
@@ -54,7 +54,7 @@ async def test_a_step_of_the_clock_makes_no_command_late(tmp_path: Path) -> None
             clock.shift(-3600)  # by the wall clock all have an hour more
             assert (await ending(heard, "short"))["state"] == "expired"
             await gateway.stop(signal.SIGKILL)
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1.5)
             await gateway.start()
             assert (await ending(heard, "restarted"))["state"] == "expired"
             with pymodbus_server("tcp", 1, port=port):
