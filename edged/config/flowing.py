@@ -107,6 +107,8 @@ def bind(connection: ConnectionConfig, flow: FlowConfig, name: str) -> Connectio
     if connection.describes_flows and "max_readings" in overrides:
         raise ValueError(f"`max_readings` is the same for all flows of a {connection.connector!r}: set it there")
     layouts = getattr(type(connection), "LAYOUTS", ())
+    if "layout" in overrides and not layouts:
+        raise ValueError(f"the connector {connection.connector!r} has one `layout` for all flows, its own")
     if "layout" in overrides and overrides["layout"] not in layouts:
         raise ValueError(f"there is no layout {overrides['layout']!r}; there are {', '.join(layouts)}")
     return dataclasses.replace(connection, **overrides)

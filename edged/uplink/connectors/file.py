@@ -30,7 +30,8 @@ class FileConnection(ConnectionConfig):
 
     __pydantic_config__: ClassVar = STRICT
     follows_devices: ClassVar[bool] = True
-    LAYOUTS: ClassVar = ("samples", "columns", "csv")
+    LAYOUTS: ClassVar = ()
+    """A file has one layout, whatever flows go into it."""
 
     path: FileName
     """The file that is written, such as `/var/lib/edged/export/readings.jsonl`. Finished ones are put beside it:

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -64,15 +64,30 @@ def read_json(line: bytes) -> tuple[Key, int] | None:
     document = orjson.loads(line)
     try:
         return (str(document["epoch"]), str(document.get("flow", ""))), int(document["seq"])
-    except (KeyError, TypeError, AttributeError) as exc:
+    except (KeyError, TypeError, AttributeError, OverflowError) as exc:
         raise ValueError("no message of edged") from exc
 
 
 def read_csv(line: bytes) -> tuple[Key, int] | None:
     """Where a line of CSV belongs; None if others of its message follow. Raises ValueError if it is none."""
-    (fields,) = csv.reader([line.decode()], strict=True)
+    try:
+        (fields,) = csv.reader([line.decode()], strict=True)
+    except csv.Error as exc:
+        raise ValueError(str(exc)) from exc
     _, flow, _, epoch, _, seq, _, left = fields[-8:]
     return None if int(left) else ((epoch, flow), int(seq))
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a file ends."""
+
+    whole: int
+    """Where its last whole message does."""
+    foreign: bool
+    """Whether lines follow that nobody here wrote, or in another layout: those are not ours to remove."""
+    ended: bool
+    """Whether that message ends in a line break."""
 
 
 class Store:
@@ -174,32 +189,40 @@ class Store:
                 self._learn(lines)
         self._out.seek(0)
         with open(os.dup(self._out.fileno()), "rb") as lines:  # noqa: PTH123  # a descriptor, so that the lock stays
-            whole = self._learn(lines)
-        cut = self._size - whole
+            found = self._learn(lines)
+        if found.foreign:
+            log.warning("%s: %s ends in lines of another kind: it is put aside as it is", self._name, self._target.path)
+            self._exchange()
+            return 0
+        cut = self._size - found.whole
         if cut:
-            self._out.truncate(whole)
+            self._out.truncate(found.whole)
+        if not found.ended:
+            self._out.seek(found.whole)
+            self._out.write(b"\n")
+        self._size = self._out.seek(0, os.SEEK_END)
+        if cut or not found.ended:
             os.fsync(self._out.fileno())
-            self._size = whole
         return cut
 
-    def _learn(self, lines: Iterator[bytes] | io.BufferedIOBase | gzip.GzipFile) -> int:
-        """Note what whole messages there are; returns where the last one ends."""
+    def _learn(self, lines: Iterable[bytes]) -> _End:
+        """Note what whole messages there are; returns how it ends."""
         at = whole = 0
+        foreign, ended = False, True
         for line in lines:
             at += len(line)
             if at == len(line) and line == self._target.head:
                 whole = at
                 continue
-            if not line.endswith(b"\n"):
-                break
             try:
                 found = self._target.read(line)
-            except ValueError:
-                continue  # zeros after a power cut, or a line by somebody else: only the end is ours to mend
+            except ValueError:  # torn, zeros after a power cut, or not ours
+                foreign = foreign or (line.endswith(b"\n") and bool(line.strip(b"\0\n")))
+                continue
             if found is not None:
                 self.written[found[0]] = max(found[1], self.written.get(found[0], 0))
-                whole = at
-        return whole
+                whole, foreign, ended = at, False, line.endswith(b"\n")
+        return _End(whole, foreign=foreign, ended=ended)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
