@@ -61,7 +61,8 @@ _AT_A_STRETCH = 50
 class Bus:
     """Satisfies `edged.adapter.Bus`."""
 
-    concurrency = 1
+    concurrency = 2
+    """One for polls, which wait for nothing, and one for whoever waits for a message or for the answer to a write."""
 
     def __init__(self, name: str, config: MqttBus, devices: Mapping[str, MqttDevice]) -> None:
         """Raises ConfigError for devices that do not fit the preset, and for codecs that are not there."""
@@ -228,20 +229,19 @@ class Bus:
         """Take what arrives, one message after the other, for ever."""
         count = 0
         while True:
-            found = self._link.fetch()
-            if found is None:
+            arrived = self._link.fetch()
+            if arrived is None:
                 self._link.news.clear()
-                if (found := self._link.fetch()) is None:
+                if (arrived := self._link.fetch()) is None:
                     await self._link.news.wait()
                     continue
-            session, arrived = found
             wall, mono = _now()
-            ticket = Ticket(session, arrived.number) if arrived.number else None
             devices = () if self._ours(arrived.topic, arrived.payload) or self._link.is_marker(arrived) else (
                 self._route(arrived.topic)
             )  # fmt: skip
-            if ticket is not None:
-                self._link.ledger.take(ticket, len(devices), time.monotonic())
+            ticket = None
+            if arrived.number:
+                ticket = self._link.ledger.take(arrived.number, len(devices), time.monotonic())
             for device in devices:
                 await self._take(device, arrived.topic, arrived.payload, ticket, wall, mono, retained=arrived.retained)
             count += 1

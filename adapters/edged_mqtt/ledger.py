@@ -30,35 +30,58 @@ class Ledger:
 
     def __init__(self) -> None:
         self._done: deque[tuple[float, Ticket]] = deque()
-        self.open = 0
-        """How many messages are not acknowledged."""
+        self.session = 0
         self.room = 10
         """How many may be held back: half of what the broker sends without an acknowledgement."""
 
-    def take(self, ticket: Ticket, devices: int, now: float) -> None:
+        self._tickets: dict[int, Ticket] = {}
+        """Those of this session, by number."""
+        self._former: dict[int, Ticket] = {}
+        """Those of the last one."""
+
+    @property
+    def open(self) -> int:
+        """How many messages are not acknowledged."""
+        return len(self._tickets)
+
+    def begin(self, session: int, *, resumed: bool) -> None:
+        """A new session: the broker sends again what it got no acknowledgement for, if it has kept the last one."""
+        self._former = self._tickets if resumed else {}
+        self._tickets = {}
+        self._done.clear()
+        self.session = session
+
+    def known(self, number: int, now: float) -> bool:
+        """Whether a message that the broker sends again, by the same number, is one that we have already."""
+        ticket = self._former.pop(number, None)
+        if ticket is None:
+            return False
+        ticket.session = self.session
+        self._tickets[number] = ticket
+        if ticket.left == 0:
+            self._done.append((now, ticket))
+        return True
+
+    def take(self, number: int, devices: int, now: float) -> Ticket:
         """A message came, for so many devices."""
-        self.open += 1
-        ticket.left = devices
+        ticket = self._tickets[number] = Ticket(self.session, number, devices)
         if not devices:
             self._done.append((now, ticket))
+        return ticket
 
     def release(self, ticket: Ticket | None, now: float) -> None:
         """One of its devices is done with it."""
         if ticket is None:
             return
         ticket.left -= 1
-        if ticket.left == 0:
+        if ticket.left == 0 and ticket.session == self.session:
             self._done.append((now, ticket))
 
-    def due(self, now: float) -> list[Ticket]:
-        """Those that are to be acknowledged now."""
+    def due(self, now: float) -> list[int]:
+        """The numbers of those that are to be acknowledged now."""
         due = []
         while self._done and (now - self._done[0][0] >= HOLD or self.open > self.room):
-            due.append(self._done.popleft()[1])
-            self.open -= 1
+            ticket = self._done.popleft()[1]
+            del self._tickets[ticket.number]
+            due.append(ticket.number)
         return due
-
-    def forget(self) -> None:
-        """A new session: the broker sends again what it got no acknowledgement for."""
-        self._done.clear()
-        self.open = 0

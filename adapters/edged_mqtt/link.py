@@ -9,6 +9,7 @@ import random
 import socket
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from edged.adapter import EdgedError, PermanentError, Reason, TransientError
@@ -53,6 +54,8 @@ class Link:
         """What arrives now may have waited at the broker while we were away."""
         self.shed = 0
         """Messages that found no room, ever."""
+        self._left: deque[Arrived] = deque()
+        """What the last session brought and nobody would send again."""
         self._marker = b""
         self._marked_at = 0.0
         self._answers: dict[int, asyncio.Future[Mapping[str, object]]] = {}
@@ -81,13 +84,15 @@ class Link:
         """A question anew each time: sessions come while one waits."""
         return self._session is not None
 
-    def fetch(self) -> tuple[int, Arrived] | None:
-        """(Session, the oldest message that nobody has looked at)."""
-        session = self._session
-        if session is None or not session.inbox:
-            return None
-        self._marked_at = time.monotonic()
-        return self._sessions, session.inbox.popleft()
+    def fetch(self) -> Arrived | None:
+        """The oldest message that nobody has looked at; those that we had in the last session are none."""
+        inbox = self._left if self._session is None else self._session.inbox
+        while inbox:
+            arrived = inbox.popleft()
+            self._marked_at = time.monotonic()
+            if not (arrived.again and self.ledger.known(arrived.number, time.monotonic())):
+                return arrived
+        return None
 
     def is_marker(self, arrived: Arrived) -> bool:
         """Whether this is what we sent ourselves: all that came before it may have waited at the broker."""
@@ -163,9 +168,10 @@ class Link:
         if self._session is not None:
             self._down_at = time.monotonic()
             log.warning("%s: %s; connecting anew", self._name, why)
+            self._left.extend(arrived for arrived in self._session.inbox if not arrived.number)
+            self.news.set()
         self._session, self.waited = None, False
         self._error = self._error or TransientError(why, reason=Reason.UNREACHABLE)
-        self.ledger.forget()
         self._settled.set()
 
     async def _serve(self) -> str:
@@ -176,6 +182,8 @@ class Link:
             self._sessions += 1
             self._session, self._error = session, None
             self.waited = session.resumed
+            self.ledger.begin(self._sessions, resumed=session.resumed)
+            self.news.set()
             await self._begin(session)
             self.up_since = time.monotonic_ns() // 1000
             self._settled.set()
@@ -235,14 +243,12 @@ class Link:
             )  # fmt: skip
 
     def _acknowledge(self, session: Session) -> None:
-        for ticket in self.ledger.due(time.monotonic()):
-            if ticket.session == self._sessions:
-                session.acknowledge(ticket.number)
+        for number in self.ledger.due(time.monotonic()):
+            session.acknowledge(number)
 
     def release(self, ticket: Ticket | None) -> None:
         """One of the devices that a message concerns has handed its values over."""
-        if ticket is not None and ticket.session == self._sessions:
-            self.ledger.release(ticket, time.monotonic())
+        self.ledger.release(ticket, time.monotonic())
 
 
 _UNKNOWN_ROOM = 10

@@ -52,6 +52,8 @@ class Arrived:
     number: int
     """For `acknowledge`; 0 where there is nothing to acknowledge."""
     retained: bool
+    again: bool = False
+    """The broker says that it has sent it before."""
 
 
 class VersionError(Exception):
@@ -77,6 +79,7 @@ class Session:
         """Whether the broker had kept a session, and messages in it."""
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self._connack: asyncio.Future[int] = self._loop.create_future()
+        self._abandoned = False
         self._waiting: dict[int, asyncio.Future[Sequence[int]]] = {}
         self._client = Client(
             CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=None if v5 else False,
@@ -119,6 +122,9 @@ class Session:
         where = self._config.url
         try:
             await asyncio.to_thread(self._connect)
+        except asyncio.CancelledError:
+            self._abandoned = True  # the thread goes on, and may still connect
+            raise
         except TimeoutError as exc:
             raise self._unreachable("did not answer: is it up, is a firewall in the way?") from exc
         except ssl.SSLError as exc:
@@ -141,14 +147,19 @@ class Session:
         if where.scheme.startswith("ws"):
             self._client.ws_set_options(path=where.path)
         keepalive = round(config.keepalive)
-        if not self._v5:
+        if self._v5:
+            self._client.connect(where.host, where.port, keepalive, clean_start=False, properties=self._properties())
+        else:
             self._client.connect(where.host, where.port, keepalive)
-            return
+        if self._abandoned:
+            self._stop()
+
+    def _properties(self) -> Properties:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
-        properties.SessionExpiryInterval = min(round(config.session_expiry), 2**32 - 1)
+        properties.SessionExpiryInterval = min(round(self._config.session_expiry), 2**32 - 1)
         properties.ReceiveMaximum = RECEIVE
         properties.MaximumPacketSize = LARGEST
-        self._client.connect(where.host, where.port, keepalive, clean_start=False, properties=properties)
+        return properties
 
     def _unreachable(self, text: str) -> TransientError:
         return TransientError(f"{self._config.url} {text}", reason=Reason.UNREACHABLE)
@@ -217,10 +228,9 @@ class Session:
         await asyncio.shield(asyncio.to_thread(self._stop))
 
     def _stop(self) -> None:
+        """In a thread, for it waits for paho's."""
         self._client.loop_stop()
-        if (left := self._client.socket()) is not None:
-            with contextlib.suppress(OSError):
-                left.close()
+        self._client._reset_sockets()  # noqa: SLF001  # there is no public way to close what a failed handshake leaves
 
     def _over(self, why: str) -> None:
         if not self.ended.done():
@@ -257,7 +267,7 @@ class Session:
             self.shed += 1
             self.left += number > 0
             return
-        self.inbox.append(Arrived(topic, bytes(message.payload), number, bool(message.retain)))
+        self.inbox.append(Arrived(topic, bytes(message.payload), number, bool(message.retain), bool(message.dup)))
         if len(self.inbox) == 1:
             self._tell(self._wake)
 

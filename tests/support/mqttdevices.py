@@ -74,8 +74,8 @@ async def hearing(
     port: int, preset: str, devices: Mapping[str, MqttDevice], **settings: Any
 ) -> AsyncIterator[tuple[Bus, dict[str, Job]]]:
     """A bus whose session is open, and a job with all points of each device."""
-    settings = {"client_id": "edged-test", **settings}
-    config = MqttBus(adapter="mqtt-in", url=f"mqtt://127.0.0.1:{port}", preset=preset, **settings)  # type: ignore[arg-type]  # a preset's name
+    settings = {"client_id": "edged-test", "url": f"mqtt://127.0.0.1:{port}", **settings}
+    config = MqttBus(adapter="mqtt-in", preset=preset, **settings)  # type: ignore[arg-type]  # a preset's name
     bus = MQTT_IN.open("broker", config, devices)
     jobs: dict[str, Job] = {
         name: bus.prepare(name, [str(one) for one in spec.points]) for name, spec in devices.items()

@@ -23,8 +23,8 @@ def find(name: FileName) -> Path:
         if place.is_file():
             return place
     raise ConfigError(
-        f"there is no codec {given.name}: looked in {given.parent}, in its folder `profiles`, and among those that edged "
-        f"ships"
+        f"there is no codec {given.name}: looked in {given.parent}, in its folder `profiles`, and among those that "
+        f"edged ships"
     )
 
 

@@ -187,31 +187,56 @@ def packet(number: int, *points: str, ticket: Ticket | None = None) -> Packet:
 
 
 def test_the_broker_forgets_a_message_when_all_its_devices_are_done_and_some_time_has_passed() -> None:
-    ledger, ticket = Ledger(), Ticket(1, 7)
-    ledger.take(ticket, 2, 0)
+    ledger = Ledger()
+    ticket = ledger.take(7, 2, 0)
     ledger.release(ticket, 1)
     assert not ledger.due(100)
     ledger.release(ticket, 100)
     assert not ledger.due(100 + HOLD - 0.1)
-    assert ledger.due(100 + HOLD) == [ticket]
+    assert ledger.due(100 + HOLD) == [7]
     assert not ledger.due(200)
 
 
 def test_where_many_wait_the_oldest_are_acknowledged_at_once() -> None:
     ledger = Ledger()
-    tickets = [Ticket(1, number) for number in range(15)]
-    for one in tickets:
-        ledger.take(one, 1, 0)
-        ledger.release(one, 0)
-    assert ledger.due(0) == tickets[:5]
-    assert ledger.due(HOLD) == tickets[5:]
+    for number in range(15):
+        ledger.release(ledger.take(number, 1, 0), 0)
+    assert ledger.due(0) == [0, 1, 2, 3, 4]
+    assert ledger.due(HOLD) == list(range(5, 15))
     assert ledger.open == 0
 
 
 def test_what_concerns_nobody_is_acknowledged_too() -> None:
-    ledger, ticket = Ledger(), Ticket(1, 7)
-    ledger.take(ticket, 0, 0)
-    assert ledger.due(HOLD) == [ticket]
+    ledger = Ledger()
+    ledger.take(7, 0, 0)
+    assert ledger.due(HOLD) == [7]
+
+
+def test_what_the_broker_sends_again_is_known_and_acknowledged_when_it_is_done() -> None:
+    ledger = Ledger()
+    ledger.begin(1, resumed=False)
+    done, pending = ledger.take(1, 1, 0), ledger.take(2, 1, 0)
+    ledger.release(done, 0)
+    ledger.begin(2, resumed=True)
+    assert ledger.known(1, 10)
+    assert ledger.known(2, 10)
+    assert not ledger.known(2, 10)
+    assert not ledger.known(3, 10)
+    assert ledger.due(10 + HOLD) == [1]
+    ledger.release(pending, 20)
+    assert ledger.due(20 + HOLD) == [2]
+
+
+def test_a_session_that_the_broker_forgot_leaves_nothing() -> None:
+    ledger = Ledger()
+    ticket = ledger.take(1, 1, 0)
+    ledger.begin(2, resumed=False)
+    assert not ledger.known(1, 0)
+    other = ledger.take(1, 1, 0)
+    ledger.release(ticket, 0)
+    assert not ledger.due(HOLD)
+    ledger.release(other, 0)
+    assert ledger.due(HOLD) == [1]
 
 
 @given(st.lists(st.sampled_from(["a", "b", "ab", "fetch-a", "fetch-b", "fetch-thin"]), max_size=60))

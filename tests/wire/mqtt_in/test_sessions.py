@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from edged.adapter import TransientError
+from edged.testing.proxy import FaultProxy
 from edged_mqtt.ledger import HOLD
 from edged_mqtt.point import MqttPoint
 from tests.support.mosquitto import Mosquitto, free_port, password_file
 from tests.support.mqttdevices import Publisher, device, fetch, hearing, publisher, qualities, values
+from tests.support.pki import Pki
 
 pytestmark = pytest.mark.mosquitto
 
@@ -83,6 +85,45 @@ async def test_a_broker_that_comes_back(broker: Mosquitto) -> None:
                 samples = list((await bus.poll(jobs["oven"])).samples)
                 await asyncio.sleep(0.05)
         assert values(samples)[0] == {"temperature": 5}
+
+
+async def test_a_connection_that_breaks_costs_nothing_and_doubles_nothing(
+    broker: Mosquitto, devices: Publisher
+) -> None:
+    async with FaultProxy("127.0.0.1", broker.port) as proxy:
+        async with hearing(proxy.port, "json", TOPIC) as (bus, jobs):
+            for number in range(5):
+                devices.say("plant/oven", {"temperature": number})
+            samples = await fetch(bus, jobs["oven"], 5)
+            proxy.reset()
+            for number in range(5, 10):
+                devices.say("plant/oven", {"temperature": number})
+            samples += await fetch(bus, jobs["oven"], 5)
+            devices.say("plant/oven", {"temperature": 10})
+            samples += await fetch(bus, jobs["oven"])
+            await until(lambda: bus._link.ledger.open == 0, HOLD + 10)  # nothing is left at the broker
+    assert [one.values[0] for one in samples] == list(range(11))
+
+
+async def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
+    pki = Pki(tmp_path / "pki")
+    certificate, key = pki.issue("localhost", "DNS:localhost")
+    ours, our_key = pki.issue("gateway")
+    listener = [
+        f"cafile {pki.certificate}", f"certfile {certificate}", f"keyfile {key}", "require_certificate true",
+    ]  # fmt: skip
+    with Mosquitto(tmp_path / "broker", listener=listener) as broker:
+        url = f"mqtts://localhost:{broker.port}"
+        files: dict[str, Any] = {"ca": str(pki.certificate), "certificate": str(ours), "key": str(our_key)}
+        async with hearing(broker.port, "json", TOPIC, url=url, **files) as (bus, jobs):
+            assert not (await bus.poll(jobs["oven"])).samples
+        for wrong, said in (
+            ({**files, "ca": ""}, "is not accepted"),
+            ({"ca": files["ca"]}, "does it want a client|connection broke|hung up"),
+        ):
+            with pytest.raises(TransientError, match=said):
+                async with hearing(broker.port, "json", TOPIC, url=url, **wrong):
+                    pass
 
 
 async def test_no_broker_is_told_in_words() -> None:
