@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.cli.subscribe import summary
 from edged.testing.audit import Audit, LaneId, MessageId
 from edged.testing.receiver import proof
 
@@ -105,6 +106,15 @@ def test_each_flow_has_chains_of_its_own() -> None:
     assert audit.lanes[LaneId("g", "e", "live", "hot")].last == 15
     assert (audit.gaps("g", "e", "hot"), audit.gaps("g", "e", "cold"), audit.gaps("g", "e")) == ([], [(10, 10)], [])
     assert not audit.take(message(15, 5) | {"flow": "hot"})
+
+
+def test_what_is_told_of_a_flow_names_it() -> None:
+    audit = Audit()
+    for seq, prev in [(5, 0), (15, 10)]:
+        audit.take(message(seq, prev) | {"flow": "hot"})
+    record = summary(audit)
+    assert record["missing"] == [{"gateway": "g", "epoch": "e", "seq": 10, "flow": "hot"}]
+    assert record["not_covered"] == [{"gateway": "g", "epoch": "e", "first": 6, "last": 10, "flow": "hot"}]
 
 
 def test_the_numbers_may_stand_in_user_properties() -> None:
