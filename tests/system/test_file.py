@@ -193,6 +193,7 @@ def test_a_day_ends_at_midnight(tmp_path: Path) -> None:
     store.append([message(1)])
     at.now = datetime(2026, 11, 22, 0, 0, tzinfo=UTC)
     store.append([message(2)])
+    at.now = datetime(1970, 1, 1, tzinfo=UTC)  # a clock that has lost the time
     store.append([message(3)])
     store.close()
     assert [one.name for one in files(tmp_path)] == ["readings-000001-2026-11-21.jsonl.gz", "readings.jsonl"]
@@ -313,6 +314,20 @@ def test_a_file_that_is_moved_away_is_begun_anew(tmp_path: Path) -> None:
     store.close()
     assert orjson.loads((tmp_path / "moved").read_bytes())["seq"] == 1
     assert [orjson.loads(line)["seq"] for line in lines(tmp_path)] == [2]
+
+
+def test_what_others_append_or_cut_while_we_write_leaves_no_hole_and_overwrites_nothing(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    path = tmp_path / "out" / "readings.jsonl"
+    store.append([message(1)])
+    with path.open("ab") as other:
+        other.write(b"a note\n")
+    store.append([message(2)])
+    assert path.read_bytes() == message(1).payload + b"a note\n" + message(2).payload
+    os.truncate(path, 0)
+    store.append([message(3)])
+    store.close()
+    assert path.read_bytes() == message(3).payload
 
 
 def test_two_cannot_write_the_same_file(tmp_path: Path) -> None:

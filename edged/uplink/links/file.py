@@ -232,9 +232,8 @@ class Store:
         data = b"".join(message.payload for message in messages)
         try:
             self._same_file()
-            if target.daily and self._day != self._today() and self._size > len(target.head):
-                self._exchange()
-            if self._size and self._size + len(data) > target.max_size and self._size > len(target.head):
+            over = target.daily and self._day < self._today()  # not when a clock starts in 1970
+            if self._size > len(target.head) and (over or self._size + len(data) > target.max_size):
                 self._exchange()
             self._check_room(len(data))
             self._write(data)
@@ -267,10 +266,10 @@ class Store:
             self._open()
 
     def _write(self, data: bytes) -> None:
+        self._size = self._out.seek(0, os.SEEK_END)  # wherever that is now: others may write and cut, too
         whole = (b"" if self._size else self._target.head) + data
         done = False
         try:
-            self._out.seek(self._size)
             left = memoryview(whole)
             while left:
                 left = left[self._out.write(left) or 0 :]

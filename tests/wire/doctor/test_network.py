@@ -73,5 +73,5 @@ def test_a_server_is_looked_for_and_its_certificate_checked(tmp_path: Path) -> N
         assert {name: check.state for name, check in found.items()} == {
             "dns": "ok", "port": "ok", "tls": "warning", "login": "n/a",
         }  # fmt: skip
-    (found,) = checks(tmp_path, "http", url="'https://{tenant}.example.com'").values()
-    assert (found.state, "made of names" in found.evidence) == ("n/a", True)
+    (named,) = checks(tmp_path, "http", url="'https://{tenant}.example.com'").values()
+    assert (named.state, "made of names" in named.evidence) == ("n/a", True)
