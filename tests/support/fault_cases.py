@@ -168,10 +168,11 @@ async def _stopped_process(bench: Bench) -> None:
 
 
 async def _restarted(bench: Bench) -> None:
+    moments = random.Random(1)
     for _ in range(int(seconds(10, 2))):
         await bench.kill(signal.SIGTERM)
         await bench.gateway.status()
-        await asyncio.sleep(1)
+        await asyncio.sleep(moments.uniform(0.5, 1.5))
 
 
 async def _killed(times: int, seed: int, bench: Bench) -> None:

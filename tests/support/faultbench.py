@@ -41,8 +41,8 @@ WINDOW = 20
 A_POLL = DEVICES * REGISTERS
 """Readings of one second."""
 _PATIENCE = 120.0
-_CUT_OFF = 2
-"""Of 20 devices so many at most are just answering when the daemon is asked to stop, and it takes no answer then."""
+_STOPS = 3
+"""One stop in so many may meet all devices in the middle of their answers, as they are read at the same moment."""
 _TOLD = (" was damaged ", " begins the new epoch ", " are lost")
 """What the log says when the disk destroyed something."""
 
@@ -227,7 +227,7 @@ class Bench:
         if self.case.refuses:  # what is refused for now comes after those that were on their way behind it
             row.out_of_order = max(0, row.out_of_order - self.refuser.refused)
         row.wrong = report.wrong
-        row.allowed = self.kills * 2 * A_POLL + self.stops * _CUT_OFF * REGISTERS
+        row.allowed = self.kills * 2 * A_POLL + -(-self.stops // _STOPS) * A_POLL
         if self.case.damage:
             # What had not been flushed before the kill cannot be told apart from a little that was destroyed.
             told = self.case.traceless or any(words in row.log for words in _TOLD)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -140,11 +141,15 @@ def _crash_points() -> str:
     )
 
 
+def _item(text: str) -> str:
+    return textwrap.fill(f"- {text}", 120, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+
+
 def main() -> None:
     """Write the page of what all tests have kept."""
     others = [*((_FOUND / f"{name}.md").read_text("utf-8") for name in _OTHERS), _crash_points()]
     text = (_FOUND / f"{_CASES}.md").read_text("utf-8")
-    PAGE.write_text(text.replace("{others}", "\n".join(f"- {other}" for other in others)), "utf-8")
+    PAGE.write_text(text.replace("{others}", "\n".join(map(_item, others))), "utf-8")
 
 
 if __name__ == "__main__":
