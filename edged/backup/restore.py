@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -256,6 +256,9 @@ def _carry_out(path: Path, goal: Goal, plan: Plan, owner: tuple[int, int]) -> No
         root.mkdir(parents=True, exist_ok=True)
         for junk in root.glob(".restore-*"):  # of a restore that was killed before it changed anything
             shutil.rmtree(junk, ignore_errors=True)
+        for empty in root.glob("before-restore-*"):  # likewise
+            with suppress(OSError):
+                empty.rmdir()
     staging = {root: root / f".restore-{stamp}" for root in roots.values()}
     aside = {root: root / f"before-restore-{stamp}" for root in roots.values()}
     try:
