@@ -103,9 +103,17 @@ class NetworkServer(Preset):
         self._applications: dict[str, str] = {}
         """Device → the application it is in, for downlinks."""
 
-    def learn(self, name: str, topic: str) -> None:
-        """The application is the second level of all its topics."""
+    def read(self, device: MqttDevice, name: str, topic: str, payload: bytes) -> Message | None:  # noqa: ARG002  # as announced
+        """An uplink. The application is the second level of its topic."""
+        found = an_object(payload)
+        if isinstance(found, str):
+            return Message(problem=f"the message {found}")
         self._applications[name] = topic.split("/")[1]
+        return self.uplink(found)
+
+    @abstractmethod
+    def uplink(self, found: Mapping[str, Any]) -> Message:
+        """What an uplink says."""
 
     def application(self, name: str) -> str:
         """That of a device. Raises PermanentError where it is not known yet."""
@@ -154,6 +162,13 @@ def online(payload: bytes) -> bool | None:
     if isinstance(found, dict):
         found = found.get("state")
     return _ONLINE.get(str(found).strip().casefold())
+
+
+def frame_of(found: Mapping[str, Any], key: str) -> tuple[bytes | None, str]:
+    """(The bytes of an uplink, what is wrong with them); an uplink may have none."""
+    data = found.get(key)
+    frame = unbase64(data) if data else None
+    return frame, f"`{key}` is no base64" if data and frame is None else ""
 
 
 def unbase64(text: Any) -> bytes | None:

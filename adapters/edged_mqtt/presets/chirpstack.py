@@ -7,14 +7,15 @@ Sources: chirpstack.io/docs, "Event types" and "MQTT integration"; the messages 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
 from edged_mqtt.config import MqttDevice
 from edged_mqtt.path import ABSENT
 
-from .base import Message, NetworkServer, Outgoing, an_object, lorawan_extra, number, unbase64
+from .base import Message, NetworkServer, Outgoing, frame_of, lorawan_extra, number
 
 _EUI = 16
 """Digits."""
@@ -33,17 +34,10 @@ class ChirpStack(NetworkServer):
         """Uplinks; whether it joined, and how its battery is, is not asked for."""
         return [f"application/{self.bus.application}/device/{name.casefold()}/event/up"]
 
-    def read(self, device: MqttDevice, name: str, topic: str, payload: bytes) -> Message | None:  # noqa: ARG002  # likewise
+    def uplink(self, found: Mapping[str, Any]) -> Message:
         """An UplinkEvent."""
-        found = an_object(payload)
-        if isinstance(found, str):
-            return Message(problem=f"the message {found}")
-        self.learn(name, topic)
-        port, data = number(found.get("fPort")), found.get("data")
-        frame = unbase64(data) if data else None
-        if data and frame is None:
-            return Message(whole=found, problem="`data` is no base64")
-        decoded = found.get("object")
+        port, decoded = number(found.get("fPort")), found.get("object")
+        frame, problem = frame_of(found, "data")
         return Message(
             values=decoded if isinstance(decoded, dict) else ABSENT,
             whole=found,
@@ -51,6 +45,7 @@ class ChirpStack(NetworkServer):
             time=found.get("time"),
             frame=frame,
             port=port,
+            problem=problem,
         )
 
     def downlink(self, device: MqttDevice, name: str, frame: bytes, port: int) -> Outgoing:

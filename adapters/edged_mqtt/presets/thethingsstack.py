@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import orjson
 
 from edged_mqtt.config import MqttDevice
 from edged_mqtt.path import ABSENT
 
-from .base import Message, NetworkServer, Outgoing, an_object, lorawan_extra, number, unbase64
+from .base import Message, NetworkServer, Outgoing, frame_of, lorawan_extra, number
 
 
 class TheThingsStack(NetworkServer):
@@ -27,22 +27,15 @@ class TheThingsStack(NetworkServer):
         """Uplinks."""
         return [f"v3/{self.bus.application}/devices/{name}/up"]
 
-    def read(self, device: MqttDevice, name: str, topic: str, payload: bytes) -> Message | None:  # noqa: ARG002  # likewise
+    def uplink(self, found: Mapping[str, Any]) -> Message:
         """An ApplicationUp with an uplink message."""
-        found = an_object(payload)
-        if isinstance(found, str):
-            return Message(problem=f"the message {found}")
-        self.learn(name, topic)
         uplink = found.get("uplink_message")
         if not isinstance(uplink, Mapping):
             return Message(whole=found, problem="there is no `uplink_message` in it")
         if found.get("simulated") or uplink.get("simulated"):
             return Message(whole=found, note="an uplink that the console simulated is not taken for a reading")
-        port, data = number(uplink.get("f_port")), uplink.get("frm_payload")
-        frame = unbase64(data) if data else None
-        if data and frame is None:
-            return Message(whole=found, problem="`frm_payload` is no base64")
-        decoded = uplink.get("decoded_payload")
+        port, decoded = number(uplink.get("f_port")), uplink.get("decoded_payload")
+        frame, problem = frame_of(uplink, "frm_payload")
         return Message(
             values=decoded if isinstance(decoded, dict) else ABSENT,
             whole=found,
@@ -50,6 +43,7 @@ class TheThingsStack(NetworkServer):
             time=uplink.get("received_at") or found.get("received_at"),
             frame=frame,
             port=port,
+            problem=problem,
         )
 
     def downlink(self, device: MqttDevice, name: str, frame: bytes, port: int) -> Outgoing:

@@ -169,6 +169,7 @@ async def test_the_process_has_nothing_to_harm_with(bench: Bench, monkeypatch: p
     for name in ("Max open files", "Max file size", "Max processes", "Max core file size"):
         assert limits[name] == ["0", "0"], name
     assert int(limits["Max address space"][0]) < 200 << 20
+    assert (process / "oom_score_adj").read_text() == "500\n"
     assert b"hidden" not in (process / "environ").read_bytes()
 
 
