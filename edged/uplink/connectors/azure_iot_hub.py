@@ -118,6 +118,7 @@ class AzureConnection(LaidOutConnection, BrokerConnection):
     def idle(self) -> Iterator[tuple[str, str]]:
         """See the base class."""
         yield from super().idle()
+        yield "session_expiry", "the hub speaks MQTT 3.1.1, which has no such thing"
         if self.certificate:
             yield "sas_lifetime", "a `certificate` needs no tokens"
         if not self.twin:

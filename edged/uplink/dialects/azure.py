@@ -39,6 +39,7 @@ WEBSOCKET = "/$iothub/websocket"
 LIMITS = Limits(size=30 * 1024, largest=2**52 - 1, longest=4096, dots=False)
 """What the reported properties of a twin can hold; of their 32 KB a little is left for the hub's own."""
 _OK = 2
+_IN_STRING = "SharedAccessKey="
 _TOO_MANY, _SERVER = 429, 500
 
 
@@ -46,7 +47,9 @@ _TOO_MANY, _SERVER = 429, 500
 
 
 def key_bytes(text: str) -> bytes:
-    """A symmetric key as Azure's pages show it. Raises ValueError, which does not repeat it."""
+    """A symmetric key as Azure's pages show it, alone or in a connection string. Raises ValueError without it."""
+    if _IN_STRING in text:
+        text = text.partition(_IN_STRING)[2].partition(";")[0]
     try:
         return base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):

@@ -47,6 +47,12 @@ def test_a_token_is_signed_as_azure_documents_it() -> None:
     )
 
 
+def test_a_connection_string_has_the_key_in_it() -> None:
+    whole = f"HostName=myhub.azure-devices.net;DeviceId=d1;SharedAccessKey={KEY}"
+    assert token("x", whole, 1) == token("x", KEY, 1)
+    assert token("x", f"SharedAccessKey={KEY};GatewayHostName=y", 1) == token("x", KEY, 1)
+
+
 def test_a_device_of_a_group_has_a_key_of_its_own() -> None:
     """Made by `openssl dgst -sha256 -hmac foobar` of the registration."""
     assert derived_key(KEY, "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6") == "d9Q/iDyFA8z1xC2zHom8XvFJM1snwjAT6YAd3GLUhPM="
