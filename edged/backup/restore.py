@@ -236,16 +236,25 @@ def _prepared(state: Path) -> tuple[int, int]:
 @contextmanager
 def _locked(plan: Plan, goal: Goal, owner: tuple[int, int]) -> Iterator[None]:
     """Keep the gateway from starting meanwhile. Raises ConfigError if it runs."""
-    place = next((one.target for one in plan.changes if one.member == BUFFER), goal.state / "buffer.db")
-    try:
-        lock = Lock(place)
-    except ConfigError as exc:
-        raise ConfigError(f"{exc}. The gateway must not run meanwhile: sudo systemctl stop edged") from exc
-    try:
-        _give(lock.path, owner)
+    with ExitStack() as stack:
+        for place in _buffers(plan, goal):
+            try:
+                lock = Lock(place)
+            except ConfigError as exc:
+                raise ConfigError(f"{exc}. The gateway must not run meanwhile: sudo systemctl stop edged") from exc
+            stack.callback(lock.release)
+            _give(lock.path, owner)
         yield
-    finally:
-        lock.release()
+
+
+def _buffers(plan: Plan, goal: Goal) -> set[Path]:
+    """Where a gateway that runs would have its buffer: as it is configured now, and as it was."""
+    running = load(goal.main).config if goal.main.exists() else None
+    named = {running.buffer.path if running else "", plan.manifest.buffer_path}
+    places = {Path(name) if name else goal.state / "buffer.db" for name in named}
+    return {place for place in places if place.parent.is_dir()} | {
+        one.target for one in plan.changes if one.member == BUFFER
+    }
 
 
 def _carry_out(path: Path, goal: Goal, plan: Plan, owner: tuple[int, int]) -> None:

@@ -249,6 +249,20 @@ def test_a_buffer_elsewhere_is_restored_there_only_when_allowed(tmp_path: Path) 
     assert asyncio.run(opened_buffer(tmp_path / "data/readings"))[1] == 300
 
 
+def test_a_gateway_that_runs_is_noticed_wherever_its_buffer_is(tmp_path: Path) -> None:
+    one = site(tmp_path / "gateway")
+    made = one.backup(tmp_path / "backups")
+    (tmp_path / "data").mkdir()
+    one.main.write_text(FILES["edged.yaml"] + f"buffer: {{path: {tmp_path}/data/readings}}\n")
+    lock = Lock(tmp_path / "data/readings")
+    try:
+        with pytest.raises(ConfigError, match="systemctl stop edged"):
+            put_back(one, made.path, only=frozenset({"commands"}), force=True)
+    finally:
+        lock.release()
+    put_back(one, made.path, only=frozenset({"commands"}), force=True)
+
+
 def test_a_journal_of_somebody_else_is_not_followed(tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("only root can make a file of somebody else")
