@@ -205,6 +205,10 @@ async def test_provisioning_goes_on_after_a_crash_between_its_steps(tmp_path: Pa
     caplog.set_level("INFO")
     with region(tmp_path) as (where, aws):
         settings, context = claim(where, tmp_path)
+        aws.mute = "$aws/provisioning-templates/fleet/provision/json"
+        async with gateway(tmp_path / "buffer.db", where.broker.port, context=context, **settings):
+            await until(lambda: any(one.topic == aws.mute for one in aws.messages))  # and here the power fails
+        aws.mute = ""
         aws.deny = {"statusCode": 403, "errorCode": "AccessDenied", "errorMessage": "not in the list"}
         kept = tmp_path / "state/connections/cloud/credentials.json"
         async with gateway(tmp_path / "buffer.db", where.broker.port, context=context, **settings) as one:
