@@ -25,7 +25,7 @@ test: ## all tests, with coverage (ARGS="-k planner" picks some)
 	@.ci/test $(ARGS)
 
 SOAK := tests/system/test_faults.py tests/system/test_endurance.py tests/system/test_power_cut.py tests/unit/buffer/test_crash_points.py \
-	tests/wire/ble/test_outages.py
+	tests/wire/ble/test_outages.py tests/fuzz/test_control.py
 
 soak: ## the long fault suite and hostile input, a quarter of an hour, and its page docs/explanation/faults.md
 	@.ci/venv test

@@ -218,7 +218,7 @@ def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -
 def to_uninstall(root: Path, *, config: bool, state: bool) -> Iterator[Action]:
     """What takes the service away again; `config`, `state`: those too."""
     there = _there(root)
-    for unit in (UNIT, _WATCHER, _TIMER):
+    for unit in (_WATCHER, UNIT, _TIMER):  # what may start it first
         if _is_ours(root / _FILES[unit][0]):
             yield Run(("systemctl", *there, "disable", *([] if there else ["--now"]), unit), needed=False)
     for place, _ in _FILES.values():

@@ -419,12 +419,15 @@ def settle() -> None:
     if why := _watch(trial):
         _go_back(home, trial, why)
         return
-    _end(home, trial, "good", "")
-    log.info("%s has been watched for %.0f s and stays", trial.new, trial.watch)
-    for name in home.prune():
-        log.info("removed the release %s", name)
     if not (home.path / "package").exists():  # the units that it brings; Debian's package has put them in place
         subprocess.run([home.path / "current/bin/edged", "service", "install", "--no-start"], check=False)  # noqa: S603  # our own
+    try:
+        for name in home.prune():
+            log.info("removed the release %s", name)
+    except OSError as exc:
+        log.warning("releases that are not needed any more stay: %s", exc)
+    log.info("%s has been watched for %.0f s and stays", trial.new, trial.watch)
+    _end(home, trial, "good", "")  # last: whoever waits for it may change all of this
 
 
 def _watch(trial: Trial) -> str:
