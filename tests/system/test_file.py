@@ -24,7 +24,7 @@ from edged.testing.audit import Audit
 from edged.uplink.api import Message
 from edged.uplink.connectors.file import FileConnection
 from edged.uplink.dialects.csv import COLUMNS, HEAD
-from edged.uplink.links.file import Store, Target, read_csv, read_json
+from edged.uplink.links.file_store import Store, Target, read_csv, read_json
 from edged.uplink.state import State
 from tests.support.forwarding import assert_complete, gateway, killed, until
 

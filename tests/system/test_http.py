@@ -283,6 +283,21 @@ async def test_what_only_a_person_can_mend_is_said_and_loses_nothing(
             assert (await one.saved())["dead"] == 0
 
 
+async def test_answers_that_differ_only_in_a_number_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    status = [503]
+    with HttpServer() as server:
+        server.answer = lambda _: Answer(status[0], body=f"request {len(server.requests)}".encode())
+        async with sending(tmp_path, server.url, layout="samples") as one:
+            one.poll(2)
+            await until(lambda: len(server.requests) > 10)
+            status[:] = [401]
+            await until(lambda: one.forwarder.state().attempts > 5)
+    for status_line in ("503 Service Unavailable (request", "401 Unauthorized (request"):
+        assert len([line for line in caplog.messages if status_line in line]) == 1
+
+
 async def test_a_probe_decides_whether_there_is_a_connection(tmp_path: Path) -> None:
     answers = {"now": Answer(503)}
     with HttpServer(lambda one: answers["now"] if one.method == "GET" else GOOD) as server:

@@ -109,15 +109,16 @@ class FileConnector:
 
     def link(self, config: FileConnection, context: ConnectionContext) -> Link:
         """The link of this connection."""
-        from edged.uplink.links import file  # noqa: PLC0415  # only a forwarding daemon pays for it
+        from edged.uplink.links.file import FileLink  # noqa: PLC0415  # only a forwarding daemon pays for it
+        from edged.uplink.links.file_store import Target, read_csv, read_json  # noqa: PLC0415  # likewise
 
         in_csv, zone = config.layout == "csv", ZoneInfo(context.gateway.site.timezone)
-        target = file.Target(
-            path=Path(config.path), head=csv.HEAD if in_csv else b"", read=file.read_csv if in_csv else file.read_json,
+        target = Target(
+            path=Path(config.path), head=csv.HEAD if in_csv else b"", read=read_csv if in_csv else read_json,
             max_size=config.max_size, daily=config.daily, keep=config.keep, compress=config.compress,
             min_free=config.min_free, zone=zone, window=_WINDOW,
         )  # fmt: skip
-        return file.FileLink(context.name, target, Pacing(strict=True, retry_max=_RETRY))
+        return FileLink(context.name, target, Pacing(strict=True, retry_max=_RETRY))
 
 
 CONNECTOR = FileConnector()

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
 
-from edged.errors import EdgedError, TransientError
+from edged.errors import EdgedError, PermanentError, TransientError
 from edged.uplink.api import CLOSED, DELIVERED, OFFLINE, SILENT, TOO_LARGE, Message, Outcome, Pacing, Verdict
 from edged.uplink.dialects.http import (
     OF_WHOM,
@@ -29,6 +28,7 @@ from edged.uplink.dialects.http import (
     retry_after,
     target,
 )
+from edged.uplink.links.http_turns import Turns, unless
 from edged.uplink.links.http_wire import Names, Request, Wire
 from edged.uplink.links.reach import unreachable
 from edged.uplink.links.tls import Tls, files_of, make_context
@@ -37,6 +37,8 @@ log = logging.getLogger("edged.uplink")
 
 Signer = Callable[[str, str, bytes, float], Mapping[str, str]]
 """(method, target, body, seconds since 1970) → headers that say who we are."""
+_NEWS = 3600.0
+"""Seconds after which it is told anew what the server says."""
 _KEPT = 60.0
 """Seconds. A connection on which nothing was asked for so long may be dead without our knowing."""
 _PATIENCE = 5
@@ -73,38 +75,6 @@ class Server:
     """How often certificates are looked at."""
 
 
-class Turns:
-    """Who of each lane goes next: one at a time, in the order of asking."""
-
-    def __init__(self) -> None:
-        self._queues: dict[str, deque[Message]] = {}
-        self._changed = asyncio.Event()
-
-    async def take(self, lane: str, message: Message) -> None:
-        """Wait for the turn, or go on with one that was kept."""
-        queue = self._queues.setdefault(lane, deque())
-        if not any(one is message for one in queue):
-            queue.append(message)
-        try:
-            while queue[0] is not message:
-                self._changed.clear()
-                await self._changed.wait()
-        except asyncio.CancelledError:
-            self.end(lane, message)
-            raise
-
-    def end(self, lane: str, message: Message) -> None:
-        """It is the next one's turn."""
-        queue = self._queues.get(lane, deque())
-        for at, one in enumerate(queue):
-            if one is message:
-                del queue[at]
-                break
-        if not queue:
-            self._queues.pop(lane, None)
-        self._changed.set()
-
-
 class HttpLink:
     """Implements `edged.uplink.api.Link`."""
 
@@ -130,6 +100,8 @@ class HttpLink:
         self._trials = 0
         self._settled = ""
         """The identity of one that was delivered with that, before the forwarder asked."""
+        self._heard: dict[int, tuple[float, Reply]] = {}
+        """Status → when it was answered first, and how."""
         self._not_before = 0.0
         """Monotonic seconds until which the server wants to be left alone."""
         self._lost: asyncio.Future[str] | None = None
@@ -184,21 +156,21 @@ class HttpLink:
             case Meaning.DELIVERED:
                 return f"{probe} answers {reply.status}"
             case Meaning.WAIT | Meaning.AGAIN:
-                raise not_now(reply, self._where)
+                raise not_now(self._as_before(reply), self._where)
             case _:
-                raise refusal(reply, self._where, "GET", self.server.credentials)
+                raise self._refusal(reply, "GET")
 
     async def _try_again(self, message: Message) -> None:
         """Whether the message over which we were refused is taken now, or at least not refused for our sake."""
         reply = await self._exchange(lambda: self._request(message))
         what = meaning(reply.status, own_address=self.server.own_addresses)
         if what is Meaning.WAIT:
-            raise not_now(reply, self._where)
+            raise not_now(self._as_before(reply), self._where)
         if what is Meaning.US:
             self._trials += reply.status in OF_WHOM
             if self._trials >= _TRIALS:
                 self._refused, self._trials = None, 0
-            raise refusal(reply, self._where, self.server.method, self.server.credentials)
+            raise self._refusal(reply, self.server.method)
         self._refused, self._trials = None, 0
         if what is Meaning.DELIVERED:
             self._doubt.delivered(_identity(message))
@@ -289,8 +261,8 @@ class HttpLink:
         kept = False
         try:
             if lane:
-                await _unless(lost, self._turns.take(lane, message))
-            await _unless(lost, self._patiently())
+                await unless(lost, self._turns.take(lane, message))
+            await unless(lost, self._patiently())
             if lost.done():
                 return Outcome(Verdict.RETRY, OFFLINE, "the session has ended")
             reply = await self._exchange(lambda: self._request(message))
@@ -364,7 +336,7 @@ class HttpLink:
         server, identity = self.server, _identity(message)
         what = meaning(reply.status, own_address=server.own_addresses)
         refused = Outcome(Verdict.REJECTED, f"status_{reply.status}", str(reply))
-        later = Outcome(Verdict.RETRY, f"status_{reply.status}", str(reply))
+        later = Outcome(Verdict.RETRY, f"status_{reply.status}", str(self._as_before(reply)))
         match what:
             case Meaning.DELIVERED:
                 self._doubt.delivered(identity)
@@ -385,24 +357,24 @@ class HttpLink:
             if not self._doubt.suspects_us():
                 self._accused = self._accused or message
                 return later
-        return self._give_up(message, refusal(reply, self._where, server.method, server.credentials))
+        return self._give_up(message, self._refusal(reply, server.method))
+
+    def _refusal(self, reply: Reply, method: str) -> PermanentError:
+        return refusal(self._as_before(reply), self._where, method, self.server.credentials)
+
+    def _as_before(self, reply: Reply) -> Reply:
+        """The first answer of this status within an hour: others may differ in a number, and would be told as news."""
+        known = self._heard.get(reply.status)
+        if known is not None and monotonic() - known[0] < _NEWS:
+            return known[1]
+        self._heard[reply.status] = monotonic(), reply
+        return reply
 
     def _give_up(self, message: Message, error: EdgedError) -> Outcome:
         """We are refused: nothing else is sent until that has changed."""
         self._refused = self._refused or self._accused or message
         self._end(str(error))
         return Outcome(Verdict.RETRY, OFFLINE, str(error))
-
-
-async def _unless(lost: asyncio.Future[str], waiting: Coroutine[Any, Any, None]) -> None:
-    """Wait for something, or for the end of the session."""
-    task = asyncio.create_task(waiting, name="http turn")
-    try:
-        both: list[asyncio.Future[Any]] = [task, lost]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 def _identity(message: Message) -> str:
