@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from edged.buffer.batch import Batch
 from edged.flows.flow import Flow, Result
@@ -25,11 +26,9 @@ class Interval(Chunk):
     base: int = 0
     """The seq of the first of all samples."""
     all: Sequence[Sample] = ()
-    of: int = 0
-    """How many readings these are."""
     cut: Cut = field(default_factory=Cut)
-    result: list[Result] = field(default_factory=list)
-    """What came of them, once it is worked out."""
+    made: list[tuple[Result, list[int]]] = field(default_factory=list)
+    """Once it is worked out: what came of them, and how many readings stand before each sample and after the last."""
 
 
 class FlowEncoder:
@@ -49,7 +48,7 @@ class FlowEncoder:
         cut = batch.cut if isinstance(batch, Window) else Cut()
         whole = Interval(
             batch.first, batch.samples, batch.readings, batch.boot, batch.replay,
-            together=Together(batch.first, batch.last), base=batch.first, all=batch.samples, of=batch.readings, cut=cut,
+            together=Together(batch.first, batch.last), base=batch.first, all=batch.samples, cut=cut,
         )  # fmt: skip
         return iter([whole])
 
@@ -72,12 +71,11 @@ class FlowEncoder:
 
         Both are spread evenly over the range, so that they depend on nothing but the interval and the part.
         """
-        if not chunk.result:
-            chunk.result.append(self._flow.apply(chunk.all, cut=chunk.cut))
-        made, count = chunk.result[0].samples, len(chunk.all)
-        own = [
-            sample for i, sample in enumerate(made) if chunk.first <= chunk.base + i * count // len(made) <= chunk.last
-        ]
-        before = sum(len(sample.points) for sample in chunk.all[: chunk.first - chunk.base])
-        left_out, of = chunk.result[0].left_out, max(1, chunk.of)
-        return own, left_out * (before + chunk.readings) // of - left_out * before // of
+        if not chunk.made:
+            readings = accumulate((len(sample.points) for sample in chunk.all), initial=0)
+            chunk.made.append((self._flow.apply(chunk.all, cut=chunk.cut), list(readings)))
+        result, before = chunk.made[0]
+        rows, count, of = result.samples, len(chunk.all), max(1, before[-1])
+        begin, end = chunk.first - chunk.base, chunk.last - chunk.base
+        own = [row for i, row in enumerate(rows) if begin <= i * count // len(rows) <= end]
+        return own, result.left_out * before[end + 1] // of - result.left_out * before[begin] // of
