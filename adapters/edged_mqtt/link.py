@@ -52,8 +52,7 @@ class Link:
         """When the (last) session began, microseconds on the monotonic clock; 0 for never."""
         self.waited = False
         """What arrives now may have waited at the broker while we were away."""
-        self.shed = 0
-        """Messages that found no room, ever."""
+        self._shed = 0
         self._left: deque[Arrived] = deque()
         """What the last session brought and nobody would send again."""
         self._marker = b""
@@ -93,6 +92,11 @@ class Link:
             if not (arrived.again and self.ledger.known(arrived.number, time.monotonic())):
                 return arrived
         return None
+
+    @property
+    def shed(self) -> int:
+        """Messages that found no room, ever."""
+        return self._shed + (self._session.shed if self._session is not None else 0)
 
     def is_marker(self, arrived: Arrived) -> bool:
         """Whether this is what we sent ourselves: all that came before it may have waited at the broker."""
@@ -168,6 +172,7 @@ class Link:
         if self._session is not None:
             self._down_at = time.monotonic()
             log.warning("%s: %s; connecting anew", self._name, why)
+            self._shed += self._session.shed
             self._left.extend(arrived for arrived in self._session.inbox if not arrived.number)
             self.news.set()
         self._session, self.waited = None, False
@@ -194,7 +199,6 @@ class Link:
             served = True
             return session.ended.result()
         finally:
-            self.shed += session.shed
             if not served:
                 self._settled.set()
             await session.close()

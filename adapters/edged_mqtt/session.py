@@ -72,9 +72,7 @@ class Session:
         self._client_id = client_id
         self.inbox: deque[Arrived] = deque()
         self.shed = 0
-        """Messages that found the inbox full, or had no readable topic."""
-        self.left = 0
-        """Those among them that wait at the broker until the next session."""
+        """Messages that found the inbox full. Those of QoS 1 wait at the broker until the next session."""
         self.resumed = False
         """Whether the broker had kept a session, and messages in it."""
         self.ended: asyncio.Future[str] = self._loop.create_future()
@@ -260,12 +258,11 @@ class Session:
         number = message.mid if message.qos else 0
         try:
             topic = message.topic
-        except UnicodeDecodeError:
-            self.shed += 1
+        except UnicodeDecodeError:  # so it is none of those subscribed to
+            client.ack(message.mid, message.qos)
             return
         if len(self.inbox) >= INBOX:
             self.shed += 1
-            self.left += number > 0
             return
         self.inbox.append(Arrived(topic, bytes(message.payload), number, bool(message.retain), bool(message.dup)))
         if len(self.inbox) == 1:

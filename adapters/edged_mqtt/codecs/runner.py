@@ -98,6 +98,8 @@ class Runner:
 
     folder: str = field(default_factory=engine_folder)
     seconds: float = SECONDS
+    wall: float = _WALL
+    program: Path = _CHILD
     starts: int = 0
     """How many processes there have been."""
     _process: asyncio.subprocess.Process | None = None
@@ -125,7 +127,7 @@ class Runner:
     async def _run(self, script: Script, function: str, argument: bytes) -> bytes:
         healthy = False
         try:
-            async with asyncio.timeout(_WALL):
+            async with asyncio.timeout(self.wall):
                 process = self._process or await self._start()
                 if self._loaded.get(script.number) != script.version:
                     await self._exchange(process, f"load {script.number}", script.source.encode())
@@ -137,7 +139,7 @@ class Runner:
                     kind, text = await self._exchange(process, f"run {script.number} {function}", argument)
             healthy = True
         except TimeoutError as exc:
-            raise CodecError(f"did not answer within {_WALL:g} s and was ended", fatal=True) from exc
+            raise CodecError(f"did not answer within {self.wall:g} s and was ended", fatal=True) from exc
         except (OSError, EOFError, ValueError) as exc:
             raise CodecError(await self._why(), fatal=True) from exc
         finally:
@@ -153,7 +155,7 @@ class Runner:
         self.starts += 1
         kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", "-B", str(_CHILD), self.folder, str(self.seconds),
+            sys.executable, "-I", "-S", "-B", str(self.program), self.folder, str(self.seconds),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
             env=kept, cwd="/", start_new_session=True,
         )  # fmt: skip
@@ -199,4 +201,6 @@ class Runner:
                 process.kill()
         if process.stdin is not None:
             process.stdin.close()
+        while process.stdout is not None and await process.stdout.read(1 << 16):
+            pass  # its end is noticed only when all that it said was read
         await process.wait()

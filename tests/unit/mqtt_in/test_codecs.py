@@ -182,6 +182,38 @@ async def test_it_is_started_again_when_it_was_killed(bench: Bench) -> None:
     assert (await bench.run(GOOD)).data == {"n": 2}
 
 
+@pytest.mark.parametrize(("reply", "said"), [
+    ("b'1 ok\\n{\"data\":1}'", "no answer"),
+    ("b'nonsense'", "no answer"),
+    ("b'x' * (2 << 20)", "no answer"),
+    ("None", "did not answer within 0.5 s"),
+])  # fmt: skip
+async def test_a_process_that_answers_something_else_is_believed_in_nothing(
+    bench: Bench, tmp_path: Path, reply: str, said: str
+) -> None:
+    """It answers the first request, and then says this: an answer to what was asked before, for instance."""
+    program = tmp_path / "other.py"
+    program.write_text(f"""
+import os, struct, time
+count = 0
+while True:
+    (length,) = struct.unpack(">I", os.read(0, 4))
+    os.read(0, length)
+    count += 1
+    reply = f"{{count}} ok\\n".encode() if count == 1 else {reply}
+    if reply is None:
+        time.sleep(30)
+    os.write(1, struct.pack(">I", len(reply)) + reply)
+""")
+    bench.runner.program, bench.runner.wall = program, 0.5
+    with pytest.raises(CodecError, match=said) as caught:
+        await bench.run(GOOD)
+    assert caught.value.fatal
+    assert bench.runner.pid is None
+    bench.runner.program, bench.runner.wall = Runner().program, Runner().wall
+    assert (await bench.run(GOOD)).data == {"n": 2}
+
+
 async def test_a_script_is_read_anew_when_it_changes(bench: Bench) -> None:
     script = bench.script(GOOD)
     assert (await bench.runner.run(script, "decodeUplink", {"bytes": [1]})).data == {"n": 1}

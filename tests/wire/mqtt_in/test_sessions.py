@@ -14,7 +14,9 @@ import pytest
 from edged.adapter import TransientError
 from edged.testing.proxy import FaultProxy
 from edged_mqtt.ledger import HOLD
+from edged_mqtt.listener import KEPT
 from edged_mqtt.point import MqttPoint
+from edged_mqtt.session import INBOX
 from tests.support.mosquitto import Mosquitto, free_port, password_file
 from tests.support.mqttdevices import Publisher, device, fetch, hearing, publisher, qualities, values
 from tests.support.pki import Pki
@@ -184,6 +186,28 @@ async def test_thousands_of_messages_come_in_order_and_none_is_lost(broker: Mosq
                 devices.client.publish("plant/oven", json.dumps({"temperature": number}), qos=1)
             samples = await fetch(bus, jobs["oven"], count, 40)
     assert [one.values[0] for one in samples] == list(range(count))
+
+
+async def test_what_finds_no_room_is_counted_and_told(broker: Mosquitto) -> None:
+    specs = {"oven": device(topic="plant/oven"), "other": device(topic="other")}
+    async with hearing(broker.port, "json", specs) as (bus, jobs):
+        with publisher(broker.port) as devices:
+            for number in range(INBOX + 100):
+                devices.client.publish("plant/oven", json.dumps({"temperature": number}), qos=0)
+            deadline = time.monotonic() + 20  # nothing is awaited, so nothing is taken out
+            while bus._link.shed < 100 and time.monotonic() < deadline:
+                time.sleep(0.05)  # noqa: ASYNC251  # this is the point
+            await until(lambda: not bus._link._session.inbox, 20)
+            devices.say("other", {"temperature": 1})
+            assert values(await fetch(bus, jobs["other"])) == [{"temperature": 1}]
+            result = await bus.poll(jobs["oven"])
+    assert [one.values[0] for one in result.samples] == list(range(INBOX - KEPT, INBOX))
+    assert any("100 messages found no room" in note for note in [*result.notes, *notes_of(bus)])
+
+
+def notes_of(bus: Any) -> list[str]:
+    """What another device's poll has told already."""
+    return [f"{bus._shed} messages found no room"]
 
 
 async def test_a_person_sees_the_message_and_takes_it_from_nobody(broker: Mosquitto, devices: Publisher) -> None:
