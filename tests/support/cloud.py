@@ -121,17 +121,6 @@ class Cloud:
         with self.lock:
             return [orjson.loads(one.payload) for one in self.messages if one.topic.startswith(prefix)]
 
-    def kick(self, client_id: str) -> None:
-        """End the gateway's session, as the service ends one: by another client of the same id."""
-        other = self._made(client_id)
-        other.connect("127.0.0.1", self._where.broker.port)
-        other.loop_start()
-        deadline = time.monotonic() + 10
-        while not other.is_connected() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        other.disconnect()
-        other.loop_stop()
-
     def __enter__(self) -> Self:
         self._client.connect("127.0.0.1", self._where.broker.port, keepalive=20)
         self._client.loop_start()

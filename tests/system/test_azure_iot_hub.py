@@ -69,7 +69,7 @@ async def test_methods_desired_properties_and_messages_write_points(tmp_path: Pa
                 await until(lambda: told() == ("chiller/setpoint", "expired", None))
                 hub.desire({"chiller": {"setpoint": 42}})
                 await until(lambda: hub.reported["chiller"]["setpoint"] == 42)
-                assert told() == ("chiller/setpoint", "verified", None)
+                await until(lambda: told() == ("chiller/setpoint", "verified", None))
 
                 soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60))
                 hub.tell({"point": "chiller/setpoint", "value": 43}, _mid="m-1", _exp=soon)
