@@ -59,18 +59,35 @@ class Supervisor:
                 detail = "ended unexpectedly"
             except ConfigError as exc:
                 detail = str(exc)
-                if name not in self.faults or self.faults[name].detail != detail:
+                if self._is_news(name, detail, began):
                     log.error("%s: %s", name, exc)  # noqa: TRY400  # the message says it all; people get no traceback
             except Exception as exc:
-                detail = f"{type(exc).__name__}: {exc}"
-                if name not in self.faults or self.faults[name].detail != detail:
+                cause = _first(exc)
+                detail = f"{type(cause).__name__}: {cause}"
+                if self._is_news(name, detail, began):
                     log.exception("%s failed; this is a bug in edged, please report it", name)
-            if (mono_us() - began) / 1e6 > _RESTART_MAX:
+            if _seconds_since(began) > _RESTART_MAX:
                 pause = _RESTART_MIN
             fault = self.faults.get(name)
             self.faults[name] = Fault(iso(wall_us()), detail, fault.restarts + 1 if fault else 1)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RESTART_MAX)
+
+    def _is_news(self, name: str, detail: str, began: int) -> bool:
+        """Whether a fault is another one than the last, or comes after a while without any."""
+        known = self.faults.get(name)
+        return known is None or known.detail != detail or _seconds_since(began) > _RESTART_MAX
+
+
+def _seconds_since(began: int) -> float:
+    return (mono_us() - began) / 1e6
+
+
+def _first(error: Exception) -> Exception:
+    """The first of several that came together; they say nothing themselves."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def end_tasks(tasks: list[asyncio.Task[None]]) -> None:

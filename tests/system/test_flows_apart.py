@@ -154,6 +154,7 @@ async def test_what_is_bad_stays_alone_and_says_so_once(tmp_path: Path) -> None:
             await asyncio.sleep(0.5)
             status = await gateway.status()
     assert set(status["faults"]) <= {"flow crashes to foreign", "connection broken", "connection uncertified"}
+    assert status["faults"]["flow crashes to foreign"]["detail"] == "RuntimeError: a bug in an encoder"
     flows = {name: one["connections"] for name, one in status["flows"].items()}
     assert flows["good"]["cloud"]["sent"] > 100
     for name in ("good", "raises", "infinite", "endless", "slow"):
