@@ -21,7 +21,7 @@ log = logging.getLogger("edged.uplink")
 T = TypeVar("T")
 _PATIENCE = 15.0
 """Seconds to wait for an answer."""
-_GAP = 1.0
+_GAP = 0.5
 """Seconds between two looks at the twin at least."""
 
 
