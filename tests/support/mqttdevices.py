@@ -47,9 +47,18 @@ class Publisher:
         done = []
         self.client.on_subscribe = lambda *_: done.append(1)
         self.client.subscribe([(topic, 1) for topic in topics])
-        deadline = time.monotonic() + 10
-        while not done and time.monotonic() < deadline:
-            time.sleep(0.01)
+        _wait(lambda: bool(done))
+
+    def told(self, count: int) -> list[tuple[str, bytes]]:
+        """What was published there, waiting until it is so many."""
+        _wait(lambda: len(self.heard) >= count)
+        return self.heard
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 @contextmanager

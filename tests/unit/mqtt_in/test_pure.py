@@ -39,6 +39,7 @@ def test_where_a_value_is(path: str, found: Any) -> None:
     assert Place.parse(path).find(root) is (root if found is ... else found)
 
 
+@settings(max_examples=40)
 @given(st.recursive(st.none() | st.integers(), lambda one: st.lists(one) | st.dictionaries(st.text(), one)), st.text())
 def test_no_message_and_no_path_breaks_the_look(root: Any, path: str) -> None:
     try:
@@ -144,7 +145,7 @@ def test_values_that_fit_nothing_are_not_sent(point: MqttPoint, value: Any) -> N
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.binary() | st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(), lambda one: st.lists(one) | st.dictionaries(st.text(), one)
 ).map(lambda found: json.dumps(found).encode()))  # fmt: skip

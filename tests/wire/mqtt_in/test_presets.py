@@ -238,7 +238,7 @@ async def test_zigbee2mqtt_is_written_and_read_back(broker: Mosquitto, devices: 
             await bus.write("lamp", "on", "ON")
         with pytest.raises(PermanentError, match="not writable"):
             await bus.write("lamp", "t", 1)
-    assert devices.heard == [("zigbee2mqtt/lamp/set", b'{"state":"ON"}')]
+    assert devices.told(1) == [("zigbee2mqtt/lamp/set", b'{"state":"ON"}')]
 
 
 async def test_tasmota_and_old_shellies_are_written(broker: Mosquitto, devices: Publisher) -> None:
@@ -253,7 +253,7 @@ async def test_tasmota_and_old_shellies_are_written(broker: Mosquitto, devices: 
     old = {"relay": MqttPoint(field="", topic="relay/0", type="boolean", words=("off", "on"), writable=True)}
     async with hearing(broker.port, "shelly", {"plug": device(old)}, client_id="another") as (bus, _):
         await bus.write("plug", "relay", True)
-    assert devices.heard == [
+    assert devices.told(3) == [
         ("cmnd/plug/POWER", b"OFF"),
         ("cmnd/plug/Dimmer", b"42"),
         ("shellies/plug/relay/0/command", b"on"),
@@ -301,7 +301,7 @@ async def test_a_downlink_is_encoded_by_the_codec(
             await bus.write("valve", "t", 1)
         with pytest.raises(PermanentError, match="must lie between"):
             await bus.write("valve", "valve", 399.0)
-    assert [(where, json.loads(what)) for where, what in devices.heard] == [(topic, content)]
+    assert [(where, json.loads(what)) for where, what in devices.told(1)] == [(topic, content)]
 
 
 async def test_a_downlink_to_an_application_that_is_not_known(broker: Mosquitto) -> None:

@@ -197,7 +197,7 @@ async def test_what_finds_no_room_is_counted_and_told(broker: Mosquitto) -> None
             deadline = time.monotonic() + 20  # nothing is awaited, so nothing is taken out
             while bus._link.shed < 100 and time.monotonic() < deadline:
                 time.sleep(0.05)  # noqa: ASYNC251  # this is the point
-            await until(lambda: not bus._link._session.inbox, 20)
+            await until(lambda: bus._listeners["oven"].count == INBOX, 20)
             devices.say("other", {"temperature": 1})
             assert values(await fetch(bus, jobs["other"])) == [{"temperature": 1}]
             result = await bus.poll(jobs["oven"])
