@@ -285,7 +285,7 @@ class Running:
         for name, poller in self.pollers.items():
             yield f"bus {name}", poller.polls
         for name, forwarder in self._forwarders.items():
-            yield f"connection {name}", forwarder.progress
+            yield spoken(name), forwarder.progress
 
     def status(self) -> dict[str, Any]:
         """How buses, connections and flows do, as plain data."""
@@ -296,6 +296,7 @@ class Running:
             ],
             "connections": {name: state for name, uplink in self._uplinks.items() if (state := uplink.state())},
             "servers": {name: asdict(server.state()) for name, server in self._servers.items()},
+            "deactivated": [name for name, one in self._config.connections.items() if not one.enabled],
             "flows": flow_states(self._config, self._forwarders, self._rooms.buffer().stats()),
         }
 

@@ -146,10 +146,12 @@ def render_status(record: Mapping[str, Any]) -> str:
     parts += ["", *_buffer_lines(record["buffer"])]
     for name, connection in record["connections"].items():
         parts += ["", *_connection_lines(name, connection, record["buffer"]["connections"].get(name, {}))]
-        for flow in connection.get("flows", ()):
-            parts += _flow_lines(flow, name, record["flows"][flow])
+        for flow, one in record["flows"].items():
+            if name in one["connections"]:
+                parts += _flow_lines(flow, name, one)
     for name, server in record["servers"].items():
         parts += ["", *_server_lines(name, server)]
+    parts += [f"\nconnection {name}: deactivated (`enabled: false`)" for name in record.get("deactivated", ())]
     parts += [
         f"\n{name} was started again {fault['restarts']} times, last {fault['time']}: {fault['detail']}"
         for name, fault in record["faults"].items()
@@ -267,7 +269,9 @@ def _connection_lines(name: str, connection: Mapping[str, Any], counts: Mapping[
 def _flow_lines(flow: str, connection: str, record: Mapping[str, Any]) -> Iterable[str]:
     """A flow, below its connection."""
     count = record["connections"].get(connection)
-    if count:
+    if not record["enabled"]:
+        yield f"  flow {flow}: deactivated (`enabled: false`)"
+    elif count:
         yield (
             f"  flow {flow}: stored {count['in']:,} = sent {count['sent']:,} + left out {count['filtered']:,} "
             f"+ pending {count['queued']:,} + expired {count['expired']:,} + evicted {count['evicted']:,} "

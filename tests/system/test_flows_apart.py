@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from edged.cli.live import render_status
 from edged.testing.audit import Audit
 from tests.support.checker import rows
 from tests.support.gateway import Gateway, running
@@ -116,6 +117,7 @@ FLOWS: dict[str, dict[str, Any]] = {
     "slow": adds(" + ".join(["(2 ** 2000) % 7"] * 15)),
     "fine": {"connections": {"foreign": {"topic": "fine"}}},
     "crashes": {"connections": {"foreign": {"topic": "bad"}}},
+    "off": {"enabled": False, "connections": {"cloud": {}}},
 }
 
 
@@ -133,6 +135,7 @@ def config_of(folder: Path, port: int) -> dict[str, Any]:
             },
             "foreign": {"connector": "crashing", "file": str(folder / "sent.jsonl")},
             "broken": {"connector": "broken"},
+            "spare": {**cloud, "client_id": "y", "enabled": False},
         },
         "flows": FLOWS,
     }  # fmt: skip
@@ -162,6 +165,13 @@ async def test_what_is_bad_stays_alone_and_says_so_once(tmp_path: Path) -> None:
         assert flows[name]["cloud"]["in"] == flows["good"]["cloud"]["in"]
     assert flows["fine"]["foreign"]["queued"] < 100
     assert (flows["crashes"]["foreign"]["sent"], flows["fine"]["foreign"]["sent"] > 100) == (0, True)
+
+    shown = render_status(status)
+    assert "  flow good: stored" in shown
+    assert shown.count("values could not be worked out, the last:") == 3
+    assert "  flow off: deactivated (`enabled: false`)" in shown
+    assert "connection spare: deactivated (`enabled: false`)" in shown
+    assert "flow crashes to foreign was started again" in shown
 
     audit = Audit()
     made: dict[str, set[Any]] = {}
