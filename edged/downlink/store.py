@@ -306,12 +306,11 @@ class Store:
         found = await self.do(lambda db: db.execute("SELECT device, point, value, time FROM desired").fetchall())
         return [Desired(device, point, orjson.loads(value), time) for device, point, value, time in found]
 
-    async def reported(self, device: str) -> bytes | None:
-        """What was kept of a device. Raises TransientError."""
-        found = await self.do(
-            lambda db: db.execute("SELECT data FROM twin WHERE device = ?", (device,)).fetchone(),
-        )
-        return None if found is None else bytes(found[0])
+    async def reported(self, devices: Sequence[str]) -> dict[str, bytes]:
+        """What was kept of these devices, by name; nothing of those that are not known. Raises TransientError."""
+        query = "SELECT data FROM twin WHERE device = ?"
+        found = await self.do(lambda db: [db.execute(query, (device,)).fetchone() for device in devices])
+        return {device: bytes(row[0]) for device, row in zip(devices, found, strict=True) if row is not None}
 
     async def keep(self, twins: Sequence[tuple[str, bytes]]) -> None:
         """Keep what devices reported. Raises TransientError."""
