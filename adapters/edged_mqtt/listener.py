@@ -41,6 +41,8 @@ class MqttJob:
     """One message in each period is enough: the period is longer than a second."""
     delivered: int = 0
     """The number of the last packet fetched."""
+    fetched: bool = False
+    """Whether anything was ever fetched."""
     lost: int = 0
     silent: bool = False
     """Whether it was told that the device is silent, and it has not said anything since."""
@@ -124,9 +126,10 @@ class Listener:
             self.tidy()
         if len(self._packets) > KEPT:
             old = self._packets.popleft()
-            self._release(old.ticket)
             for job in self.jobs:
                 job.lost += old.number > job.delivered
+            if self._is_taken():
+                self._release(old.ticket)
 
     def since(self, number: int) -> list[Packet]:
         """The packets after this one that are still kept."""
@@ -135,12 +138,14 @@ class Listener:
     def fetch(self, job: MqttJob) -> Sequence[Packet]:
         """What a job has not had yet; from now on it has."""
         packets = job.wanted(self.since(job.delivered))
-        job.delivered = self.count
+        job.delivered, job.fetched = self.count, True
         self.tidy()
         return packets
 
     def tidy(self) -> None:
         """Forget what nobody waits for any more."""
+        if not self._is_taken():
+            return
         needed = {one.number for job in self.jobs for one in job.wanted(self.since(job.delivered))}
         if len(needed) == len(self._packets):
             return
@@ -148,6 +153,10 @@ class Listener:
             if packet.number not in needed:
                 self._release(packet.ticket)
         self._packets = deque(packet for packet in self._packets if packet.number in needed)
+
+    def _is_taken(self) -> bool:
+        """Whether anybody takes what comes. Who only looks leaves it at the broker, for the gateway."""
+        return any(job.fetched for job in self.jobs)
 
     def stale(self, job: MqttJob, before: int) -> tuple[str, ...]:
         """Points that came once, and not since `before` (mono), although others did; each is named once."""

@@ -263,6 +263,17 @@ def test_every_job_gets_every_packet_once_and_every_ticket_comes_back(steps: lis
     assert sorted(one.number for one in released) == [one.ticket.number for one in sent if one.ticket]
 
 
+def test_who_only_looks_takes_nothing_from_the_broker() -> None:
+    released: list[Any] = []
+    listener = Listener(released.append)
+    looking = MqttJob("d", ("a",), thin=False, delivered=10)
+    for jobs in ((), (looking,)):
+        listener.jobs.update(jobs)
+        for number in range(1, KEPT + 101):
+            listener.hear(packet(number, "a", ticket=Ticket(1, number, 1)))
+        assert not released
+
+
 def test_what_nobody_fetches_has_a_bound_and_is_counted() -> None:
     listener = Listener(lambda _: None)
     job = MqttJob("d", ("a",), thin=False)
