@@ -61,6 +61,7 @@ class Forwarder:
         self._backoff = wait_random_exponential(multiplier=1, max=self._retry_max)
         steps = link.pacing.retry_steps
         shares = link if isinstance(link, Shares) else None
+        self._label = shares.label if shares else name
         self._story = Story(name, self._pending, steps[-1][0] if steps else self._retry_max, shares)
         self._delivery = Delivery(name, encoder, link, buffer, clock, self._story)
         self.encoder = encoder
@@ -299,7 +300,7 @@ class Forwarder:
         finally:
             pages.close()
         session.window.close(route.lane)
-        log.info("%s: everything left over from the outage is on its way", self._name)
+        log.info("%s: everything left over from the outage is on its way", self._label)
 
     async def _send_all(self, session: Session, route: Route, pages: Pages) -> None:
         lane, window = route.lane, session.window
