@@ -92,7 +92,7 @@ class Bench:
         await self._ladder(seconds)
         await self.measured(
             "drain", f"drain: {_DRAINED:,} readings beside 1,000 fresh ones a second",
-            lambda: drain.drain(_DRAINED // 3 if self.quick else _DRAINED), rounds=3,
+            lambda: drain.drain(_DRAINED // 3 if self.quick else _DRAINED), rounds=2,
         )  # fmt: skip
         await self._backlog()
         await self._commands()
@@ -115,7 +115,6 @@ class Bench:
             await self.measured(
                 name, f"{units * ports:,} devices x 50 registers, each second",
                 lambda units=units, ports=ports: workloads.load(units, seconds, ports=ports),  # type: ignore[misc]  # a loop's values
-                rounds=3 if name == "few" else 1,
             )  # fmt: skip
 
     async def _ladder(self, seconds: float) -> None:

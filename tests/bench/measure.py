@@ -36,9 +36,24 @@ class Cost:
 
 def cost(pid: int) -> Cost:
     """What `pid` has cost so far, its threads included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     io = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
-    return Cost((int(fields[11]) + int(fields[12])) / _TICK, int(io["write_bytes"]))
+    return Cost(_cpu(pid), int(io["write_bytes"]))
+
+
+def _cpu(pid: int) -> float:
+    """Seconds, to the nanosecond where the kernel counts so: a small gateway takes six ticks in ten seconds."""
+    exact = sum(_on_core(thread) for thread in Path(f"/proc/{pid}/task").iterdir())
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = (int(fields[11]) + int(fields[12])) / _TICK
+    # Threads that have ended are in the ticks only; where those of the start differ much, nobody counts exactly.
+    return exact if exact > 0.8 * ticks else ticks
+
+
+def _on_core(thread: Path) -> float:
+    try:
+        return int((thread / "schedstat").read_text().split()[0]) / 1e9
+    except OSError:  # it has just ended, or the kernel has no such file
+        return 0.0
 
 
 def memory(pid: int) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from tests.support.gateway import Gateway, running
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import subscribed
 
-_SETTLE = 5.0
+_SETTLE = 4.0
 """Seconds for each 50,000 devices, but once at least: all are read within the first, and that is to be delivered."""
 _LINES = 1_400
 """How long the configuration for `edged check` is."""
@@ -51,7 +51,7 @@ async def sensors(devices: int, every: float, seconds: float) -> dict[str, Any]:
             folder / "gateway", config, prefix=measure.pinned(measure.UNDER_TEST), profiles={"sensor": profile}
         )
         began = time.monotonic()
-        async with running(gateway):
+        async with running(gateway, patience=60):
             while not subscriber.messages:
                 await asyncio.sleep(0.01)
             start = time.monotonic() - began

@@ -87,7 +87,7 @@ async def rig(
             profiles={"load": {"points": points_yaml(registers)}},
         )
         began = time.monotonic()
-        async with running(gateway):
+        async with running(gateway, patience=60):
             while not subscriber.messages:
                 await asyncio.sleep(0.005)
             yield Rig(gateway, subscriber, broker, time.monotonic() - began)

@@ -84,14 +84,14 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running(gateway: Gateway) -> AsyncIterator[Gateway]:
-    """Start it, and end it whatever happens."""
+async def running(gateway: Gateway, *, patience: float = 20) -> AsyncIterator[Gateway]:
+    """Start it, and end it whatever happens, within so many seconds."""
     await gateway.start()
     try:
         yield gateway
     finally:
         try:
-            await gateway.stop()
+            await gateway.stop(timeout=patience)
         except TimeoutError:
             await gateway.stop(signal.SIGKILL)
             raise
