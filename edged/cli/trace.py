@@ -82,6 +82,10 @@ def trace(
         raise SystemExit(EXIT_PROBLEM)
 
 
+_YEAR_10000 = 253_402_300_800_000_000
+"""Microseconds since 1970: what comes from there on cannot be written as a date."""
+
+
 def _read(path: Path) -> Iterator[str]:
     try:
         yield from path.read_text("utf-8").splitlines()
@@ -97,7 +101,7 @@ def _opened(lines: Iterator[str], replay: Path | None) -> tuple[dict[str, Any], 
     first = next(lines, "")
     try:
         head = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         head = None
     if not isinstance(head, dict) or "adapter" not in head:
         raise ConfigError(f"{replay or 'the answer'} is not a trace: its first line does not describe a bus")
@@ -117,8 +121,10 @@ def _pieces(lines: Iterator[str], head: dict[str, Any], replay: Path | None) -> 
                 click.echo(f"({record['ended']}: start again to go on)", err=True)
                 return
             moment = int(record["time"]) + int(head["offset"])
+            if not 0 <= moment < _YEAR_10000:
+                raise ValueError("a time that no clock shows")  # told as what is no frame
             yield int(record["link"]), Frame(moment, record["direction"], bytes.fromhex(record["data"]))
-        except (ValueError, KeyError, TypeError, OverflowError) as exc:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
             raise ConfigError(f"{replay or 'the answer'}:{number}: this line is no frame: {line[:60]!r}") from exc
 
 

@@ -16,6 +16,8 @@ FOUND = [
     ("m-bus", bytes.fromhex("6815166808017245230109")),
     ("history", b"NaN"),
     ("expressions", b"1or 2"),
+    ("traces", b'{"bus": ' + b"[" * 5000),
+    ("traces", b'{"adapter": "modbus-rtu", "offset": 1e18}\n{"time": 1, "link": 0, "direction": "sent", "data": ""}\n'),
     ("traces", b'{"bus": "a", "adapter": "modbus-rtu", "offset": 1}\n{"time": 1e999, "link": 0, "data": ""}\n'),
     (
         "batches of the buffer",
