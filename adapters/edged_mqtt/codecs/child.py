@@ -3,10 +3,10 @@
 Requests and answers are frames: four bytes of length, big-endian, a line of text, and after it a body.
 
     NUMBER load SCRIPT LF source          NUMBER ok LF
-    NUMBER run SCRIPT FUNCTION LF JSON    NUMBER ok LF JSON, or NUMBER error|timeout|memory|size|missing LF text
+    NUMBER run SCRIPT FUNCTION LF JSON    NUMBER ok LF JSON, or NUMBER error|timeout|memory|size|missing|unknown LF text
 
 Every run gets a new context, so nothing that a script does outlives the run. A script is stopped by QuickJS after
-`--seconds` of CPU time. Some of its built-in functions (joining or reversing an array of 2**32 elements) never look at
+so many seconds of CPU time as the second argument says. Some of its built-in functions (joining or reversing an array of 2**32 elements) never look at
 that limit, so the kernel ends the whole process a moment later: the runner starts another one.
 """
 
