@@ -5,9 +5,10 @@ Requests and answers are frames: four bytes of length, big-endian, a line of tex
     NUMBER load SCRIPT LF source          NUMBER ok LF
     NUMBER run SCRIPT FUNCTION LF JSON    NUMBER ok LF JSON, or NUMBER error|timeout|memory|size|missing|unknown LF text
 
-Every run gets a new context, so nothing that a script does outlives the run. QuickJS stops a script after so many seconds
-of CPU time as the second argument says. Some of its built-in functions (joining or reversing an array of 2**32 elements)
-never look at that limit, so the kernel ends the whole process a moment later, and the runner starts another one.
+Every run gets a new context, so nothing that a script does outlives the run. QuickJS stops a script after so
+many seconds of CPU time as the second argument says. Some of its built-in functions (joining or reversing an
+array of 2**32 elements) never look at that limit, so the kernel ends the whole process a moment later, and
+the runner starts another one.
 """
 
 from __future__ import annotations
