@@ -137,8 +137,8 @@ class Execution:
             if self._follows(read):
                 return Ending(State.VERIFIED, read=read)
         if failure is not None:
-            return Ending(State.EXECUTED, "unread", f"the device confirmed it, but cannot be read back: {failure}")
-        detail = f"the device confirmed it, but the point reads {read} instead of {self.expected}"
+            return Ending(State.EXECUTED, "unread", f"the write was taken, but cannot be read back: {failure}")
+        detail = f"the write was taken, but the point reads {read} instead of {self.expected}"
         return Ending(State.FAILED, "mismatch", detail, read)
 
     async def _after(self, exc: TransientError) -> Ending:

@@ -26,7 +26,9 @@ MODULES = [
     *(ROOT / "edged/uplink" / f"{name}.py" for name in ("laidout", "servers", "topics", "upstream")),
     ROOT / "edged/uplink/dialects/http.py",
     ROOT / "edged/media/settings.py",
-    *(ROOT / "adapters/edged_modbus" / f"{name}.py" for name in ("config", "planner", "point", "serial_bus", "served", "server")),
+    *(ROOT / "adapters/edged_modbus" / f"{name}.py" for name in (
+        "config", "planner", "point", "serial_bus", "served", "server",
+    )),
     *(ROOT / "adapters/edged_serial" / f"{name}.py" for name in ("config", "point")),
     *(ROOT / "adapters/edged_mqtt" / f"{name}.py" for name in ("config", "path", "point", "topics")),
     *(ROOT / "adapters/edged_ble" / f"{name}.py" for name in ("config", "point")),
