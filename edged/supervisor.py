@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from edged.clock import iso, mono_us, wall_us
-from edged.errors import ConfigError
+from edged.errors import EdgedError
 
 log = logging.getLogger("edged")
 
@@ -57,14 +57,13 @@ class Supervisor:
             try:
                 await run()
                 detail = "ended unexpectedly"
-            except ConfigError as exc:
-                detail = str(exc)
-                if self._is_news(name, detail, began):
-                    log.error("%s: %s", name, exc)  # noqa: TRY400  # the message says it all; people get no traceback
             except Exception as exc:
                 cause = _first(exc)
-                detail = f"{type(cause).__name__}: {cause}"
-                if self._is_news(name, detail, began):
+                known = isinstance(cause, EdgedError)
+                detail = str(cause) if known else f"{type(cause).__name__}: {cause}"
+                if self._is_news(name, detail, began) and known:
+                    log.error("%s: %s", name, cause)  # noqa: TRY400  # the message says it all; people get no traceback
+                elif self._is_news(name, detail, began):
                     log.exception("%s failed; this is a bug in edged, please report it", name)
             if _seconds_since(began) > _RESTART_MAX:
                 pause = _RESTART_MIN
