@@ -18,7 +18,8 @@ def check_idle(config: Config, nodes: Nodes, report: Report) -> None:
         for name, settings in getattr(config, section).items():
             _idle(settings.idle(), nodes[section, name].value, f"{section}.{name}", report)
     for section, settings in (("buffer", config.buffer), ("backup", config.backup)):
-        if (entry := nodes.get((section, ""))) is not None:
+        sound = not any(one.severity == "error" and one.path.startswith(section) for one in report.problems)
+        if sound and (entry := nodes.get((section, ""))) is not None:  # else it is not what was written
             _idle(settings.idle(), entry.value, section, report)
     for name, connection in config.connections.items():
         if 0 < config.buffer.max_age <= connection.max_age:
