@@ -84,7 +84,8 @@ class Delivery:
             return False
         self.chains[lane].add(piece.last)
         name = f"{self._name} {lane} {piece.last}"
-        session.group.create_task(self._deliver(session, lane, piece, message), name=name)
+        alone = session.window.alone(lane)  # a lane that ends with this message forgets that
+        session.group.create_task(self._deliver(session, lane, piece, message, alone=alone), name=name)
         return True
 
     def _encode(self, session: Session, lane: Lane, piece: Chunk, rest: list[Chunk]) -> Message | None:
@@ -114,9 +115,8 @@ class Delivery:
         samples = self._clock.settled(piece.samples, piece.boot)
         return piece if samples is piece.samples else replace(piece, samples=samples)
 
-    async def _deliver(self, session: Session, lane: Lane, piece: Chunk, message: Message) -> None:
-        """Send one message until there is a verdict or the session is over."""
-        alone = session.window.alone(lane)
+    async def _deliver(self, session: Session, lane: Lane, piece: Chunk, message: Message, *, alone: bool) -> None:
+        """Send one message until there is a verdict or the session is over. `alone`: with nothing else in flight."""
         try:
             outcome, took = await self._send_when_due(session, piece, message, alone=alone)
             if outcome.verdict is Verdict.RETRY:

@@ -219,9 +219,10 @@ class Forwarder:
     async def _routes(self, cursor: CursorState) -> list[Route]:
         if self._link.pacing.strict:
             return plan_strict(cursor.low)
-        head = self._buffer.head
+        head, sent = self._buffer.head, cursor.lanes.get(Lane.LIVE, 0)
         ends = {cursor.low, cursor.islands[-1][1] if cursor.islands else cursor.low}
-        fresh = [end for end in ends if end < head and await self._is_fresh(end + 1)]
+        # The live lane does not go back: what it has left behind, such as the last of an older backlog, is historical.
+        fresh = [end for end in ends if sent <= end < head and await self._is_fresh(end + 1)]
         ordinary = plan(Intervals(cursor.low, cursor.islands), head, fresh)
         return [*ordinary, *plan_beside(self._name, cursor.low, cursor.ahead)]
 

@@ -35,7 +35,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
 LINES = Path(".build/bench.jsonl")
 _LINKS = 40
 """Endpoints for many devices; a Modbus address allows 247 behind each."""
-_TOP_LINKS = 48
+_TOP_LINKS = 64
 _FIRST, _STEP = 0.52, 1.1
 """The ladder of loads: where it begins, as a share of what pymodbus alone does, and how far it is to the next step."""
 _TOP_MESSAGE = 5000

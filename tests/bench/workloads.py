@@ -89,6 +89,8 @@ async def rig(
         began = time.monotonic()
         async with running(gateway, patience=60):
             while not subscriber.messages:
+                if gateway.ended:
+                    raise RuntimeError(f"the gateway ended: {gateway.lines()[-1000:]}")
                 await asyncio.sleep(0.005)
             yield Rig(gateway, subscriber, broker, time.monotonic() - began)
 

@@ -185,8 +185,17 @@ async def _killed(times: int, seed: int, bench: Bench) -> None:
         await bench.kill(signal.SIGKILL)
 
 
+_ROWS = 8
+"""One a second: so many seconds may the receiver be behind on a busy machine."""
+
+
 async def _disk_full(cut_off: bool, bench: Bench) -> None:
-    """Something else fills the disk to the last byte, and keeps it full."""
+    """Something else fills the disk to the last byte, and keeps it full.
+
+    The buffer's file then stays as large as it is: what it has room for is what a slow receiver may be behind.
+    """
+    while (await bench.gateway.status())["buffer"]["rows"] < _ROWS:
+        await asyncio.sleep(0.2)
     if cut_off:
         await bench.proxy.refuse()
     filler = bench.folder / "disk" / "filler"

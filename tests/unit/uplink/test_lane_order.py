@@ -1,0 +1,80 @@
+"""What was a backlog yesterday is none of the live lane's business today."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import orjson
+
+from edged.buffer.log import Buffer
+from edged.clock import boot_id, mono_us, wall_us
+from edged.config.model import BufferConfig, GatewayConfig
+from edged.config.types import Duration, Name
+from edged.model import Sample
+from edged.uplink.api import ConnectionContext, Message, Outcome
+from edged.uplink.connectors.mqtt import CONNECTOR, MqttConnection
+from edged.uplink.forwarder import Forwarder
+from tests.support.model import Receiver
+
+
+class Picky(Receiver):
+    """Says nothing of the backlog's messages until it is told to."""
+
+    def __init__(self, *, takes_backlog: bool) -> None:
+        super().__init__(strict=False)
+        self._takes_backlog = takes_backlog
+        self.up.set()
+
+    async def send(self, message: Message) -> Outcome:
+        if not self._takes_backlog and b'"historical"' in message.payload:
+            await self.lost()
+        return await super().send(message)
+
+
+def put(buffer: Buffer, number: int, age: float = 0.0) -> None:
+    buffer.count(read=1)
+    shift = int(age * 1e6)
+    assert buffer.put(Sample("d", wall_us() - shift, mono_us() - shift, ("n",), [number]))
+
+
+async def session(path: Path, *, takes_backlog: bool, until: int, fresh: int = 0) -> list[dict[str, object]]:
+    """One run of buffer and forwarder, until so many messages have come; what they were."""
+    buffer = Buffer(path, BufferConfig(flush=Duration(0.05)), ["cloud"], boot=boot_id())
+    await buffer.start()
+    link = Picky(takes_backlog=takes_backlog)
+    config = MqttConnection(connector="mqtt", url="mqtt://nowhere", layout="samples")
+    context = ConnectionContext("cloud", GatewayConfig(id=Name("g")), {}, lambda _: "")
+    forwarder = Forwarder("cloud", CONNECTOR.encoder(config, context), link, buffer)
+    task = asyncio.create_task(forwarder.run())
+    while not forwarder.state().connected:
+        await asyncio.sleep(0.001)
+    for number in range(fresh):
+        put(buffer, 100 + number)
+    async with asyncio.timeout(20):
+        while len(link.got) < until:
+            await asyncio.sleep(0.005)
+    await buffer.flush()
+    task.cancel()
+    await asyncio.wait([task])
+    await buffer.stop()
+    return [orjson.loads(payload) for payload in link.got]
+
+
+async def test_the_live_lane_does_not_go_back_to_what_a_backlog_left(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    buffer = Buffer(path, BufferConfig(flush=Duration(1)), ["cloud"], boot=boot_id())
+    await buffer.start()
+    put(buffer, 0, age=60)
+    for number in range(1, 8):
+        put(buffer, number)  # fresh, but behind one that is not: all of it is backlog
+    await buffer.flush()
+    await buffer.stop()
+    first = await session(path, takes_backlog=False, until=3, fresh=3)
+    assert [(one["lane"], one["seq"]) for one in first] == [("live", 9), ("live", 10), ("live", 11)]
+    buffer = Buffer(path, BufferConfig(flush=Duration(1)), ["cloud"], boot=boot_id())
+    await buffer.start()
+    buffer.settle("cloud", 1, 1, 1, lane="historical", outcome="delivered")  # the one that is old came through
+    await buffer.stop()
+    second = await session(path, takes_backlog=True, until=7)
+    assert [(one["lane"], one["seq"]) for one in second] == [("historical", seq) for seq in range(2, 9)]
