@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -108,7 +107,8 @@ async def daemon(seconds: float, devices: int, rate: float, folder: Path) -> dic
         },
     }  # fmt: skip
     with private_bus(folder), _sending(devices, rate):
-        async with running(Gateway(folder / "gateway", config, prefix=pinned(UNDER_TEST))) as gateway:
+        as_service = ("env", "MALLOC_ARENA_MAX=1", *pinned(UNDER_TEST))  # as in systemd/edged.service
+        async with running(Gateway(folder / "gateway", config, prefix=as_service)) as gateway:
             return await _observed(gateway, seconds, devices)
 
 
@@ -158,7 +158,6 @@ def main() -> None:
     print("µs for one advertisement, decoder alone (to be at most 40)")
     for name, micros in decoders().items():
         print(f"  {name:<26}{micros:8.1f}")
-    os.environ["MALLOC_ARENA_MAX"] = "1"  # as in systemd/edged.service
     with tempfile.TemporaryDirectory() as folder:
         result = asyncio.run(daemon(seconds, int(devices), rate, Path(folder)))
     print(f"the daemon with {devices:.0f} sensors, {rate:,.0f} advertisements/s (to be at most 25 % and 45 MiB)")
