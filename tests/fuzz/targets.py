@@ -344,7 +344,7 @@ def targets() -> Iterator[Target]:
     yield Target("modbus PDUs", REPLIES, _pdu)
     framed = [rtu_frame(17, reply) for reply in REPLIES] + [ascii_frame(17, reply) for reply in REPLIES]
     yield Target("modbus frames", framed, _frames, seconds=5)
-    yield Target("modbus registers", [n.to_bytes(2, "big") + b"x" for n in range(40)], _registers, seconds=5, slow=True)
+    yield Target("modbus registers", [n.to_bytes(2, "big") + b"x" for n in range(40)], _registers, seconds=20, slow=True)
     yield Target("sunspec models", [n.to_bytes(2, "big") + bytes(range(200)) for n in range(60)], _sunspec)
     yield _by_profile("serial")
     yield _by_profile("ble")
@@ -372,7 +372,7 @@ def targets() -> Iterator[Target]:
     yield Target("recordings", lines, lambda data: recorded(data.decode("utf-8", "replace")), (ValueError,))
     yield Target("traces", [TRACE], _command_line("trace", "--replay"), slow=True)
     shipped = _texts("config/*.yaml", "tests/cases/config/*/edged.yaml")
-    yield Target("configurations", shipped, _config, seconds=5, slow=True)
-    yield Target("profiles", _texts("adapters/edged_modbus/profiles/*.yaml")[:30], _profile, seconds=5, slow=True)
+    yield Target("configurations", shipped, _config, seconds=20, slow=True)
+    yield Target("profiles", _texts("adapters/edged_modbus/profiles/*.yaml")[:30], _profile, seconds=20, slow=True)
     yield Target("history", [b'{"number": 1, "time": "t", "result": "good", "main": "/a", "files": {}}'], _history)
     yield Target("backups", [b"", bytes(2048)], _backup, (ConfigError, EdgedError), slow=True)
