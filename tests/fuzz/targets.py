@@ -344,7 +344,9 @@ def targets() -> Iterator[Target]:
     yield Target("modbus PDUs", REPLIES, _pdu)
     framed = [rtu_frame(17, reply) for reply in REPLIES] + [ascii_frame(17, reply) for reply in REPLIES]
     yield Target("modbus frames", framed, _frames, seconds=5)
-    yield Target("modbus registers", [n.to_bytes(2, "big") + b"x" for n in range(40)], _registers, seconds=20, slow=True)
+    yield Target(
+        "modbus registers", [n.to_bytes(2, "big") + b"x" for n in range(40)], _registers, seconds=20, slow=True
+    )
     yield Target("sunspec models", [n.to_bytes(2, "big") + bytes(range(200)) for n in range(60)], _sunspec)
     yield _by_profile("serial")
     yield _by_profile("ble")
