@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TESTS = ("tests/unit/buffer", "tests/unit/uplink", "tests/system/test_lanes.py", "tests/system/test_clock.py")
+TESTS = (
+    "tests/unit/buffer", "tests/unit/uplink", "tests/system/test_lanes.py", "tests/system/test_clock.py",
+    "tests/system/test_mqtt_forwarder.py",
+)  # fmt: skip
 """What guards the way of a reading from `put` to its settling, and is quick enough to run for each mutant."""
 SECONDS = 400
 
