@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from edged.config.base import STRICT, CommandingConfig
 from edged.config.types import Duration, Secret, Size
 from edged.uplink.api import ConnectionContext
+from edged.uplink.topics import split_url
 from edged.uplink.upstream import NAMES, RECONNECT, PacedConnection, SecuredConnection, pacing
 from edged.uplink.upstream import names_of as topic_names
 
@@ -48,15 +48,7 @@ class Endpoint:
             other = _SYNONYMS.get(scheme.lower(), scheme.lower())
             hint = f"write {other}://" if other in PORTS else "use mqtt://, mqtts://, ws:// or wss://"
             raise ValueError(f"`url` cannot begin with {scheme}://; {hint}")
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as exc:
-            raise ValueError(f"`url: {url}` is no URL: {exc}") from None
-        if parts.username is not None or parts.password is not None:
-            raise ValueError(
-                "`url` holds a user name or password; put them into `username` and `password: !secret NAME`"
-            )
+        parts, port = split_url(url)
         if not parts.hostname or any(char.isspace() for char in url):
             raise ValueError(f"`url: {url}` names no host; write for instance {scheme}://broker.example.com")
         if port == 0 or parts.query or parts.fragment or (parts.path not in ("", "/") and not scheme.startswith("ws")):

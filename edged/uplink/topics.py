@@ -1,4 +1,4 @@
-"""Topic templates. Pure.
+"""Topic templates, and the parts of URLs. Pure.
 
 A template such as `edged/{gateway}/data` becomes a topic by filling in names. Whatever MQTT gives a meaning in a topic
 is escaped in the names, as in a URL, so that a name can neither add a level nor a wildcard, and can be read back.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from string import Formatter
-from urllib.parse import quote, unquote
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 MAX_TOPIC = 65_535
 """Bytes of UTF-8 that the length field of a topic can count (MQTT 5, 1.5.4)."""
@@ -91,3 +91,15 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     if (size := len(topic.encode())) > MAX_TOPIC:
         raise ValueError(f"the topic made of {_short(template)} has {size} bytes; at most {MAX_TOPIC} are possible")
     return topic
+
+
+def split_url(url: str) -> tuple[SplitResult, int | None]:
+    """The parts of a URL, and its port. Raises ValueError for none, and for one that holds a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError(f"`url: {url}` is no URL: {exc}") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("`url` holds a user name or password; put them into `username` and `password: !secret NAME`")
+    return parts, port

@@ -14,7 +14,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,13 +219,11 @@ class Bench:
         uncovered = sum(last - first + 1 for epoch in epochs for first, last in audit.gaps(*epoch))
         absent = len(audit.missing)
         if self.case.refuses:  # it has come under other numbers; what was on its way by then still names it
-            uncovered, absent = cloud["dead"], max(0, absent - self.refuser.refused)
+            uncovered, absent = cloud["dead"], max(0, absent - len(self.refuser.refused))
         # What is pending may have arrived, without the gateway having heard so.
         kept_back = 0 if self.case.damage else buffer["stored"] - cloud["pending"] - audit.readings
         unseen = max(absent * REGISTERS, uncovered * REGISTERS, kept_back)
-        row.duplicates, row.out_of_order = audit.duplicates, audit.out_of_order + report.disordered
-        if self.case.refuses:  # what is refused for now comes after those that were on their way behind it
-            row.out_of_order = max(0, row.out_of_order - self.refuser.refused)
+        row.duplicates, row.out_of_order = audit.duplicates, self._out_of_order(payload for payload, _ in arrived)
         row.wrong = report.wrong
         row.allowed = self.kills * 2 * A_POLL + -(-self.stops // _STOPS) * A_POLL
         if self.case.damage:
@@ -242,6 +240,19 @@ class Bench:
             row.caught_up = max(row.caught_up, max((at for read, at in times if read <= healed), default=0) - healed)
         row.live_again, row.caught_up = row.live_again / 1e6, row.caught_up / 1e6
         return row
+
+    def _out_of_order(self, payloads: Iterable[dict[str, Any]]) -> int:
+        """Messages, and samples, that came late; but what was refused may come after those that were behind it."""
+        audit, refused = Audit(), self.refuser.refused
+
+        def is_prompt(payload: dict[str, Any]) -> bool:
+            begin, end = payload.get("first", payload["seq"]), payload["seq"]
+            return not any(first <= end and begin <= last for first, last in refused)
+
+        prompt = [payload for payload in payloads if is_prompt(payload)]
+        for payload in prompt:
+            audit.take(payload)
+        return audit.out_of_order + check(prompt).disordered
 
 
 def adds_up(buffer: Mapping[str, Any]) -> bool:

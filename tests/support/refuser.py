@@ -6,6 +6,8 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+import orjson
+
 from tests.support.fakebroker import CONNECT, PUBLISH, make_puback, parse_publish, read_packet
 
 
@@ -14,7 +16,8 @@ class Refuser:
 
     def __init__(self, upstream: int) -> None:
         self.codes: list[int] = []
-        self.refused = 0
+        self.refused: list[tuple[int, int]] = []
+        """The first and the last sample of each message that was refused."""
         self.port = 0
         self._upstream = upstream
         self._tasks: set[asyncio.Task[None]] = set()
@@ -63,7 +66,8 @@ class Refuser:
                 message = parse_publish(flags, body, version, 0)
                 if message.topic.endswith("/data"):
                     writer.write(make_puback(message.mid, self.codes.pop(0), version))
-                    self.refused += 1
+                    payload = orjson.loads(message.payload)
+                    self.refused.append((payload.get("first", payload["seq"]), payload["seq"]))
                     continue
             up.write(_raw(kind, flags, body))
             await up.drain()

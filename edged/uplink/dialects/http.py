@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from edged.errors import PermanentError, TransientError
 from edged.uplink.links.reasons import clean
+from edged.uplink.topics import split_url
 
 PORTS = {"http": 80, "https": 443}
 """The schemes of a server's URL, and the port each means when none is given."""
@@ -43,15 +44,7 @@ class Origin:
             raise ValueError(f"`url: {url}` lacks the way to connect: write https://{url}, or http://{url} without TLS")
         if scheme not in PORTS:
             raise ValueError(f"`url` cannot begin with {scheme}://; use https:// or http://")
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as exc:
-            raise ValueError(f"`url: {url}` is no URL: {exc}") from None
-        if parts.username is not None or parts.password is not None:
-            raise ValueError(
-                "`url` holds a user name or password; put them into `username` and `password: !secret NAME`"
-            )
+        parts, port = split_url(url)
         if not parts.hostname or any(char.isspace() or ord(char) < 0x20 for char in url):  # noqa: PLR2004  # controls
             raise ValueError(f"`url: {url}` names no host; write for instance {scheme}://api.example.com/readings")
         if parts.fragment:
