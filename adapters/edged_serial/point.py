@@ -12,8 +12,6 @@ from .codecs.decode import check_pattern
 from .codecs.talk import Template
 from .codecs.values import Conversion, PointType, number
 
-_WAVE = ("low", "high")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Write:

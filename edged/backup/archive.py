@@ -15,7 +15,7 @@ import os
 import secrets
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,11 +239,3 @@ def room(folder: Path, needed: int, spare: int = 0) -> None:
                 f"{folder} has {free / 2**20:,.0f} MiB left, and {(needed + spare) / 2**20:,.0f} MiB are needed",
                 reason="disk",
             )
-
-
-def leftovers(folder: Path, names: Sequence[str]) -> None:
-    """Remove what a create that was killed has left: `.NAME….part`, `.scratch-…`. Ours only, by their names."""
-    for path in folder.glob(".*"):
-        if any(path.name.startswith(f".{name}") for name in names):
-            with contextlib.suppress(OSError):
-                path.unlink()

@@ -15,8 +15,6 @@ from edged.cli.explore import Place, Target, place_of, target_options, try_read,
 from edged.errors import ConfigError
 from edged.explorer import Explorer
 
-_ROW = 8
-
 
 @click.command(short_help="Show raw registers of a device, and everything they could mean.")
 @click.option("--holding", type=int, metavar="ADDRESS", help="Read holding registers from here, counted from 0.")

@@ -11,7 +11,7 @@ import pwd
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from edged.backup import place
 from edged.config.model import Config
 from edged.errors import ConfigError
 from edged.health.machine import machine
-from edged.media import find_port, list_ports
+from edged.media import find_port
 from edged.media.ports import NoPortError
 from edged.timesync import RELEASED, kernel_synchronised
 
@@ -267,11 +267,6 @@ def check_backups(config: Config, root: Path) -> Check:
     if age > 2 * config.backup.every:
         return warning("backup", text, "systemctl status edged-backup.timer; journalctl -u edged-backup")
     return ok("backup", text)
-
-
-def known_ports(root: Path = Path("/")) -> Sequence[str]:
-    """The serial ports there are, for people."""
-    return [str(port) for port in list_ports(sysfs=root / "sys", dev=root / "dev")]
 
 
 def _read(path: Path) -> str:

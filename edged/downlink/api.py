@@ -193,8 +193,6 @@ class Incoming:
     payload: bytes
     qos: int = 1
     retained: bool = False
-    duplicate: bool = False
-    """DUP: it was sent before, and not acknowledged."""
     expiry: float | None = None
     """MQTT 5's message expiry: the seconds that remain of it. The broker has taken off how long it kept the message."""
     reply: Reply = field(default_factory=Reply)

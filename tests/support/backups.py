@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edged.backup.collect import collected
 from edged.backup.create import Made, create
 from edged.buffer.log import Buffer
 from edged.buffer.table import COLUMNS
@@ -158,11 +157,3 @@ def content(site: Site) -> dict[str, Any]:
     if (site.state / "clock.json").exists():
         found["clock"] = (site.state / "clock.json").read_bytes()
     return found
-
-
-def contents_of(made: Site, target: Path) -> dict[str, bytes]:
-    """The members of what would become a backup."""
-    with collected(made.main, made.state, target, secrets=True) as found:
-        return {
-            name: source if isinstance(source, bytes) else source.read_bytes() for name, source in found.sources.items()
-        }

@@ -127,10 +127,6 @@ def wrong_transaction(request: Request) -> Iterator[Action]:
     yield request.frame(right(request), tid=request.tid + 1)
 
 
-def previous_transaction(request: Request) -> Iterator[Action]:
-    yield request.frame(right(request), tid=request.tid - 1)
-
-
 def wrong_protocol(request: Request) -> Iterator[Action]:
     frame = request.frame(right(request))
     yield frame[:2] + b"\x00\x07" + frame[4:]

@@ -472,7 +472,6 @@ def _incoming(message: Any) -> Incoming:
         payload=bytes(message.payload),
         qos=message.qos,
         retained=message.retain,
-        duplicate=message.dup,
         expiry=getattr(known, "MessageExpiryInterval", None),
         reply=Reply(getattr(known, "ResponseTopic", ""), getattr(known, "CorrelationData", b"")),
         properties=dict(getattr(known, "UserProperty", [])),

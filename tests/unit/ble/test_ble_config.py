@@ -17,7 +17,6 @@ from edged_ble.config import BleBus, BleDevice
 from edged_ble.decoders import decoder_for
 
 Make = Callable[[Mapping[str, Any]], BleDevice]
-MAP = {"decoder": "bytes", "data": {"company": 0x1234}, "points": {"level": {"at": 0}}}
 
 
 def with_point(**point: Any) -> dict[str, Any]:
