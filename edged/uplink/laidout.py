@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from edged.buffer.batch import Batch
 from edged.config.base import STRICT, ConnectionConfig
-from edged.errors import PermanentError
-from edged.uplink.api import Chunk, ConnectionContext, Envelope, Lane
+from edged.errors import ConfigError, PermanentError
+from edged.uplink.api import Chunk, ConnectionContext, Envelope, Lane, Message
 from edged.uplink.encoders import encode_columns, encode_sample
 from edged.uplink.upstream import names_of
 
@@ -125,6 +126,51 @@ class Layout:
             for point, unit in (self._changed_units(own) if self._changed_units else own).items():
                 units[device, point] = unit
         return units
+
+
+class LaidOutEncoder(ABC):
+    """Cuts batches into messages, and gives each the address that its lane and device have."""
+
+    def __init__(
+        self, config: LaidOutConnection, context: ConnectionContext, setting: str, fill: Callable[[dict[str, str]], str]
+    ) -> None:
+        """`fill` makes an address of the template in `setting`. Raises ConfigError if it cannot."""
+        self._layout = Layout(config, context)
+        self._setting = setting
+        self._fill = fill
+        self._names = names_of(context)
+        self._addresses: dict[tuple[Lane, str], str] = {}
+        try:
+            self._address(Lane.LIVE, "device")
+        except ValueError as exc:
+            raise ConfigError(f"connection {context.name}: {exc}") from exc
+
+    def split(self, batch: Batch) -> Iterator[Chunk]:
+        """See `Layout.split`."""
+        return self._layout.split(batch)
+
+    def encode(self, chunk: Chunk, envelope: Envelope) -> Message:
+        """One message. Raises PermanentError if the chunk can never be encoded."""
+        try:
+            address = self._address(Lane.HISTORICAL if chunk.replay else envelope.lane, chunk.samples[-1].device)
+        except ValueError as exc:
+            raise PermanentError(str(exc), reason=self._setting) from exc
+        payload, content_type = self._layout.payload(chunk, envelope)
+        if not payload:
+            return Message("", b"", skip=True, left_out=chunk.readings)
+        return Message(address, payload, content_type, properties=self.properties(chunk, envelope))
+
+    @abstractmethod
+    def properties(self, chunk: Chunk, envelope: Envelope) -> dict[str, str]:
+        """What is said beside the payload."""
+
+    def _address(self, lane: Lane, device: str) -> str:
+        key = lane, device if self._layout.by_sample else ""
+        address = self._addresses.get(key)
+        if address is None:
+            address = self._fill({**self._names, "lane": lane.value, "device": device})
+            self._addresses[key] = address
+        return address
 
 
 def proof(chunk: Chunk, envelope: Envelope, gateway: str) -> dict[str, str]:

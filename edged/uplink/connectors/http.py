@@ -9,15 +9,15 @@ import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from edged.buffer.batch import Batch
 from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Secret
-from edged.errors import ConfigError, PermanentError
-from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Lane, Link, Message
+from edged.errors import ConfigError
+from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Link
 from edged.uplink.dialects.http import fill_text, fill_url, signature
-from edged.uplink.laidout import LaidOutConnection, Layout, proof
+from edged.uplink.laidout import LaidOutConnection, LaidOutEncoder, proof
 from edged.uplink.servers import ServerConnection, server
 from edged.uplink.topics import names_used
 from edged.uplink.upstream import NAMES, names_of, pacing
@@ -141,48 +141,24 @@ def _check_text(name: str, text: str) -> None:
         raise ValueError(f"the header {name} can only have printable ASCII, without spaces around it")
 
 
-class HttpEncoder:
+class HttpEncoder(LaidOutEncoder):
     """Cuts batches into messages, one for each request."""
 
     def __init__(self, config: HttpConnection, context: ConnectionContext) -> None:
         """Raises ConfigError if URL or headers cannot be made."""
-        self._layout = Layout(config, context)
+        super().__init__(config, context, "url", partial(fill_url, config.url))
         self._gateway = str(context.gateway.id)
-        self._names = names_of(context)
-        self._template = config.url
         self._idempotency = config.idempotency_header
         coding = _CODINGS.get(config.compression)
-        self._headers = {"Content-Encoding": coding} if coding else {}
-        self._urls: dict[tuple[Lane, str], str] = {}
+        self._fixed = {"Content-Encoding": coding} if coding else {}
         try:
-            self._url(Lane.LIVE, "device")
-            _headers(config, self._names)
+            _headers(config, names_of(context))
         except ValueError as exc:
             raise ConfigError(f"connection {context.name}: {exc}") from exc
 
-    def split(self, batch: Batch) -> Iterator[Chunk]:
-        """See `Layout.split`."""
-        return self._layout.split(batch)
-
-    def encode(self, chunk: Chunk, envelope: Envelope) -> Message:
-        """One message. Raises PermanentError if the chunk can never be encoded."""
-        try:
-            url = self._url(Lane.HISTORICAL if chunk.replay else envelope.lane, chunk.samples[-1].device)
-        except ValueError as exc:
-            raise PermanentError(str(exc), reason="url") from exc
-        body, content_type = self._layout.payload(chunk, envelope)
-        if not body:
-            return Message("", b"", skip=True, left_out=chunk.readings)
-        headers = {**self._headers, **about(chunk, envelope, self._gateway, self._idempotency)}
-        return Message(url, body, content_type, properties=headers)
-
-    def _url(self, lane: Lane, device: str) -> str:
-        key = lane, device if self._layout.by_sample else ""
-        url = self._urls.get(key)
-        if url is None:
-            url = fill_url(self._template, {**self._names, "lane": lane.value, "device": device})
-            self._urls[key] = url
-        return url
+    def properties(self, chunk: Chunk, envelope: Envelope) -> dict[str, str]:
+        """The headers."""
+        return {**self._fixed, **about(chunk, envelope, self._gateway, self._idempotency)}
 
 
 def _headers(config: HttpConnection, names: Mapping[str, str]) -> dict[str, str]:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import orjson
 
 from edged import __version__
-from edged.buffer.batch import Batch
 from edged.config.base import STRICT, ConnectionConfig, DeviceConfig
 from edged.config.model import GatewayConfig
 from edged.downlink.api import Dialect, Twin
-from edged.errors import ConfigError, PermanentError
-from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Lane, Link, Message
+from edged.errors import ConfigError
+from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Link, Message
 from edged.uplink.brokers import NAMES, BrokerConnection, broker, pacing, topic_names
 from edged.uplink.json_commands import JsonCommands, change_message
-from edged.uplink.laidout import LaidOutConnection, Layout
+from edged.uplink.laidout import LaidOutConnection, LaidOutEncoder
 from edged.uplink.payload import VERSION
 from edged.uplink.topics import check_template, fill
 
@@ -85,44 +84,17 @@ class MqttConnection(LaidOutConnection, BrokerConnection):
             raise ValueError(f"{', '.join(f'`{one}`' for one in settings[:-1])} and `{settings[-1]}` must differ")
 
 
-class JsonEncoder:
+class JsonEncoder(LaidOutEncoder):
     """Cuts batches into messages and encodes them."""
 
     def __init__(self, config: MqttConnection, context: ConnectionContext) -> None:
         """Raises ConfigError if a topic cannot be made."""
-        self._layout = Layout(config, context)
-        self._names = topic_names(context)
-        self._template = config.topic
-        self._properties = {"content-encoding": config.compression} if config.compression != "none" else {}
-        self._topics: dict[tuple[Lane, str], str] = {}
-        try:
-            self._topic(Lane.LIVE, "device")
-        except ValueError as exc:
-            raise ConfigError(f"connection {context.name}: {exc}") from exc
+        super().__init__(config, context, "topic", partial(fill, config.topic))
+        self._fixed = {"content-encoding": config.compression} if config.compression != "none" else {}
 
-    def split(self, batch: Batch) -> Iterator[Chunk]:
-        """See `Layout.split`."""
-        return self._layout.split(batch)
-
-    def encode(self, chunk: Chunk, envelope: Envelope) -> Message:
-        """One message. Raises PermanentError if the chunk can never be encoded."""
-        try:
-            topic = self._topic(Lane.HISTORICAL if chunk.replay else envelope.lane, chunk.samples[-1].device)
-        except ValueError as exc:
-            raise PermanentError(str(exc), reason="topic") from exc
-        payload, content_type = self._layout.payload(chunk, envelope)
-        if not payload:
-            return Message("", b"", skip=True, left_out=chunk.readings)
-        properties = {**self._properties, **self._layout.proof(chunk, envelope)}
-        return Message(topic, payload, content_type, properties=properties)
-
-    def _topic(self, lane: Lane, device: str) -> str:
-        key = lane, device if self._layout.by_sample else ""
-        topic = self._topics.get(key)
-        if topic is None:
-            topic = fill(self._template, {**self._names, "lane": lane.value, "device": device})
-            self._topics[key] = topic
-        return topic
+    def properties(self, chunk: Chunk, envelope: Envelope) -> dict[str, str]:
+        """The user properties."""
+        return {**self._fixed, **self._layout.proof(chunk, envelope)}
 
 
 class AnnouncedTopics(Protocol):
