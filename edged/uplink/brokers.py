@@ -1,6 +1,6 @@
 """What all connections over MQTT have in common: where the broker is, how to be its client, and how hard to drive it.
 
-A connector over MQTT adds to `BrokerConnection` what its dialect needs, and makes its link of `broker` and `pacing`.
+A connector over MQTT adds to `BrokerConnection` what its dialect needs, and makes its link of `broker` and `upstream.pacing`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from edged.config.base import STRICT, CommandingConfig
 from edged.config.types import Duration, Secret, Size
 from edged.uplink.api import ConnectionContext
 from edged.uplink.topics import split_url
-from edged.uplink.upstream import NAMES, RECONNECT, PacedConnection, SecuredConnection, pacing
-from edged.uplink.upstream import names_of as topic_names
+from edged.uplink.upstream import PacedConnection, SecuredConnection
 
 if TYPE_CHECKING:
     from edged.uplink.links.mqtt import Broker
-
-__all__ = ["NAMES", "RECONNECT", "BrokerConnection", "Endpoint", "broker", "pacing", "topic_names"]
 
 log = logging.getLogger("edged.uplink")
 

@@ -14,10 +14,10 @@ from edged.clock import boot_id
 from edged.config.model import BufferConfig
 from edged.config.types import Duration, FileName
 from edged.uplink.brokers import broker as broker_of
-from edged.uplink.brokers import pacing
 from edged.uplink.connectors.mqtt import CONNECTOR, Announcements, MqttConnection
 from edged.uplink.forwarder import Forwarder
 from edged.uplink.links.mqtt import MqttLink
+from edged.uplink.upstream import pacing
 from tests.support.forwarding import Gateway, context_of, until
 from tests.support.mosquitto import Mosquitto
 from tests.support.pki import Pki

@@ -15,7 +15,7 @@ from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Duration, FileName, Size
 from edged.errors import ConfigError
 from edged.uplink.api import ConnectionContext, Encoder, Lane, Link
-from edged.uplink.brokers import Endpoint, broker, pacing, topic_names
+from edged.uplink.brokers import Endpoint, broker
 from edged.uplink.connectors.mqtt import Announcements, JsonEncoder, MqttConnection, make_service
 from edged.uplink.dialects.aws import (
     MAX_IN_FLIGHT,
@@ -29,6 +29,7 @@ from edged.uplink.dialects.aws import (
 from edged.uplink.dialects.clouds import Both, Unretained
 from edged.uplink.dialects.twins import Limits
 from edged.uplink.topics import fill
+from edged.uplink.upstream import names_of, pacing
 
 if TYPE_CHECKING:
     from edged.uplink.links.aws import Provisioner
@@ -143,7 +144,7 @@ class AwsConnection(MqttConnection):
 
 def _check_topics(config: AwsConnection, context: ConnectionContext) -> None:
     """Raises ConfigError where one is too long with the names of this gateway, or cannot be made."""
-    names = {**topic_names(context), "lane": Lane.HISTORICAL.value, "device": "device", "point": "point"}
+    names = {**names_of(context), "lane": Lane.HISTORICAL.value, "device": "device", "point": "point"}
     try:
         for key in _TOPICS:
             check_topic(fill(getattr(config, key), names))

@@ -13,7 +13,7 @@ from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Duration, Secret, Size
 from edged.errors import ConfigError
 from edged.uplink.api import ConnectionContext, Encoder, Link, Message
-from edged.uplink.brokers import BrokerConnection, Endpoint, broker, pacing
+from edged.uplink.brokers import BrokerConnection, Endpoint, broker
 from edged.uplink.connectors.mqtt import Announcements
 from edged.uplink.dialects.azure import (
     LIMITS,
@@ -30,6 +30,7 @@ from edged.uplink.dialects.azure_commands import AzureCommands
 from edged.uplink.dialects.azure_dps import Enrolment
 from edged.uplink.dialects.clouds import Unretained
 from edged.uplink.laidout import LaidOutConnection, Layout
+from edged.uplink.upstream import pacing
 
 if TYPE_CHECKING:
     from edged.uplink.links.azure import Registration, Tokens

@@ -13,9 +13,10 @@ from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Duration
 from edged.errors import ConfigError
 from edged.uplink.api import ConnectionContext, Encoder, Link, Message
-from edged.uplink.brokers import NAMES, BrokerConnection, broker, pacing, topic_names
+from edged.uplink.brokers import BrokerConnection, broker
 from edged.uplink.dialects.homeassistant import Discovery, HomeAssistantCommands, Names, StateEncoder
 from edged.uplink.topics import check_template, fill
+from edged.uplink.upstream import NAMES, names_of, pacing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class _Announcements:
 
 def _names(config: HomeAssistantConnection, context: ConnectionContext) -> Names:
     try:
-        return Names(config.discovery, fill(config.topic, topic_names(context)))
+        return Names(config.discovery, fill(config.topic, names_of(context)))
     except ValueError as exc:
         raise ConfigError(f"connection {context.name}: {exc}") from exc
 

@@ -19,11 +19,12 @@ from edged.config.model import GatewayConfig
 from edged.downlink.api import Dialect, Twin
 from edged.errors import ConfigError
 from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Link, Message
-from edged.uplink.brokers import NAMES, BrokerConnection, broker, pacing, topic_names
+from edged.uplink.brokers import BrokerConnection, broker
 from edged.uplink.json_commands import JsonCommands, change_message
 from edged.uplink.laidout import LaidOutConnection, LaidOutEncoder
 from edged.uplink.payload import VERSION
 from edged.uplink.topics import check_template, fill
+from edged.uplink.upstream import NAMES, names_of, pacing
 
 if TYPE_CHECKING:
     from edged.uplink.links.mqtt_commands import CommandService
@@ -128,7 +129,7 @@ class Announcements:
         self._counters = context.counters
         self._brief = context.brief
         self._template = config.metadata_topic
-        self._names = topic_names(context)
+        self._names = names_of(context)
         self._told: set[str] = set()
         """Topics of metadata so far: where a device is gone, its retained message is to go too."""
         try:
@@ -252,7 +253,7 @@ def make_service(
     """What the connection does besides; `around` adds another dialect. Raises ConfigError if a topic cannot be made."""
     from edged.uplink.links.mqtt_commands import CommandService  # noqa: PLC0415  # as above
 
-    names, gateway = topic_names(context), str(context.gateway.id)
+    names, gateway = names_of(context), str(context.gateway.id)
     try:
         topics = [fill(template, names) for template in (config.command_topic, config.result_topic)]
         fill(config.monitor_topic, {**names, "device": "device", "point": "point"})

@@ -12,9 +12,10 @@ from typing import ClassVar
 from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Duration
 from edged.uplink.api import ConnectionContext, Encoder, Link
-from edged.uplink.brokers import BrokerConnection, broker, pacing
+from edged.uplink.brokers import BrokerConnection, broker
 from edged.uplink.dialects.sparkplug import Node
 from edged.uplink.dialects.sparkplug_commands import SparkplugCommands
+from edged.uplink.upstream import pacing
 
 _FORBIDDEN = "+/#"
 _MAX_READINGS = 5000

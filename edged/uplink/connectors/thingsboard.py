@@ -12,10 +12,10 @@ from typing import ClassVar
 from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Duration
 from edged.uplink.api import ConnectionContext, Encoder, Link
-from edged.uplink.brokers import NAMES, BrokerConnection, broker, pacing
+from edged.uplink.brokers import BrokerConnection, broker
 from edged.uplink.dialects.thingsboard import Announcements, RpcCommands, TelemetryEncoder
 from edged.uplink.topics import check_template, fill
-from edged.uplink.upstream import naming
+from edged.uplink.upstream import NAMES, naming, pacing
 
 _MAX_READINGS = 5000
 

@@ -14,10 +14,11 @@ from typing import ClassVar, Literal
 from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Duration
 from edged.uplink.api import ConnectionContext, Encoder, Link
-from edged.uplink.brokers import BrokerConnection, broker, pacing
+from edged.uplink.brokers import BrokerConnection, broker
 from edged.uplink.connectors.mqtt import Announcements
 from edged.uplink.dialects.clouds import Unretained
 from edged.uplink.dialects.watson import MAX_MESSAGE, USER, EventEncoder, Names, WatsonCommands
+from edged.uplink.upstream import pacing
 
 _NAME = r"[A-Za-z0-9_.-]{1,36}"
 

@@ -12,10 +12,10 @@ from edged.clock import boot_id
 from edged.config.model import BufferConfig
 from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
 from edged.uplink.api import Message, Outcome, Pacing, Verdict
-from edged.uplink.brokers import RECONNECT
 from edged.uplink.connectors.mqtt import CONNECTOR, MqttConnection
 from edged.uplink.forwarder import Forwarder
 from edged.uplink.state import State, Story
+from edged.uplink.upstream import RECONNECT
 from tests.support.forwarding import context_of, until
 
 
