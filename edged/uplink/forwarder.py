@@ -329,12 +329,12 @@ class Forwarder:
                 await asyncio.sleep(_READ_AGAIN)
                 continue
             for batch in batches:
+                if batch.priority and route.lane is not Lane.PRIORITY:
+                    buffer.pass_over(self._name, batch.first, batch.last)
+                    self._delivery.progress.set()
                 if route.takes(batch):
                     async for piece in self._pieces(route, batch):
                         yield piece
-                elif batch.priority:
-                    buffer.pass_over(self._name, batch.first, batch.last)
-                    self._delivery.progress.set()
                 route.reached = batch.last
             if not batches and route.reached < head:
                 route.reached = head  # what was there has been given up to make room, or is for another lane
