@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
@@ -21,8 +23,8 @@ from tests.support.model import Receiver
 class Picky(Receiver):
     """Says nothing of the backlog's messages until it is told to."""
 
-    def __init__(self, *, takes_backlog: bool) -> None:
-        super().__init__(strict=False)
+    def __init__(self, *, takes_backlog: bool, strict: bool) -> None:
+        super().__init__(strict=strict)
         self._takes_backlog = takes_backlog
         self.up.set()
 
@@ -32,17 +34,30 @@ class Picky(Receiver):
         return await super().send(message)
 
 
-def put(buffer: Buffer, number: int, age: float = 0.0) -> None:
+def put(buffer: Buffer, number: int, age: float = 0.0, *, priority: bool = False) -> None:
     buffer.count(read=1)
     shift = int(age * 1e6)
-    assert buffer.put(Sample("d", wall_us() - shift, mono_us() - shift, ("n",), [number]))
+    sample = Sample("d", wall_us() - shift, mono_us() - shift, ("n",), [number])
+    assert buffer.put_first(sample, at_once=False) if priority else buffer.put(sample)
 
 
-async def session(path: Path, *, takes_backlog: bool, until: int, fresh: int = 0) -> list[dict[str, object]]:
+@asynccontextmanager
+async def stopped(path: Path) -> AsyncIterator[Buffer]:
+    """The buffer without a forwarder; what was put is stored at the end."""
+    buffer = Buffer(path, BufferConfig(flush=Duration(1)), ["cloud"], boot=boot_id())
+    await buffer.start()
+    yield buffer
+    await buffer.flush()
+    await buffer.stop()
+
+
+async def session(
+    path: Path, *, takes_backlog: bool, until: int, fresh: int = 0, strict: bool = False
+) -> list[dict[str, object]]:
     """One run of buffer and forwarder, until so many messages have come; what they were."""
     buffer = Buffer(path, BufferConfig(flush=Duration(0.05)), ["cloud"], boot=boot_id())
     await buffer.start()
-    link = Picky(takes_backlog=takes_backlog)
+    link = Picky(takes_backlog=takes_backlog, strict=strict)
     config = MqttConnection(connector="mqtt", url="mqtt://nowhere", layout="samples")
     context = ConnectionContext("cloud", GatewayConfig(id=Name("g")), {}, lambda _: "")
     forwarder = Forwarder("cloud", CONNECTOR.encoder(config, context), link, buffer)
@@ -63,18 +78,28 @@ async def session(path: Path, *, takes_backlog: bool, until: int, fresh: int = 0
 
 async def test_the_live_lane_does_not_go_back_to_what_a_backlog_left(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
-    buffer = Buffer(path, BufferConfig(flush=Duration(1)), ["cloud"], boot=boot_id())
-    await buffer.start()
-    put(buffer, 0, age=60)
-    for number in range(1, 8):
-        put(buffer, number)  # fresh, but behind one that is not: all of it is backlog
-    await buffer.flush()
-    await buffer.stop()
+    async with stopped(path) as buffer:
+        put(buffer, 0, age=60)
+        for number in range(1, 8):
+            put(buffer, number)  # fresh, but behind one that is not: all of it is backlog
     first = await session(path, takes_backlog=False, until=3, fresh=3)
     assert [(one["lane"], one["seq"]) for one in first] == [("live", 9), ("live", 10), ("live", 11)]
-    buffer = Buffer(path, BufferConfig(flush=Duration(1)), ["cloud"], boot=boot_id())
-    await buffer.start()
-    buffer.settle("cloud", 1, 1, 1, lane="historical", outcome="delivered")  # the one that is old came through
-    await buffer.stop()
+    async with stopped(path) as buffer:
+        buffer.settle("cloud", 1, 1, 1, lane="historical", outcome="delivered")  # the one that is old came through
     second = await session(path, takes_backlog=True, until=7)
     assert [(one["lane"], one["seq"]) for one in second] == [("historical", seq) for seq in range(2, 9)]
+
+
+async def test_what_went_ahead_is_passed_over_in_strict_order_too(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    async with stopped(path) as buffer:
+        put(buffer, 1, age=60)
+        await buffer.flush()
+        for number in (2, 3):
+            put(buffer, number, age=60, priority=True)
+    first = await session(path, takes_backlog=False, until=2)
+    assert [(one["lane"], one["seq"]) for one in first] == [("priority", 2), ("priority", 3)]
+    second = await session(path, takes_backlog=True, until=1, strict=True)
+    assert [(one["lane"], one["seq"]) for one in second] == [("live", 1)]
+    async with stopped(path) as buffer:
+        assert (buffer.cursor("cloud").low, buffer.cursor("cloud").islands) == (3, ())
