@@ -18,6 +18,9 @@ from edged.buffer.writer import Writer
 from edged.errors import ConfigError, PermanentError
 from edged.model import Sample
 
+_HELD = 100_000
+"""Readings of one interval that are gathered: more are sent in parts in any case."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -46,6 +49,10 @@ class Progress:
     over: bool = False
     skipped: dict[str, int] = field(default_factory=dict)
     """Why some were left, and how many."""
+    held: list[tuple[str, list[Sample]]] = field(default_factory=list)
+    """With their boots: of an interval that may not be all here yet."""
+    torn: set[int] = field(default_factory=set)
+    """Intervals of which some readings are not to be had any more, or wait."""
 
 
 def retry(writer: Writer, done: Done, ids: Collection[int], connection: str, so_far: Progress) -> Progress:
@@ -100,14 +107,21 @@ def _skip(so_far: Progress, why: str) -> None:
     so_far.skipped[why] = so_far.skipped.get(why, 0) + 1
 
 
-def replay(writer: Writer, done: Done, connection: str, choice: Choice, through: int, so_far: Progress) -> Progress:
-    """Send readings up to seq `through` again that the connection has settled. What waits for it comes anyway."""
+def replay(
+    writer: Writer, done: Done, connection: str, choice: Choice, through: int, interval: int, so_far: Progress
+) -> Progress:
+    """Send readings up to seq `through` again that the connection has settled. What waits for it comes anyway.
+
+    With an `interval`, microseconds, only whole ones, and none divided by what is stored meanwhile.
+    """
     account = _account(writer, connection)
     if not so_far.after:
         _check_room(writer, choice, through)
     at_once = min(20_000, writer.store.max_transaction // 16)
     rows = read_rows(writer.store.db, so_far.after, through=through, max_readings=at_once)
     so_far.over = not rows
+    if interval and not so_far.after and rows and (oldest := decode_row(rows[0])) and oldest.first > 1:
+        so_far.torn |= {sample.time // interval for sample in oldest.samples}
     for stored in rows:
         so_far.after = stored[0]
         once_more = stored[9] not in {"", PRIORITY}
@@ -120,8 +134,25 @@ def replay(writer: Writer, done: Done, connection: str, choice: Choice, through:
             for seq, sample in enumerate(batch.samples, batch.first)
             if choice.takes(sample) and not any(first <= seq <= last for first, last in waiting)
         ]
-        _insert(writer, done, account, connection, samples, batch.boot, so_far)
+        if interval:
+            waits = (batch.samples[seq - batch.first] for first, last in waiting for seq in range(first, last + 1))
+            so_far.torn |= {sample.time // interval for sample in waits}
+        so_far.held.append((batch.boot, samples))
+    for boot, samples in _released(so_far, interval):
+        _insert(writer, done, account, connection, samples, boot, so_far)
     return so_far
+
+
+def _released(so_far: Progress, interval: int) -> list[tuple[str, list[Sample]]]:
+    """What may be sent again now: all, or whole intervals."""
+    held, so_far.held = so_far.held, []
+    if not interval:
+        return held
+    latest = max((sample.time // interval for _, some in held for sample in some), default=0)
+    if not so_far.over and sum(len(sample.values) for _, some in held for sample in some) < _HELD:
+        so_far.held = [(boot, [one for one in some if one.time // interval == latest]) for boot, some in held]
+        held = [(boot, [one for one in some if one.time // interval < latest]) for boot, some in held]
+    return [(boot, [one for one in some if one.time // interval not in so_far.torn]) for boot, some in held]
 
 
 def _insert(

@@ -61,6 +61,8 @@ class Buffer:
         """An opaque name for this file's life: seq starts a new story when it changes. Empty before `start`."""
         self.head = 0
         """The seq of the last committed sample; 0 if there is none."""
+        self.intervals: dict[str, int] = {}
+        """Places that work something out of intervals, and their length, microseconds."""
         self._config = config
         self._writer = Writer(path, config, connections, boot, max_age, migrate=migrate)
         self._reader = Reader(path)

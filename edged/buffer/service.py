@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -54,9 +54,12 @@ async def _purge(buffer: Buffer, options: Options) -> dict[str, Any]:
 async def _replay(buffer: Buffer, options: Options) -> dict[str, Any]:
     connection, chosen, progress = _one(options, "connection"), choice(options), Progress()
     await _flushed(buffer)
-    through = buffer.head
+    through, interval = buffer.head, buffer.intervals.get(connection, 0)
+    if interval:  # half an interval would yield other values
+        end = -(-chosen.end // interval) * interval
+        chosen = replace(chosen, begin=chosen.begin // interval * interval, end=end)
     while not progress.over:
-        progress = await buffer.change(partial(_call, replay, connection, chosen, through, progress))
+        progress = await buffer.change(partial(_call, replay, connection, chosen, through, interval, progress))
     return {"readings": progress.readings, "rows": progress.items}
 
 

@@ -54,12 +54,12 @@ class _Place:
                 self._may_go_on(exc)
             else:
                 return answer
-        path, config = self._offline()
+        path, config, intervals = self._offline()
         if action in LOOKS:
             from edged.buffer.offline import look
 
             return look(path, action, given)
-        return _change(path, config, action, given)
+        return _change(path, config, intervals, action, given)
 
     def export(self, options: Options) -> Iterator[dict[str, Any]]:
         """Samples as JSON objects with `seq`. Raises EdgedError."""
@@ -79,7 +79,7 @@ class _Place:
                 self._may_go_on(exc)
             else:
                 return
-        path, _ = self._offline()
+        path, _, _ = self._offline()
         for seq, sample in offline.export(path, options):
             yield {"seq": seq, **sample_record(sample)}
 
@@ -93,7 +93,8 @@ class _Place:
         if self.socket or isinstance(error.__cause__, PermissionError):
             raise error
 
-    def _offline(self) -> tuple[Path, BufferConfig]:
+    def _offline(self) -> tuple[Path, BufferConfig, dict[str, int]]:
+        """The file, how it is kept, and which places wait for intervals."""
         from edged import paths
         from edged.config.compiled import load_compiled
         from edged.config.model import BufferConfig
@@ -102,20 +103,23 @@ class _Place:
 
         state = paths.state_dir(self.state)
         try:
-            found = load_compiled(paths.config_path(self.config), state / "cache").buffer
+            config = load_compiled(paths.config_path(self.config), state / "cache")
+            found, intervals = config.buffer, config.intervals()
         except ConfigError:
             if self.config:
                 raise
-            found = None
+            found, intervals = None, {}
         named = self.file or (found.path if found else "")
         path = Path(named) if named else state / "buffer.db"
         if found is None:  # then nothing that is there may be given up
             size = path.stat().st_size if path.is_file() else 0
             found = BufferConfig(max_bytes=Size(max(2 * size, 2**28)), retention=Duration(2**31))
-        return path, found
+        return path, found, intervals
 
 
-def _change(path: Path, config: BufferConfig, action: str, options: Options) -> dict[str, Any]:
+def _change(
+    path: Path, config: BufferConfig, intervals: dict[str, int], action: str, options: Options
+) -> dict[str, Any]:
     """Do something to the buffer of a gateway that does not run. Its lock keeps others out meanwhile."""
     import asyncio
 
@@ -131,6 +135,7 @@ def _change(path: Path, config: BufferConfig, action: str, options: Options) -> 
 
     async def work() -> dict[str, Any]:
         buffer = Buffer(path, config, None, boot=boot_id())
+        buffer.intervals |= intervals
         await buffer.start()
         try:
             return await perform(buffer, action, options)

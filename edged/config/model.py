@@ -203,3 +203,11 @@ class Config:
             if not flows:
                 ages[name] = float(connection.max_age)
         return ages
+
+    def intervals(self) -> dict[str, int]:
+        """The places of flows, and the interval that each waits for, microseconds; 0 if it waits for none."""
+        return {
+            cursor_name(connection, name): round(flow.interval * 1e6)
+            for name, flow in self.flows.items()
+            for connection in flow.connections
+        }

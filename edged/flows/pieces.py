@@ -5,6 +5,8 @@ later interval than all of the piece so far, before a row of another kind or boo
 piece that is read again after a crash is the same piece. What comes late, for an interval that has been sent, is in a
 later piece: it yields another row for that interval, and such rows add up, since each has its `count`. Rows that are
 not all of their interval say so (`edged.flows.steps.Cut`).
+
+What a person had sent once more makes pieces of its own. What was sent once more elsewhere cuts nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from edged.buffer.batch import Batch
+from edged.buffer.batch import PRIORITY, Batch
 from edged.flows.steps import Cut
-from edged.model import Sample
+from edged.model import ALL_GOOD, Sample
 
 MAX_READINGS = 50_000
 """Of one piece: an interval with more comes in several."""
@@ -35,6 +37,8 @@ class Piece:
     """Microseconds."""
     apart: int = 0
     """Rows with priority up to here are settled each for itself, and so stay apart."""
+    place: str = ""
+    """Whose piece it is: rows for another place are none of it."""
     rows: list[Batch] = field(default_factory=list)
     window: int = 0
     readings: int = 0
@@ -43,6 +47,8 @@ class Piece:
 
     def take(self, row: Batch) -> bool:
         """Take a row, or the part of it that belongs here. Whether the piece is at its end now."""
+        if row.target not in {"", PRIORITY, self.place}:
+            row = self._nothing_of(row)
         if self.rows and not self._goes_on(row):
             self.whole = bool(row.samples) and row.target == "" and self._of(row.samples[0]) > self.window
             return True
@@ -58,6 +64,12 @@ class Piece:
             self.readings += len(sample.points)
         self.rows.append(row)
         return False
+
+    def _nothing_of(self, row: Batch) -> Batch:
+        """A row that is for another place: here it only fills the numbers."""
+        boot, kind = (self.rows[-1].boot, self.rows[-1].target) if self.rows else (row.boot, "")
+        samples = tuple(replace(one, points=(), values=[], quality=ALL_GOOD) for one in row.samples)
+        return Batch(row.first, samples, boot, 0, kind)
 
     def _of(self, sample: Sample) -> int:
         return sample.time // self.interval if sample.points else self.window

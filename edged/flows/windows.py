@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from edged.buffer.batch import Batch
+from edged.buffer.batch import PRIORITY, Batch
 from edged.buffer.log import Buffer
 from edged.flows.pieces import Piece, Window, beyond
 from edged.wallclock import Clock
@@ -25,14 +25,14 @@ class WindowReader:
         self._place = place
         self._interval = interval
         self._clock = clock
-        self._sent: list[tuple[int, int]] = []
-        """(Where the piece ended that had it, interval) of the last ones that were sent."""
+        self._sent: list[tuple[int, int, bool]] = []
+        """(Where the piece ended that had it, interval, whether it was a replay) of the last ones that were sent."""
 
     async def read(
         self, after: int, *, through: int | None = None, max_readings: int = 5000, target: str = ""
     ) -> list[Batch]:
         """One piece, waiting until its interval is over; none where there is nothing beyond `after`."""
-        piece = Piece(self._interval, self._cursor(self._place).ahead)
+        piece = Piece(self._interval, self._cursor(self._place).ahead, self._place)
         reached = after
         while True:
             rows = await self._read(reached, through=through, max_readings=max_readings, target=target)
@@ -54,7 +54,10 @@ class WindowReader:
 
     def _finished(self, piece: Piece) -> Window:
         before = [one for one in self._sent if one[0] < piece.rows[0].first]  # it may be read a second time
-        made = piece.batch(window for _, window in before)
+        replay = piece.rows[0].target not in {"", PRIORITY}
+        made = piece.batch(window for _, window, again in before if again == replay)
         found = {sample.time // self._interval for sample in made.samples if sample.points}
-        self._sent = [*before, *((made.last, window) for window in sorted(found))][-_REMEMBERED:]
+        if replay and piece.whole:  # each replay tells a whole interval anew
+            found.clear()
+        self._sent = [*before, *((made.last, window, replay) for window in sorted(found))][-_REMEMBERED:]
         return made

@@ -61,6 +61,7 @@ class Uplink:
         self._adapters = adapters_of(config)
         flows = config.flows_to(self._name)
         self._flows = {cursor_name(self._name, flow): (flow, one) for flow, one in flows.items() if one.enabled}
+        self._buffer.intervals |= config.intervals()
         for place in [place for place in self.forwarders if place not in self.places]:
             del self.forwarders[place]
 

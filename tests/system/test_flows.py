@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from edged.buffer.log import Buffer
+from edged.buffer.service import perform
 from edged.clock import mono_us
 from edged.config.flows import AggregateConfig, BindingConfig, FlowConfig, MapConfig, MatchConfig, StepConfig
 from edged.config.types import Duration
@@ -53,6 +54,24 @@ async def put(buffer: Buffer, begin: int, end: int) -> None:
         if second % 7 == 0:
             await buffer.flush()
     await buffer.flush()
+
+
+async def replayed(buffer: Buffer, place: str, begin: int, end: int) -> int:
+    chosen = {"connection": [place], "from": [str(START + begin * 1_000_000)], "to": [str(START + end * 1_000_000)]}
+    return int((await perform(buffer, "replay", chosen))["readings"])
+
+
+def rows_of(messages: list[dict[str, Any]]) -> list[tuple[str, int, tuple[Any, ...], int]]:
+    """(Device, second, values, how many are not good) of what is sent once more."""
+    return [
+        (device, (time - START) // 1_000_000, tuple(values), sum(one[0] == i for one in table.get("quality", [])))
+        for message in messages
+        if message.get("replay")
+        for table in message["tables"]
+        for i, (device, time, values) in enumerate(
+            zip(table["devices"], table["times"], table["values"], strict=True)
+        )
+    ]  # fmt: skip
 
 
 async def until(condition: Any) -> None:
@@ -124,3 +143,32 @@ async def test_an_interval_survives_a_restart_and_is_sent_once(tmp_path: Path, m
     )
     assert [one["supply_count"] for one in first] == [60, 60]
     assert [(one["supply_min"], one["supply_max"], one["supply_avg"]) for one in second] == [(60.0, 119.0, 89.5)] * 2
+
+
+async def test_a_replay_works_out_whole_intervals_once_more(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    config = config_of(mosquitto.port, minutes=MINUTES, hot=HOT)
+    minute = [("boiler", 60 * n) for n in range(2)], [("chiller", 60 * n) for n in range(2)]
+    with subscribed(mosquitto.port, "plants/#") as subscriber:
+
+        def came() -> list[dict[str, Any]]:
+            return of(subscriber.messages, "plants/minutes")
+
+        async with running(tmp_path / "buffer.db", config, retention=86_400 * 10_000) as (buffer, _):
+            await put(buffer, 0, 130)
+            await until(lambda: buffer.stats().connections["cloud/minutes"].pending == 40)
+            assert await replayed(buffer, "cloud/hot", 0, 90) == 360  # cuts no minute
+            assert await replayed(buffer, "cloud/minutes", 30, 125) == 480  # what waits is left out
+            await put(buffer, 130, 150)
+            await until(lambda: len(rows_of(came())) == 4)
+            assert await replayed(buffer, "cloud/minutes", 59, 60) == 240
+            await put(buffer, 150, 190)
+            await until(lambda: len(rows_of(came())) == 6)
+            await until(lambda: buffer.stats().connections["cloud/minutes"].pending == 40)
+    first, again = rows_of(came())[:4], rows_of(came())[4:]
+    assert sorted((device, second) for device, second, _, _ in first) == sorted([*minute[0], *minute[1]])
+    assert sorted((device, second) for device, second, _, _ in again) == [("boiler", 0), ("chiller", 0)]
+    assert [odd for _, _, _, odd in first + again] == [0] * 6
+    assert {values for _, second, values, _ in first + again if second == 0} == {
+        (29.5, 0.0, 59.0, 60, 20.0, 20.0, 20.0, 60)
+    }
+    check_chain([{**one, "lane": "live"} for one in came()])  # such a flow sends in one order

@@ -171,3 +171,9 @@ def test_what_was_given_up_meanwhile_is_not_waited_for() -> None:
     together.add(6, 10, lambda: told.append(2))
     assert together.settle([(6, 10)])
     assert told == [2]
+
+
+def test_what_is_sent_once_more_elsewhere_does_not_cut_an_interval() -> None:
+    (piece,) = pieces(log_of([([1], "b", ""), ([3, 9], "a", "cloud/other"), ([5], "b", ""), ([11], "b", "")]))
+    (row,) = flow().apply([one for one in piece.samples if one.points], cut=piece.cut).samples
+    assert (row.values, dict(row.quality), piece.last) == ([3.0, 2], {}, 4)
