@@ -51,6 +51,11 @@ class Table:
         width = max(len(what) for what, _, _ in self.rows)
         return "\n".join(f"| {what:{width}} | {good:6} | {figure}" for what, good, figure in self.rows)
 
+    def judge(self) -> None:
+        """Show all lines, and fail if one does."""
+        print("\n" + self.show())
+        assert not [what for what, good, _ in self.rows if good != "ok"]
+
 
 class Site:
     """What stands around a gateway: a broker that wants a password, devices, and a receiver behind the broker."""
