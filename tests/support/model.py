@@ -122,6 +122,8 @@ class Gateway(RuleBasedStateMachine):
         self.got: list[bytes] = []
         self.replayed = self.was_late = False
         self.cuts = 0
+        self.owed = -1
+        """The disk refused a repair after so many commits: until the next one has made up for it, nothing is changed."""
         self.lanes: set[bool] = set()
         self.up, self.strict = True, False
 
@@ -238,7 +240,10 @@ class Gateway(RuleBasedStateMachine):
         try:
             self.run(self.request(work))
         except TransientError:
-            assert self.control.exists() or self.buffer.stats().waiting
+            stats = self.buffer.stats()
+            assert self.control.exists() or stats.waiting or self.owed == stats.commits
+            if work == "repair":
+                self.owed = stats.commits
         except PermanentError:  # no room for so much again
             if work != "replay":
                 raise
@@ -249,7 +254,7 @@ class Gateway(RuleBasedStateMachine):
             return
         through = self.buffer.head
         steps = {
-            "replay": lambda so_far: lambda writer, done: replay(writer, done, "cloud", Choice(), through, so_far),
+            "replay": lambda so_far: lambda writer, done: replay(writer, done, "cloud", Choice(), through, 0, so_far),
             "retry": lambda so_far: lambda writer, done: retry(writer, done, (), "cloud", so_far),
         }
         if work == "purge":
