@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +20,6 @@ from edged.model import Sample, Value
 from edged.testing.audit import Audit
 from edged.uplink.api import ConnectionContext
 from edged.uplink.connectors import load_forwarding
-from edged.uplink.connectors.mqtt import MqttConnection
 from edged.uplink.forwarder import Forwarder
 from tests.support.subscriber import Subscriber
 
@@ -86,16 +83,16 @@ async def gateway(
     retention: float = 0.0,
     max_age: float = 0.0,
     running: bool = True,
-    dialect: type[ConnectionConfig] = MqttConnection,
+    dialect: type[ConnectionConfig] | None = None,
     context: ConnectionContext | None = None,
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
-    """With the connection class of another connector, `connector` among the settings names it."""
+    """`dialect`: another class than the connector's own for the settings of the connection."""
+    connector = load_forwarding(settings.setdefault("connector", "mqtt"))
+    dialect = dialect or connector.connection_config
     usual = {"retry_max": Duration(0.3), "connect_timeout": Duration(2), "url": f"mqtt://127.0.0.1:{port}"}
     known = {one.name for one in fields(dialect)}
-    settings = {"connector": "mqtt", **{name: one for name, one in usual.items() if name in known}, **settings}
-    config = dialect(**settings)
-    connector = load_forwarding(config.connector)
+    config = dialect(**{**{name: one for name, one in usual.items() if name in known}, **settings})
     limits = BufferConfig(flush=Duration(flush), retention=Duration(retention))
     buffer = Buffer(path, limits, ["cloud"], boot=boot_id(), max_age={"cloud": max_age})
     context = replace(context or context_of(), counters=lambda: buffer.stats().told("cloud"))
@@ -148,21 +145,6 @@ async def until(condition: Any, seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-async def killed(script: str, reached: Callable[[], int], *thresholds: int) -> int:
-    """Run a script until so much is reached, and kill it; the last time, until it says so. Returns the kills."""
-    kills = 0
-    for threshold in (*thresholds, None):
-        child = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
-        assert child.stdout is not None
-        line = asyncio.ensure_future(child.stdout.readline())
-        await until(lambda: line.done() or (threshold is not None and reached() > threshold))  # noqa: B023  # used up in this round
-        kills += not line.done()
-        child.send_signal(signal.SIGKILL)
-        await child.wait()
-        await asyncio.wait([line])
-    return kills
 
 
 class Stoppable(Protocol):

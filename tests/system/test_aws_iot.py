@@ -21,7 +21,6 @@ from edged.downlink.store import Store
 from edged.model import Sample
 from edged.testing.audit import Audit
 from edged.twin import KeptTwin
-from edged.uplink.connectors.aws_iot import AwsConnection
 from tests.support.aws import Aws
 from tests.support.cloud import Secured, secured
 from tests.support.forwarding import WINDOW, context_of, gateway, through_an_outage, until
@@ -130,7 +129,7 @@ async def test_changes_are_gathered_before_the_shadow_is_updated(tmp_path: Path)
     with region(tmp_path) as (where, aws):
         settings = settings_of(where, shadow_every=Duration(3))
         context = context_of(devices=devices, twin=twin)
-        async with gateway(tmp_path / "buffer.db", 0, dialect=AwsConnection, context=context, **settings):
+        async with gateway(tmp_path / "buffer.db", 0, context=context, **settings):
 
             def updates() -> list[int]:
                 """When what is reported was read: microseconds."""
@@ -151,7 +150,6 @@ async def test_an_outage_loses_nothing(tmp_path: Path) -> None:
         async with gateway(
             tmp_path / "buffer.db",
             where.broker.port,
-            dialect=AwsConnection,
             connector="aws-iot",
             **where.client("plant-7"),
         ) as one:
@@ -176,7 +174,7 @@ def audited(aws: Aws) -> Audit:
 def claim(where: Secured, folder: Path) -> tuple[dict[str, Any], Any]:
     known = where.client("claim")
     settings = {
-        "connector": "aws-iot", "dialect": AwsConnection, "url": where.url, "ca": where.ca,
+        "connector": "aws-iot", "url": where.url, "ca": where.ca,
         "claim_certificate": known["certificate"], "claim_key": known["key"], "provisioning_template": "fleet",
     }  # fmt: skip
     return settings, context_of(state=folder / "state/connections/cloud")

@@ -96,7 +96,7 @@ async def test_an_outage_and_renewed_tokens_lose_nothing(tmp_path: Path) -> None
         async with hub.door() as door:
             settings = settings_of(hub, door, shared_access_key=Secret(text=KEY))
             context = context_of(secret=lambda one: one.text)
-            async with gateway(tmp_path / "buffer.db", 0, dialect=AzureConnection, context=context, **settings) as one:
+            async with gateway(tmp_path / "buffer.db", 0, context=context, **settings) as one:
                 await through_an_outage(one, broker, before=3, after=3)
                 assert (await one.saved()) == {"delivered": 16 * 500, "pending": 0, "dead": 0}
                 epoch = one.buffer.epoch
@@ -119,15 +119,13 @@ async def test_the_provisioning_service_assigns_the_hub_once(tmp_path: Path) -> 
             )
             context = context_of(secret=lambda one: one.text, state=tmp_path / "state")
             for _ in range(2):
-                async with gateway(
-                    tmp_path / "buffer.db", 0, dialect=AzureConnection, context=context, **settings
-                ) as one:
+                async with gateway(tmp_path / "buffer.db", 0, context=context, **settings) as one:
                     one.poll()
                     await one.drained()
             assert hub.registrations == [{"registrationId": "plant-7"}]
             assert hub.polls == 2
             hub.open = False
-            async with gateway(tmp_path / "buffer.db", 0, dialect=AzureConnection, context=context, **settings) as one:
+            async with gateway(tmp_path / "buffer.db", 0, context=context, **settings) as one:
                 await until(lambda: "asking the provisioning service" in one.forwarder.state().last_error)
                 hub.open = True
                 await until(lambda: one.forwarder.state().connected)
@@ -141,13 +139,13 @@ async def test_a_certificate_takes_the_place_of_tokens_and_a_wrong_key_is_refuse
         async with hub.door() as door:
             context = context_of(secret=lambda one: one.text)
             wrong = settings_of(hub, door, shared_access_key=Secret(text=GROUP_KEY))
-            async with gateway(tmp_path / "buffer.db", 0, dialect=AzureConnection, context=context, **wrong) as one:
+            async with gateway(tmp_path / "buffer.db", 0, context=context, **wrong) as one:
                 await until(lambda: "check `device_id` and its key" in one.forwarder.state().last_error)
                 assert GROUP_KEY not in one.forwarder.state().last_error
             hub.certificates = True
             certificate, key = hub._where.pki.issue("plant-7")
             right = settings_of(hub, door, certificate=str(certificate), key=str(key))
-            async with gateway(tmp_path / "buffer.db", 0, dialect=AzureConnection, context=context, **right) as one:
+            async with gateway(tmp_path / "buffer.db", 0, context=context, **right) as one:
                 one.poll()
                 await one.drained()
         assert door.connects[-1].certificate == "plant-7"

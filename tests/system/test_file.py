@@ -22,11 +22,11 @@ from edged.config.types import FileName, Size
 from edged.errors import ConfigError, TransientError
 from edged.testing.audit import Audit
 from edged.uplink.api import Message
-from edged.uplink.connectors.file import FileConnection
 from edged.uplink.dialects.csv import COLUMNS, HEAD
 from edged.uplink.links.file_store import Store, Target, read_csv, read_json
 from edged.uplink.state import State
-from tests.support.forwarding import assert_complete, gateway, killed, until
+from tests.support.draining import killed
+from tests.support.forwarding import assert_complete, gateway, until
 
 SMALL = Size(64 * 1024)
 
@@ -34,7 +34,7 @@ SMALL = Size(64 * 1024)
 def sending(path: Path, name: str = "readings.jsonl", **settings: Any) -> Any:
     """A gateway that writes there."""
     known = {"min_free": Size(0), "path": FileName(path / "out" / name), **settings}
-    return gateway(path / "buffer.db", 0, dialect=FileConnection, connector="file", **known)
+    return gateway(path / "buffer.db", 0, connector="file", **known)
 
 
 def files(path: Path) -> list[Path]:
@@ -120,36 +120,13 @@ async def test_the_oldest_files_go_when_there_are_too_many(tmp_path: Path) -> No
     assert (last["device"], last["values"]["p0"]) == ("d9", 60.0)
 
 
-_CHILD = """
-import asyncio, sys
-sys.path[:0] = [{root!r}]
-from pathlib import Path
-from edged.config.types import FileName, Size
-from edged.uplink.connectors.file import FileConnection
-from tests.support.forwarding import gateway
-
-async def main():
-    settings = dict(
-        dialect=FileConnection, connector="file", path=FileName({out!r}), min_free=Size(0), max_size=Size(65536), keep=0
-    )
-    async with gateway(Path({path!r}), 0, **settings, layout={layout!r}) as one:
-        if one.buffer.head == 0:
-            one.poll(200)
-        await one.drained()
-        print("drained", flush=True)
-        await asyncio.sleep(30)
-
-asyncio.run(main())
-"""
-
-
 @pytest.mark.parametrize("layout", ["samples", "csv"])
 async def test_kill_9_loses_nothing_and_writes_nothing_twice(tmp_path: Path, layout: str) -> None:
     out = tmp_path / "out" / ("readings.csv" if layout == "csv" else "readings.jsonl")
-    script = _CHILD.format(
-        root=str(Path(__file__).parents[2]), path=str(tmp_path / "buffer.db"), out=str(out), layout=layout
-    )
-    kills = await killed(script, lambda: len(list(out.parent.glob("*"))), 1, 6)
+    kills = await killed(
+        tmp_path / "buffer.db", 0, 200, lambda: len(list(out.parent.glob("*"))), 1, 6,
+        connector="file", path=str(out), min_free=0, max_size=SMALL, keep=0, layout=layout,
+    )  # fmt: skip
     audit = audit_of_rows(tmp_path) if layout == "csv" else audit_of(tmp_path)
     assert kills
     assert (audit.missing, audit.out_of_order, audit.duplicates, audit.readings) == ([], 0, 0, 200 * 500)

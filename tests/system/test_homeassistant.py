@@ -10,7 +10,6 @@ import paho.mqtt.publish as paho_publish
 import pytest
 
 from edged.testing.audit import Audit
-from edged.uplink.connectors.homeassistant import HomeAssistantConnection
 from tests.support.forwarding import WINDOW, gateway, through_an_outage, until
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import plant
@@ -73,9 +72,7 @@ async def test_points_appear_are_shown_and_can_be_switched(tmp_path: Path) -> No
 async def test_an_outage_loses_nothing_and_shows_nothing_old(tmp_path: Path) -> None:
     topics = (f"{BASE}/state/#", f"{BASE}/history/#")
     with Mosquitto(tmp_path / "broker", persistence=True) as broker, subscribed(broker.port, *topics) as subscriber:
-        async with gateway(
-            tmp_path / "buffer.db", broker.port, dialect=HomeAssistantConnection, connector="homeassistant"
-        ) as one:
+        async with gateway(tmp_path / "buffer.db", broker.port, connector="homeassistant") as one:
             await through_an_outage(one, broker, before=2, after=2)
             assert (await one.saved()) == {"delivered": 7000, "pending": 0, "dead": 0}
     await asyncio.sleep(0.2)

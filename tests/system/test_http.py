@@ -28,7 +28,8 @@ from edged.uplink.dialects.http import signature
 from edged.uplink.forwarder import Forwarder
 from edged.uplink.links.http import HttpLink
 from edged.uplink.state import State
-from tests.support.forwarding import Gateway, assert_complete, context_of, gateway, killed, through_an_outage, until
+from tests.support.draining import killed
+from tests.support.forwarding import Gateway, assert_complete, context_of, gateway, through_an_outage, until
 from tests.support.gateway import Gateway as Daemon
 from tests.support.gateway import running
 from tests.support.httpserver import (
@@ -52,7 +53,7 @@ MOVED = "has moved to https://new.example.com/: change `url`"
 def sending(path: Path, url: str, **settings: Any) -> Any:
     """A gateway that sends there."""
     quick = {"response_timeout": Duration(0.5), "retry_max": Duration(0.2), "connector": "http", **settings}
-    return gateway(path / "buffer.db", 0, dialect=HttpConnection, url=url, **quick)
+    return gateway(path / "buffer.db", 0, url=url, **quick)
 
 
 async def poll(one: Gateway, count: int, pause: float = 0.02) -> None:
@@ -461,31 +462,12 @@ async def test_a_name_that_is_not_known(tmp_path: Path) -> None:
         assert "cannot find the host 'nowhere.invalid'" in one.forwarder.state().detail
 
 
-_CHILD = """
-import asyncio, sys
-sys.path[:0] = [{root!r}]
-from pathlib import Path
-from edged.uplink.connectors.http import HttpConnection
-from tests.support.forwarding import gateway
-
-async def main():
-    settings = dict(dialect=HttpConnection, connector="http", url={url!r}, layout="samples")
-    async with gateway(Path({path!r}), 0, **settings) as one:
-        if one.buffer.head == 0:
-            one.poll(120)
-        await one.drained()
-        print("drained", flush=True)
-        await asyncio.sleep(30)
-
-asyncio.run(main())
-"""
-
-
 async def test_kill_9_while_a_backlog_drains_repeats_no_more_than_the_window(tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[2])
     with HttpServer() as server:
-        script = _CHILD.format(root=root, path=str(tmp_path / "buffer.db"), url=server.url)
-        kills = await killed(script, lambda: len(server.taken), 200, 700)
+        kills = await killed(
+            tmp_path / "buffer.db", 0, 120, lambda: len(server.taken), 200, 700,
+            connector="http", url=server.url, layout="samples",
+        )  # fmt: skip
         audit = audit_of(server.taken)
     assert kills
     assert (audit.missing, audit.out_of_order, audit.readings) == ([], 0, 120 * 500)

@@ -15,8 +15,9 @@ from edged.config.types import Duration, Size
 from edged.testing.audit import Audit, LaneId
 from edged.testing.proxy import FaultProxy
 from edged.uplink.api import Lane
+from tests.support.draining import killed
 from tests.support.fakebroker import FakeBroker, Published, connack
-from tests.support.forwarding import WINDOW, arrived, assert_complete, gateway, killed, subscribed, until
+from tests.support.forwarding import WINDOW, arrived, assert_complete, gateway, subscribed, until
 from tests.support.mosquitto import Mosquitto
 
 pytestmark = pytest.mark.mosquitto
@@ -143,29 +144,11 @@ async def test_connections_cut_in_the_middle_of_the_window_again_and_again(tmp_p
                 assert (await one.saved()) == {"delivered": 30 * 500, "pending": 0, "dead": 0}
 
 
-_CHILD = """
-import asyncio, sys
-sys.path[:0] = [{root!r}]
-from pathlib import Path
-from tests.support.forwarding import gateway
-
-async def main():
-    async with gateway(Path({path!r}), {port}, layout="samples") as one:
-        if one.buffer.head == 0:
-            one.poll(120)
-        await one.drained()
-        print("drained", flush=True)
-        await asyncio.sleep(30)
-
-asyncio.run(main())
-"""
-
-
 async def test_kill_9_while_a_backlog_drains_repeats_no_more_than_the_window(tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[2])
     with Mosquitto(tmp_path / "broker") as broker, subscribed(broker.port) as subscriber:
-        script = _CHILD.format(root=root, path=str(tmp_path / "buffer.db"), port=broker.port)
-        kills = await killed(script, lambda: len(subscriber.messages), 100, 400, 800)
+        kills = await killed(
+            tmp_path / "buffer.db", broker.port, 120, lambda: len(subscriber.messages), 100, 400, 800, layout="samples"
+        )
         audit = await arrived(subscriber, 120 * 500)
     assert kills
     assert (audit.missing, audit.out_of_order) == ([], 0)

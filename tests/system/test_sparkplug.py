@@ -17,7 +17,6 @@ from edged.config.base import DeviceConfig, PointConfig
 from edged.config.types import Duration, Name
 from edged.model import Reason, Sample, bad
 from edged.testing.proxy import FaultProxy
-from edged.uplink.connectors.sparkplug import SparkplugConnection
 from tests.support.forwarding import POINTS, WINDOW, Gateway, context_of, gateway, through_an_outage, until
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import plant
@@ -39,7 +38,7 @@ async def node(
     folder: Path, port: int, known: Mapping[str, DeviceConfig] | None = None, **settings: Any
 ) -> AsyncIterator[Gateway]:
     async with gateway(
-        folder / "buffer.db", port, dialect=SparkplugConnection, connector="sparkplug",
+        folder / "buffer.db", port, connector="sparkplug",
         context=context_of(devices=known if known is not None else devices()), **settings,
     ) as one:  # fmt: skip
         yield one

@@ -11,7 +11,6 @@ import orjson
 import paho.mqtt.publish as paho_publish
 import pytest
 
-from edged.uplink.connectors.thingsboard import ThingsBoardConnection
 from tests.support.forwarding import POINTS, gateway, through_an_outage, until
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import plant
@@ -59,9 +58,7 @@ async def test_a_widget_writes_a_point_and_gets_its_answer(tmp_path: Path) -> No
 
 async def test_an_outage_loses_nothing_and_times_stay_as_they_were(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker", persistence=True) as broker, subscribed(broker.port, "v1/#") as subscriber:
-        async with gateway(
-            tmp_path / "buffer.db", broker.port, dialect=ThingsBoardConnection, connector="thingsboard"
-        ) as one:
+        async with gateway(tmp_path / "buffer.db", broker.port, connector="thingsboard") as one:
             await through_an_outage(one, broker, before=3, after=3)
             assert (await one.saved()) == {"delivered": 16 * 500, "pending": 0, "dead": 0}
             await until(lambda: len(full(subscriber)) == 160)

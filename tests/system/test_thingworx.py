@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 
 from edged.config.types import Duration, Secret
-from edged.uplink.connectors.thingworx import ThingWorxConnection
 from edged.uplink.state import State
 from tests.support.forwarding import context_of, gateway, through_an_outage, until
 from tests.support.httpserver import Answer, HttpServer, Taken, audit_of_headers
@@ -43,7 +42,7 @@ class Platform:
 
 def sending(path: Path, url: str, **settings: Any) -> Any:
     quick = {"response_timeout": Duration(0.5), "retry_max": Duration(0.2), "connector": "thingworx", **settings}
-    return gateway(path / "buffer.db", 0, dialect=ThingWorxConnection, url=url, app_key=Secret(name="k"), **quick)
+    return gateway(path / "buffer.db", 0, url=url, app_key=Secret(name="k"), **quick)
 
 
 def values(taken: Iterable[Taken]) -> dict[tuple[str, float], int]:

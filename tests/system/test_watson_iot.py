@@ -11,7 +11,6 @@ import pytest
 
 from edged.config.types import Secret
 from edged.testing.audit import Audit
-from edged.uplink.connectors.watson_iot import WatsonConnection
 from tests.support.cloud import Cloud, Secured
 from tests.support.forwarding import WINDOW, context_of, gateway, through_an_outage, until
 from tests.support.mosquitto import Mosquitto, password_file
@@ -77,7 +76,7 @@ async def test_an_outage_loses_nothing(tmp_path: Path) -> None:
         with Platform(where) as cloud:
             context = context_of(secret=lambda one: one.text)
             settings = {**SETTINGS, "url": where.url, "ca": where.ca, "password": Secret(text="token")}
-            async with gateway(tmp_path / "buffer.db", 0, dialect=WatsonConnection, context=context, **settings) as one:
+            async with gateway(tmp_path / "buffer.db", 0, context=context, **settings) as one:
                 await through_an_outage(one, broker, before=3, after=3)
                 assert (await one.saved()) == {"delivered": 16 * 500, "pending": 0, "dead": 0}
                 epoch = one.buffer.epoch
