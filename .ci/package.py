@@ -35,6 +35,7 @@ from requirements import entries
 
 from edged import __version__
 from edged.buffer.store import FORMAT
+from edged.cli.system_files import place
 
 ROOT = Path(__file__).parents[1]
 HOME = "usr/lib/edged"
@@ -50,17 +51,7 @@ GLIBC = {"3.11": 36, "3.13": 41}
 """Python minor → the glibc 2.x of the Debian that has it."""
 DEBIAN = {"3.11": "deb12", "3.13": "deb13"}
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-PLACES = {
-    "edged.service": "usr/lib/systemd/system/edged.service",
-    "edged-upgrade.service": "usr/lib/systemd/system/edged-upgrade.service",
-    "edged-backup.service": "usr/lib/systemd/system/edged-backup.service",
-    "edged-backup.timer": "usr/lib/systemd/system/edged-backup.timer",
-    "edged.sysusers": "usr/lib/sysusers.d/edged.conf",
-    "edged.tmpfiles": "usr/lib/tmpfiles.d/edged.conf",
-    "edged.udev": "usr/lib/udev/rules.d/70-edged.rules",
-    "edged.dbus": "usr/share/dbus-1/system.d/edged.conf",
-    "edged.polkit": "usr/share/polkit-1/rules.d/edged.rules",
-}
+PLACES = {path.name: place(path.name, packaged=True) for path in sorted((ROOT / "systemd").iterdir())}
 
 
 def run(*command: str | Path, **environment: str) -> None:
@@ -178,7 +169,6 @@ def environment(stage: Path, arch: str, wheels: Path, version: str) -> str:
             shutil.copytree(site / data / "edged", home / "share/edged")
         if not (site / data / "__init__.py").exists():
             shutil.rmtree(site / data, ignore_errors=True)
-    shutil.rmtree(home / "share/edged/systemd", ignore_errors=True)  # they are in their own places
     for useless in [*site.rglob("tests"), *site.rglob("*.c"), *site.rglob("*.pyx"), *site.rglob("*.h")]:
         shutil.rmtree(useless) if useless.is_dir() else useless.unlink(missing_ok=True)
     (home / "bin").mkdir()
@@ -213,10 +203,10 @@ def fingerprint(folder: Path) -> str:
 
 
 def system_files(stage: Path, version: str) -> None:
-    """Units, rules, configuration, documentation."""
-    for name, place in PLACES.items():
-        (stage / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "systemd" / name, stage / place)
+    """Units, rules, configuration, documentation. Each release has the units too, for when it is gone back to."""
+    for name, path in PLACES.items():
+        (stage / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "systemd" / name, stage / path)
     (stage / "etc/edged/conf.d").mkdir(parents=True)
     shutil.copy(ROOT / "config/edged.yaml", stage / "etc/edged/edged.yaml")
     doc = stage / "usr/share/doc/edged"

@@ -152,6 +152,17 @@ def home_of(prefix: Path | None = None) -> Home | None:
     return Home(folder.parents[1]) if folder.parent.name == "releases" and (folder / _MARK).exists() else None
 
 
+def needed_home() -> Home:
+    """The same for this environment. Raises ConfigError if it is none."""
+    home = home_of()
+    if home is None:
+        raise ConfigError(
+            f"{sys.prefix} is a plain environment, without releases side by side: upgrade it with pip, then "
+            "`edged service install`; Debian's package and a bundle bring releases"
+        )
+    return home
+
+
 def on_trial() -> bool:
     """Whether this release has not proved itself yet: then it leaves files in a form that the one before can use."""
     home = home_of()

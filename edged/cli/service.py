@@ -6,167 +6,52 @@ import grp
 import json
 import os
 import pwd
-import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from edged.cli import EXIT_PROBLEM
-from edged.cli.upgrade import described, prove, rollback, settle, systemctl, upgrade
+from edged.cli.system_files import (
+    RELOAD,
+    UDEV,
+    WATCHER,
+    Action,
+    Link,
+    Remove,
+    Run,
+    Write,
+    all_shipped,
+    is_ours,
+    marked,
+    own_text,
+    place,
+    seen,
+    shipped,
+)
+from edged.cli.system_files import prefix as here
+from edged.cli.systemd import UNIT, systemctl
+from edged.cli.upgrade import described, rollback, upgrade
+from edged.cli.upgrade_proof import prove
+from edged.cli.upgrade_settle import settle
 from edged.errors import ConfigError, PermanentError
-from edged.upgrade import home_of
 
-UNIT = "edged.service"
-_MARK = "put here by `edged service install`; `edged service uninstall` takes it away"
-_FILES = {
-    "edged.service": ("etc/systemd/system/edged.service", "# {}"),
-    "edged-upgrade.service": ("etc/systemd/system/edged-upgrade.service", "# {}"),
-    "edged-backup.service": ("etc/systemd/system/edged-backup.service", "# {}"),
-    "edged-backup.timer": ("etc/systemd/system/edged-backup.timer", "# {}"),
-    "edged.sysusers": ("etc/sysusers.d/edged.conf", "# {}"),
-    "edged.tmpfiles": ("etc/tmpfiles.d/edged.conf", "# {}"),
-    "edged.udev": ("etc/udev/rules.d/70-edged.rules", "# {}"),
-    "edged.dbus": ("etc/dbus-1/system.d/edged.conf", "<!-- {} -->"),
-    "edged.polkit": ("etc/polkit-1/rules.d/70-edged.rules", "// {}"),
-}
-"""Shipped file → its place, and how a comment looks in it."""
-_WATCHER = "edged-upgrade.service"
-"""Only for an installation with releases side by side."""
-_BACKUP, _TIMER = "edged-backup.service", "edged-backup.timer"
+_TIMER = "edged-backup.timer"
 _PACKAGED = "usr/lib/systemd/system/edged.service"
 _COMMAND = "usr/local/bin/edged"
 _CONFIG, _STATE = "etc/edged", "var/lib/edged"
-_HOMES = ("/home", "/root", "/run/user")
 _SHOWN = (
     "LoadState", "UnitFileState", "ActiveState", "SubState", "Result", "StatusText", "MainPID", "NRestarts",
     "ExecMainStartTimestamp", "MemoryCurrent", "FragmentPath",
 )  # fmt: skip
-_SECONDS = 120.0
 
 _ROOT = click.option("--root", type=click.Path(file_okay=False), default="/", help="Work on the system in this folder.")
 _DRY = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Put a file in place."""
-
-    path: Path
-    text: str
-
-    def __str__(self) -> str:
-        return f"write {self.path}"
-
-    def carry_out(self) -> None:
-        """Do it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(self.text, "utf-8")
-        self.path.chmod(0o644)
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """Make a symbolic link."""
-
-    path: Path
-    target: str
-
-    def __str__(self) -> str:
-        return f"link {self.path} to {self.target}"
-
-    def carry_out(self) -> None:
-        """Do it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.symlink_to(self.target)
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Take a file or a folder away."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return f"remove {self.path}"
-
-    def carry_out(self) -> None:
-        """Do it."""
-        if self.path.is_dir() and not self.path.is_symlink():
-            shutil.rmtree(self.path)
-        else:
-            self.path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Run one of the system's programs."""
-
-    command: tuple[str, ...]
-    needed: bool = True
-    """Whether what follows makes no sense without it."""
-
-    def __str__(self) -> str:
-        return f"run {shlex.join(self.command)}"
-
-    def carry_out(self) -> None:
-        """Do it. Raises PermanentError."""
-        program = shutil.which(self.command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-        try:
-            result = subprocess.run(  # noqa: S603  # a fixed list of the system's own programs, no shell
-                [program or self.command[0], *self.command[1:]], check=False, capture_output=True, text=True,
-                timeout=_SECONDS,
-            )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            code, said = 1, str(exc)
-        else:
-            code, said = result.returncode, (result.stderr or result.stdout).strip()
-        if code and self.needed:
-            raise PermanentError(f"`{shlex.join(self.command)}` failed: {said or f'exit code {code}'}", reason="system")
-
-
-Action = Write | Link | Remove | Run
-
-
 # -- planning ----------------------------------------------------------------------------------------------------------
-
-
-def shipped(name: str) -> str:
-    """A shipped file: beside the sources, or where a wheel puts it. Raises ConfigError."""
-    folder = "config" if name.endswith(".yaml") else "systemd"
-    installed = Path(sys.prefix) / "share/edged" / ("" if folder == "config" else folder)
-    for place in (Path(__file__).resolve().parents[2] / folder, installed):
-        if (place / name).exists():
-            return (place / name).read_text("utf-8")
-    raise ConfigError(f"{name} is not in {installed}: is this installation whole? pip install --force-reinstall edged")
-
-
-def unit_text(text: str, prefix: Path, seen: Iterable[Path]) -> str:
-    """The unit for the environment at `prefix`; of homes, which it may not see, it may read what is `seen`."""
-    command = shlex.quote(str(prefix / "bin/edged"))
-    text = text.replace("=/usr/bin/edged ", f"={command} ").replace("/usr/lib/edged", str(prefix.parent))
-    hidden = sorted({str(path) for path in seen if any(path.is_relative_to(home) for home in _HOMES)})
-    if hidden:
-        lines = [f"BindReadOnlyPaths={path}" for path in hidden]
-        text = text.replace("ProtectHome=yes", "\n".join(["ProtectHome=tmpfs", *lines]))
-    return text
-
-
-def _seen() -> list[Path]:
-    """The folders that this installation is made of; the last is a checkout, or site-packages."""
-    home = home_of()
-    own = [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), Path(__file__).resolve().parents[2]]
-    return [home.path, *own] if home else own
-
-
-def _prefix() -> Path:
-    """Where this installation is found: for one with releases, whichever runs."""
-    home = home_of()
-    return home.path / "current" if home else Path(sys.prefix)
 
 
 def check_place(prefix: Path, seen: Iterable[Path]) -> None:
@@ -183,32 +68,30 @@ def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -
         )
     if root == Path("/"):  # the folders of another system are not known here
         check_place(prefix, seen)
-    for name, (place, comment) in _FILES.items():
-        if name == _WATCHER and prefix.name != "current":
+    for name, text in all_shipped().items():
+        if name == WATCHER and prefix.name != "current":
             continue
-        path = root / place
-        if path.exists() and _MARK not in path.read_text("utf-8", "replace"):
+        path = root / place(name, packaged=False)
+        if path.exists() and not is_ours(path):
             raise ConfigError(
                 f"{path} is there already, and not from here: move it away, or keep it and change it by hand"
             )
-        text = unit_text(shipped(name), prefix, seen) if name in (UNIT, _WATCHER, _BACKUP) else shipped(name)
-        yield Write(path, f"{text.rstrip()}\n{comment.format(_MARK)}\n")
+        yield Write(path, own_text(name, text, prefix, seen))
     if not (root / _CONFIG / "edged.yaml").exists():
         yield Write(root / _CONFIG / "edged.yaml", shipped("edged.yaml"))
     if not os.path.lexists(root / _COMMAND):
         yield Link(root / _COMMAND, str(prefix / "bin/edged"))
     there = _there(root)
-    yield Run(("systemd-sysusers", *there, str(root / _FILES["edged.sysusers"][0])))
+    yield Run(("systemd-sysusers", *there, str(root / place("edged.sysusers", packaged=False))))
     if not there and _group_exists("bluetooth"):
         yield Run(("usermod", "--append", "--groups", "bluetooth", "edged"))
-    yield Run(("systemd-tmpfiles", *there, "--create", str(root / _FILES["edged.tmpfiles"][0])))
-    units = (UNIT, _TIMER, _WATCHER) if prefix.name == "current" else (UNIT, _TIMER)
+    yield Run(("systemd-tmpfiles", *there, "--create", str(root / place("edged.tmpfiles", packaged=False))))
+    units = (UNIT, _TIMER, WATCHER) if prefix.name == "current" else (UNIT, _TIMER)
     if there:
         yield Run(("systemctl", *there, "enable", *units))
         return
-    yield Run(("systemctl", "daemon-reload"))
-    yield Run(("udevadm", "control", "--reload"), needed=False)
-    yield Run(("udevadm", "trigger", "--action=change", "--subsystem-match=tty"), needed=False)
+    yield RELOAD
+    yield from UDEV
     yield Run(("systemctl", "enable", *units))
     if start:
         yield Run(("systemctl", "restart", UNIT))
@@ -218,31 +101,31 @@ def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -
 def to_uninstall(root: Path, *, config: bool, state: bool) -> Iterator[Action]:
     """What takes the service away again; `config`, `state`: those too."""
     there = _there(root)
-    for unit in (_WATCHER, UNIT, _TIMER):  # what may start it first
-        if _is_ours(root / _FILES[unit][0]):
-            yield Run(("systemctl", *there, "disable", *([] if there else ["--now"]), unit), needed=False)
-    for place, _ in _FILES.values():
-        if _is_ours(root / place):
-            yield Remove(root / place)
+    files = [*marked(root)]
+    units = sorted((path.name for path in files if path.suffix in (".service", ".timer")), key=_first)
+    for unit in units:
+        yield Run(("systemctl", *there, "disable", *([] if there else ["--now"]), unit), needed=False)
+    yield from (Remove(path) for path in files)
     command = root / _COMMAND
-    if command.is_symlink() and command.readlink() == _prefix() / "bin/edged":
+    if command.is_symlink() and command.readlink() == here() / "bin/edged":
         yield Remove(command)
-    drop_ins = root / "etc/systemd/system/edged.service.d"
     if config:
-        yield from (Remove(path) for path in (root / _CONFIG, drop_ins) if path.exists())
+        drop_ins = sorted((root / "etc/systemd/system").glob("edged*.d"))
+        yield from (Remove(path) for path in (root / _CONFIG, *drop_ins) if path.exists())
     if state and (root / _STATE).exists():
         yield Remove(root / _STATE)
     if not there:
-        yield Run(("systemctl", "daemon-reload"))
-        yield Run(("udevadm", "control", "--reload"), needed=False)
+        yield RELOAD
+        yield from UDEV
     if config and state:
         flags = ("--root", str(root)) if there else ()
         yield Run(("userdel", *flags, "edged"), needed=False)
         yield Run(("groupdel", *flags, "edged"), needed=False)
 
 
-def _is_ours(path: Path) -> bool:
-    return path.exists() and _MARK in path.read_text("utf-8", "replace")
+def _first(unit: str) -> tuple[bool, bool]:
+    """What may start others comes first: the watcher, then the timers."""
+    return unit != WATCHER, not unit.endswith(".timer")
 
 
 def _there(root: Path) -> tuple[str, ...]:
@@ -278,12 +161,12 @@ def install(root: str, *, no_start: bool, dry_run: bool) -> None:
 
     /etc/edged/edged.yaml is written only if there is none. Doing it again after an upgrade renews all the rest.
     """
-    prefix = _prefix()
+    prefix = here()
     if not (prefix / "bin/edged").exists():
         raise ConfigError(
             f"there is no {prefix}/bin/edged: install edged into a virtual environment, such as /opt/edged"
         )
-    actions = list(to_install(Path(root), prefix, _seen(), start=not no_start))
+    actions = list(to_install(Path(root), prefix, seen(), start=not no_start))
     _carry_out(actions, root, dry_run=dry_run)
     owner = (prefix / "bin/edged").stat().st_uid
     if owner:

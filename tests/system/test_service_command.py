@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.cli.service import check_place, describe, shipped, unit_text
+from edged.cli.service import check_place, describe
+from edged.cli.system_files import shipped, unit_text
 from edged.errors import ConfigError
 
 EDGED = [sys.executable, "-m", "edged"]
