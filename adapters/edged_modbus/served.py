@@ -43,6 +43,10 @@ class Shown:
     point: str
     place: ModbusPoint
 
+    def __str__(self) -> str:
+        """Its address."""
+        return f"{self.device or '(kept free)'}/{self.point}"
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -79,10 +83,7 @@ class Unit:
             ones.sort(key=lambda one: one.place.start)
             for before, after in pairwise(ones):
                 if after.place.start < before.place.span.end:
-                    raise ValueError(
-                        f"{before.device}/{before.point} ({before.place.span}) and {after.device}/{after.point} "
-                        f"({after.place.span}) overlap"
-                    )
+                    raise ValueError(f"{before} ({before.place.span}) and {after} ({after.place.span}) overlap")
             self._starts[table] = [one.place.start for one in ones]
 
     def within(self, table: Table, start: int, count: int) -> Sequence[Shown]:
@@ -223,4 +224,4 @@ def written(writing: Writing, shown: Sequence[Shown]) -> list[tuple[Shown, Value
 def _scaled(place: ModbusPoint, raw: Value) -> Value:
     if isinstance(raw, str | bool) or raw is None or (place.scale, place.offset) == (1.0, 0.0):
         return raw
-    return raw * place.scale + place.offset
+    return float(f"{raw * place.scale + place.offset:.15g}")  # 70 steps of 0.1 are 7, and not a bit beyond a limit of 7

@@ -11,19 +11,19 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import ClassVar, Literal
 from uuid import uuid4
 
 from edged.adapter import STRICT, ConfigError, Duration, Reason, Value
-from edged.config.base import CommandingConfig
+from edged.config.base import CommandingConfig, DeviceConfig
 from edged.downlink.api import Command, CommandResult, Commands, State
 from edged.uplink.api import ConnectionContext, ServerState
 from edged.uplink.links.listener import Listener
 from edged.uplink.listening import ListeningConnection
 
-from .point import DataType, Encoding, ModbusPoint, Order
+from .exposed import NOBODY, ServedPoint, ServedRule, show
 from .served import (
+    ADDRESS,
     BUSY,
     FAILURE,
     FUNCTION,
@@ -46,58 +46,6 @@ _LONGEST = 254
 """Bytes after the length field: unit and PDU (Modbus Messaging on TCP/IP V1.0b, 3.1.3)."""
 _GIVE_UP = 10.0
 """Seconds a client may take for the rest of a request it has begun, or to take its reply."""
-_MOST_UNIT = 255
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedPoint:
-    """Where a point is shown, and how. Exactly one of `holding`, `input`, `coil` and `discrete` says where."""
-
-    __pydantic_config__: ClassVar = STRICT
-
-    holding: int | None = None
-    """The holding register, counted from 0 as in the protocol."""
-    input: int | None = None
-    """The input register, counted from 0."""
-    coil: int | None = None
-    """The coil, counted from 0."""
-    discrete: int | None = None
-    """The discrete input, counted from 0."""
-    unit: int = 1
-    """The unit identifier under which it is shown, 0 to 255."""
-    type: DataType | None = None
-    """How the value is written into the registers; `float32` unless given."""
-    order: Order | None = None
-    """The order of its bytes, A being the most significant; most significant first unless given."""
-    length: int | None = None
-    """How many registers a string has."""
-    encoding: Encoding = "ascii"
-    """How a string is encoded."""
-    scale: float = 1.0
-    """What one step of the register is worth: 21.5 with `scale: 0.1` is shown as 215."""
-    offset: float = 0.0
-    """The value that a register of 0 stands for."""
-    enum: dict[int, str] = field(default_factory=dict)
-    """Numbers for the words of a point, e.g. `{0: off, 1: on}`."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.unit <= _MOST_UNIT:
-            raise ValueError(f"`unit` must lie between 0 and {_MOST_UNIT}")
-        if self.type in {"bit", "int8l", "int8h", "uint8l", "uint8h"}:
-            raise ValueError(f"`type: {self.type}` is a part of a register; use a whole one, or a coil")
-        object.__setattr__(self, "enum", {int(key): text for key, text in self.enum.items()})
-        _ = self.place
-
-    @cached_property
-    def place(self) -> ModbusPoint:
-        """The same as a point of a Modbus device. Raises ValueError."""
-        bits = self.coil is not None or self.discrete is not None
-        kind = self.type or (None if bits else "uint16" if self.enum else "float32")
-        return ModbusPoint(
-            holding=self.holding, input=self.input, coil=self.coil, discrete=self.discrete, type=kind,
-            order=self.order, length=self.length, encoding=self.encoding, scale=self.scale, offset=self.offset,
-            enum=self.enum,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +57,10 @@ class ModbusServerConnection(ListeningConnection, CommandingConfig):
 
     __pydantic_config__: ClassVar = STRICT
 
-    points: dict[str, ServedPoint]
+    points: dict[str, ServedPoint] = field(default_factory=dict)
     """By address, `device/point`: where it is shown."""
+    rules: dict[str, ServedRule] = field(default_factory=dict)
+    """By a name of your choice: where the points of all devices of a kind are shown."""
     bad: Literal["exception", "sentinel"] = "exception"
     """What is answered where a value is bad, stale or not known yet: exception 11 for the whole read, or, in the place
     of this value alone, the number that means none: not-a-number, the lowest signed or the highest unsigned integer.
@@ -122,23 +72,14 @@ class ModbusServerConnection(ListeningConnection, CommandingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.points:
+        if not self.points and not self.rules:
             raise ValueError("`points` is empty: name at least one, such as `chiller/supply: {input: 0}`")
         if self.idle_timeout <= 0 or self.command_timeout <= 0:
             raise ValueError("`idle_timeout` and `command_timeout` must be longer than 0")
         for address in self.points:
             if address.count("/") != 1 or not all(address.split("/")):
                 raise ValueError(f"`points` has {address!r}: write `device/point`")
-        _ = self.units
-
-    @cached_property
-    def units(self) -> Mapping[int, Unit]:
-        """What is shown, by unit identifier. Raises ValueError where points overlap."""
-        shown: dict[int, list[Shown]] = {}
-        for address, one in self.points.items():
-            device, _, point = address.partition("/")
-            shown.setdefault(one.unit, []).append(Shown(device, point, one.place))
-        return {unit: Unit(ones) for unit, ones in shown.items()}
+        show(self.points, {}, {})
 
     def idle(self) -> Iterator[tuple[str, str]]:
         """See the base class."""
@@ -162,7 +103,10 @@ class ModbusServerConnector:
             if known.points and point not in known.points:
                 names = ", ".join(sorted(map(str, known.points))[:8])
                 raise ConfigError(f"`points: {address}`: {device} has no point {point!r}; it has {names}")
-        return ModbusServer(config, context)
+        try:
+            return ModbusServer(config, context)
+        except ValueError as exc:
+            raise ConfigError(str(exc)) from exc
 
 
 SERVER = ModbusServerConnector()
@@ -176,6 +120,25 @@ class ModbusServer:
         self._context = context
         self._listener = Listener(context.name, config, self._serve)
         self._waiting: dict[str, asyncio.Future[CommandResult]] = {}
+        self._known: dict[str, DeviceConfig] = {}
+        """The devices for which the rules were worked out."""
+        self._units: dict[int, Unit] = {}
+        self._show()
+
+    def _show(self) -> None:
+        """Work out what is shown. Raises ConfigError and ValueError."""
+        self._known = dict(self._context.devices)
+        self._units = show(self._config.points, self._config.rules, self._known)
+
+    @property
+    def units(self) -> Mapping[int, Unit]:
+        """What is shown, by unit identifier: of the devices of this moment, as far as rules name them."""
+        if self._config.rules and self._known != self._context.devices:
+            try:
+                self._show()
+            except (ConfigError, ValueError) as exc:
+                log.warning("%s: the registers stay as they were: %s", self._context.name, exc)
+        return self._units
 
     def state(self) -> ServerState:
         """See `edged.uplink.api.Server`."""
@@ -227,7 +190,7 @@ class ModbusServer:
         return True
 
     async def _reply(self, unit: int, request: bytes, peer: str) -> bytes:
-        served = self._config.units.get(unit)
+        served = self.units.get(unit)
         if served is None:
             raise RefusedError(NO_ANSWER)
         asked = parse(request)
@@ -240,7 +203,7 @@ class ModbusServer:
         values: dict[Shown, Value] = {}
         twin = self._context.twin
         for device in dict.fromkeys(one.device for one in shown):
-            known = await twin.device(device) if twin else {}
+            known = await twin.device(device) if twin and device != NOBODY else {}
             for one in shown:
                 now = known[one.point].reported if one.device == device and one.point in known else None
                 if now is None or now.quality.status == "bad" or now.quality.reason == Reason.STALE:
@@ -253,7 +216,10 @@ class ModbusServer:
     async def _write(self, served: Unit, asked: Writing, peer: str) -> bytes:
         if self._context.commands is None:
             raise RefusedError(FUNCTION)
-        for one, value in written(asked, served.within(asked.table, asked.start, asked.count)):
+        found = written(asked, served.within(asked.table, asked.start, asked.count))
+        if any(one.device == NOBODY for one, _ in found):
+            raise RefusedError(ADDRESS)
+        for one, value in found:
             await self._command(self._context.commands, one, value, peer)
         return asked.echo
 

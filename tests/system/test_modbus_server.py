@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,3 +193,47 @@ async def test_who_is_not_allowed_gets_no_answer(tmp_path: Path, device: int) ->
             assert await reader.read() == b""
         writer.close()
         assert "`allow` does not name it" in gateway.lines()
+
+
+METER = {"bus": "plc", "unit": 1, "every": "200ms", "timeout": "300ms", "retries": 0}
+
+
+def meters(device: int, port: int, **slots: str) -> dict[str, Any]:
+    """Devices of one kind, each with its number, shown by a rule."""
+    rules = {
+        "meters": {
+            "labels": {"kind": "meter"}, "stride": 10,
+            "points": {"power": {"input": 0, "type": "uint16"}, "energy": {"input": 1, "type": "uint16"}},
+        }
+    }  # fmt: skip
+    devices = {
+        name: {**METER, "labels": {"kind": "meter", "slot": slot}, "points": {"power": {"holding": 10 * int(slot)}}}
+        for name, slot in slots.items()
+    }
+    devices["full"] = {
+        **METER, "labels": {"kind": "meter", "slot": "3"},
+        "points": {"power": {"holding": 7}, "energy": {"holding": 8}},
+    }  # fmt: skip
+    scada = {"connector": "modbus-server", "listen": f"127.0.0.1:{port}", "bad": "sentinel", "rules": rules}
+    return {**config(device, port), "devices": devices, "connections": {"scada": scada}}
+
+
+async def test_a_rule_shows_devices_of_a_kind_and_a_reload_moves_none(tmp_path: Path, device: int) -> None:
+    port = free_port()
+    async with running(Gateway(tmp_path, meters(device, port, first="0", second="1"))) as gateway:
+        scada = await connected(gateway, port)
+        nothing = 0xFFFF  # what is not there
+        await scada.until([0, nothing], "read_input_registers", 0, 2)
+        await scada.until([10, nothing], "read_input_registers", 10, 2)
+        await scada.until([7, 8], "read_input_registers", 30, 2)
+        assert await scada.answer("read_input_registers", 20, 2) == [nothing, nothing]
+        gateway.config.write_text(json.dumps(meters(device, port, third="2", second="1")))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edged", "reload", "--socket", str(gateway.socket), "--watch", "1s"
+        )
+        assert await process.wait() == 0
+        await scada.until([20, nothing], "read_input_registers", 20, 2)
+        assert await scada.answer("read_input_registers", 10, 2) == [10, nothing]
+        assert await scada.answer("read_input_registers", 0, 2) == [nothing, nothing]  # it is gone, and nobody moved up
+        assert (await gateway.status())["servers"]["scada"]["clients"] == 1, "its client has stayed"
+        scada.client.close()

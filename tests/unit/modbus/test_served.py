@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.adapter import Value
+from edged.adapter import ConfigError, Value
+from edged.config.base import DeviceConfig, PointConfig
+from edged.config.types import Name
 from edged_modbus.codec import compile_decoder
+from edged_modbus.exposed import NOBODY, ServedPoint, ServedRule, show
 from edged_modbus.pdu import unpack_bits
-from edged_modbus.planner import Block
+from edged_modbus.planner import Block, Table
 from edged_modbus.point import DataType, ModbusPoint
 from edged_modbus.served import (
     ADDRESS,
@@ -29,7 +33,7 @@ from edged_modbus.served import (
     parse,
     written,
 )
-from edged_modbus.server import ModbusServerConnection, ServedPoint
+from edged_modbus.server import ModbusServerConnection
 
 WHOLE = {"int16": 16, "uint16": 16, "int32": 32, "uint32": 32, "int64": 64, "uint64": 64}
 
@@ -231,3 +235,112 @@ def test_a_place_that_cannot_be_is_said(place: dict[str, Any], message: str) -> 
 def test_a_place_is_a_plain_modbus_point() -> None:
     assert ServedPoint(input=3).place == ModbusPoint(input=3, type="float32")
     assert ServedPoint(coil=3).place == ModbusPoint(coil=3)
+
+
+@pytest.mark.parametrize(("raw", "value"), [(70, 7.0), (3, 0.3), (-7, -0.7), (1234, 123.4)])
+def test_a_scaled_write_is_the_number_that_was_meant(raw: int, value: float) -> None:
+    unit = Unit([shown(holding=0, type="int16", scale=0.1)])
+    asked = parse(struct.pack(">BHh", 6, 0, raw))
+    assert isinstance(asked, Writing)
+    assert [found for _, found in written(asked, unit.within(Table.HOLDING, 0, 1))] == [value]
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+
+def meter(slot: str, *points: str, **labels: str) -> DeviceConfig:
+    own = {Name(point): PointConfig() for point in points or ("power", "energy")}
+    return DeviceConfig(bus=Name("b"), labels={"kind": "meter", "slot": slot, **labels}, points=own)
+
+
+def rule(**settings: Any) -> ServedRule:
+    points = {"power": ServedPoint(input=100), "energy": ServedPoint(input=102, type="uint32", scale=0.1)}
+    return ServedRule(**{"labels": {"Kind": "METER"}, "stride": 10, "points": points, **settings})
+
+
+def places(rules: dict[str, ServedRule], devices: dict[str, DeviceConfig]) -> set[tuple[int, str, str, int]]:
+    """(Unit, device, point, address) of input registers."""
+    units = show({}, rules, devices)
+    found = [(number, one) for number, unit in units.items() for at in range(100, 130) for one in there(unit, at)]
+    return {(number, one.device, one.point, one.place.start) for number, one in found}
+
+
+def there(unit: Unit, address: int) -> Sequence[Shown]:
+    try:
+        return unit.within(Table.INPUT, address, 1)
+    except RefusedError:
+        return []
+
+
+def test_a_rule_shows_each_device_at_its_own_number_whatever_their_order() -> None:
+    devices = {"b": meter("2"), "a": meter("0"), "other": DeviceConfig(bus=Name("b"))}
+    expected = {
+        (1, "a", "power", 100), (1, "a", "energy", 102), (1, NOBODY, "power", 110), (1, NOBODY, "energy", 112),
+        (1, "b", "power", 120), (1, "b", "energy", 122),
+    }  # fmt: skip
+    assert places({"meters": rule()}, devices) == expected
+    assert places({"meters": rule()}, dict(reversed(devices.items()))) == expected
+    assert places({"meters": rule(stride=0, unit_stride=1, device="[ab]", labels={})}, devices) == {
+        (unit + 1, device, point, address)
+        for unit, device in enumerate(["a", NOBODY, "b"])
+        for point, address in (("power", 100), ("energy", 102))
+    }
+
+
+def test_what_a_device_of_a_rule_does_not_have_is_never_zero() -> None:
+    unit = show({}, {"meters": rule()}, {"a": meter("0", "power"), "b": meter("2", "energy")})[1]
+    values: dict[str, Value] = {"power": 1.5}
+    assert read(unit, struct.pack(">BHH", 4, 100, 2), values) == b"\x04\x04" + struct.pack(">f", 1.5)
+    ones = unit.within(Table.INPUT, 100, 24)
+    assert [str(one) for one in ones] == [
+        "a/power", "(kept free)/energy", "(kept free)/power", "(kept free)/energy", "(kept free)/power", "b/energy",
+    ]  # fmt: skip
+    known: dict[Shown, Value] = {one: 7 for one in ones if one.device}
+    asked = parse(struct.pack(">BHH", 4, 100, 14))
+    assert isinstance(asked, Reading)
+    shown_there = unit.within(asked.table, 100, 14)
+    assert refused(lambda: answer(asked, shown_there, known, sentinel=False)) == NO_ANSWER
+    reply = answer(asked, shown_there, known, sentinel=True)[2:]
+    assert (reply[4:8], reply[20:24]) == (b"\xff" * 4, struct.pack(">f", math.nan))
+
+
+@pytest.mark.parametrize(
+    ("rules", "devices", "said"),
+    [
+        ({"m": rule()}, {"x": DeviceConfig(bus=Name("b"))}, "`rules: m` is for no device: none fits"),
+        ({"m": rule()}, {"a": meter("0"), "b": meter("0")}, "a and b have the same number, `slot: 0`"),
+        ({"m": rule()}, {"a": meter("first")}, "a needs a number from 0 to 999, .* `slot: first` is none"),
+        ({"m": rule()}, {"a": meter("-1")}, "`slot: -1` is none"),
+        ({"m": rule()}, {"a": meter("1000")}, "`slot: 1000` is none"),
+        ({"m": rule()}, {"a": meter("0000000000001")}, "is none"),
+        ({"m": rule(number="place")}, {"a": meter("0")},
+         'the label `place` is missing; write `labels: {place: "0"}`'),
+        ({"m": rule()}, {"a": meter("0", "energy")}, "none of its devices has a point 'power'; a has energy"),
+        ({"m": rule(stride=3)}, {"a": meter("0"), "b": meter("1")},
+         r"a/energy \(input 102-103\) and b/power .* overlap"),
+        ({"m": rule(stride=700)}, {"a": meter("99")}, "number 94: `input: 65900`: addresses go from 0"),
+        ({"m": rule(stride=0, unit_stride=100)}, {"a": meter("3")},
+         r"power of a \(number 3\): `unit` must lie between"),
+        ({"m": rule(), "n": rule(device="b")}, {"a": meter("0"), "b": meter("1")}, "overlap"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_rule_is_said(
+    rules: dict[str, ServedRule], devices: dict[str, DeviceConfig], said: str
+) -> None:
+    with pytest.raises((ConfigError, ValueError), match=said):
+        show({}, rules, devices)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"labels": {}}, "which devices"),
+        ({"stride": 0}, "must be 1 or more"),
+        ({"stride": -1, "unit_stride": 1}, "must be 1 or more"),
+        ({"points": {}}, "empty"),
+        ({"points": {"a": ServedPoint(input=0), "b": ServedPoint(input=1)}}, "overlap"),
+    ],
+)
+def test_a_rule_that_can_never_be_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        rule(**settings)
