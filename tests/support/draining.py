@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.forwarding import gateway, until
+from tests.support.forwarding import gateway
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,9 +22,11 @@ from edged.uplink.api import ConnectionContext
 from edged.uplink.connectors import load_forwarding
 from edged.uplink.forwarder import Forwarder
 from tests.support.subscriber import Subscriber
+from tests.support.waiting import until
 
 POINTS = tuple(f"p{i}" for i in range(50))
 WINDOW = 20
+TOPIC = "edged/plant-7/data"
 
 
 def context_of(**settings: Any) -> ConnectionContext:
@@ -109,16 +111,6 @@ async def gateway(
         await buffer.stop()
 
 
-@contextlib.contextmanager
-def subscribed(port: int, topic: str = "edged/plant-7/data") -> Iterator[Subscriber]:
-    subscriber = Subscriber(port, topic)
-    subscriber.start()
-    try:
-        yield subscriber
-    finally:
-        subscriber.stop()
-
-
 def audited(subscriber: Subscriber) -> Audit:
     audit = Audit()
     for message in subscriber.messages:
@@ -139,12 +131,6 @@ async def arrived(subscriber: Subscriber, readings: int) -> Audit:
                 taken += 1
     await asyncio.sleep(0.1)
     return audited(subscriber)
-
-
-async def until(condition: Any, seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class Stoppable(Protocol):

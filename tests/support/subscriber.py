@@ -63,9 +63,11 @@ class Subscriber:
 
 
 @contextmanager
-def subscribed(port: int, *topics: str, login: tuple[str, str] | None = None) -> Iterator[Subscriber]:
+def subscribed(
+    port: int, *topics: str, client_id: str = "subscriber", login: tuple[str, str] | None = None
+) -> Iterator[Subscriber]:
     """A subscriber at work."""
-    subscriber = Subscriber(port, *topics, login=login)
+    subscriber = Subscriber(port, *topics, client_id=client_id, login=login)
     subscriber.start()
     try:
         yield subscriber

@@ -23,8 +23,9 @@ from edged.testing.audit import Audit
 from edged.twin import KeptTwin
 from tests.support.aws import Aws
 from tests.support.cloud import Secured, secured
-from tests.support.forwarding import WINDOW, context_of, gateway, through_an_outage, until
+from tests.support.forwarding import WINDOW, context_of, gateway, through_an_outage
 from tests.support.plant import plant
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 PAGE = Path(__file__).parents[2] / "docs/how-to/aws-iot.md"

@@ -16,10 +16,11 @@ from edged.testing.audit import Audit
 from edged.uplink.connectors.azure_iot_hub import AzureConnection
 from tests.support.azure import GROUP_KEY, HOST, KEY, SCOPE, Azure, azure
 from tests.support.fakeclock import LIBRARY, MISSING, FakeClock
-from tests.support.forwarding import WINDOW, context_of, gateway, through_an_outage, until
+from tests.support.forwarding import WINDOW, context_of, gateway, through_an_outage
 from tests.support.frontdoor import FrontDoor
 from tests.support.gateway import Gateway, running
 from tests.support.plant import plant
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 

@@ -19,6 +19,7 @@ from tests.support.fakeclock import LIBRARY, MISSING, FakeClock
 from tests.support.gateway import Gateway, running
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber, subscribed
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 
@@ -54,12 +55,6 @@ def rows(subscriber: Subscriber) -> Iterator[tuple[int, str]]:
             flags = {row: text for row, _, text in table.get("quality", ())}
             for row, taken in enumerate(table["times"]):
                 yield taken, flags.get(row, "good")
-
-
-async def until(condition: Any, seconds: float = 25) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 def nothing_missing(subscriber: Subscriber) -> bool:

@@ -15,11 +15,11 @@ import pytest
 from pymodbus.client import ModbusTcpClient
 
 from edged.cli import client
-from tests.support.certificates import Authority
 from tests.support.commanding import COMMANDS, RESULTS, config, ending, gateway_in, healthy, now, results, sending
 from tests.support.gateway import Gateway, running
 from tests.support.modbus import pymodbus_server
 from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.pki import Pki
 from tests.support.subscriber import Got, subscribed
 
 pytestmark = pytest.mark.mosquitto
@@ -307,10 +307,11 @@ async def test_the_command_line_writes_lists_and_takes_back(tmp_path: Path, brok
 
 
 async def test_commands_come_over_tls_and_beside_flows_that_come_and_go(tmp_path: Path, device: int) -> None:
-    certificate, key = Authority.make(tmp_path / "pki").issue("broker", "DNS:localhost,IP:127.0.0.1")
+    authority = Pki(tmp_path / "pki")
+    certificate, key = authority.issue("broker", "DNS:localhost", "IP:127.0.0.1")
     secure = free_port()
     listener = [f"listener {secure} 127.0.0.1", f"certfile {certificate}", f"keyfile {key}"]
-    document = config(device, secure, url=f"mqtts://localhost:{secure}", ca=str(tmp_path / "pki" / "ca.pem"))
+    document = config(device, secure, url=f"mqtts://localhost:{secure}", ca=str(authority.certificate))
     document["flows"] = {
         "first": {"match": [{"point": "mode"}], "connections": {"cloud": {"topic": "edged/g/first"}}},
         "second": {"connections": {"cloud": {}}},

@@ -26,7 +26,8 @@ from edged.uplink.dialects.csv import COLUMNS, HEAD
 from edged.uplink.links.file_store import Store, Target, read_csv, read_json
 from edged.uplink.state import State
 from tests.support.draining import killed
-from tests.support.forwarding import assert_complete, gateway, until
+from tests.support.forwarding import assert_complete, gateway
+from tests.support.waiting import until
 
 SMALL = Size(64 * 1024)
 

@@ -20,10 +20,10 @@ from edged.uplink.connectors.homeassistant import HomeAssistantConnection
 from edged.uplink.connectors.sparkplug import SparkplugConnection
 from edged.uplink.connectors.thingsboard import ThingsBoardConnection
 from tests.support.flowing import config_of, running
-from tests.support.forwarding import until
 from tests.support.mosquitto import Mosquitto
 from tests.support.sparkplug import Host, parsed
 from tests.support.subscriber import Subscriber, subscribed
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from edged.uplink.forwarders import flow_states, told
 from tests.support.flowing import config_of, running
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Got, subscribed
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 
@@ -72,12 +72,6 @@ def rows_of(messages: list[dict[str, Any]]) -> list[tuple[str, int, tuple[Any, .
             zip(table["devices"], table["times"], table["values"], strict=True)
         )
     ]  # fmt: skip
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def of(messages: list[Got], topic: str) -> list[dict[str, Any]]:

@@ -10,10 +10,11 @@ import paho.mqtt.publish as paho_publish
 import pytest
 
 from edged.testing.audit import Audit
-from tests.support.forwarding import WINDOW, gateway, through_an_outage, until
+from tests.support.forwarding import WINDOW, gateway, through_an_outage
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import plant
 from tests.support.subscriber import Subscriber, subscribed
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 BASE = "edged/plant-7/ha"

@@ -29,7 +29,7 @@ from edged.uplink.forwarder import Forwarder
 from edged.uplink.links.http import HttpLink
 from edged.uplink.state import State
 from tests.support.draining import killed
-from tests.support.forwarding import Gateway, assert_complete, context_of, gateway, through_an_outage, until
+from tests.support.forwarding import Gateway, assert_complete, context_of, gateway, through_an_outage
 from tests.support.gateway import Gateway as Daemon
 from tests.support.gateway import running
 from tests.support.httpserver import (
@@ -45,6 +45,7 @@ from tests.support.httpserver import (
 )
 from tests.support.modbus import pymodbus_server
 from tests.support.pki import Pki
+from tests.support.waiting import until
 
 WINDOW = 4
 MOVED = "has moved to https://new.example.com/: change `url`"

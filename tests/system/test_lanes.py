@@ -17,9 +17,10 @@ from edged.testing.audit import REPLAY, Audit, LaneId
 from edged.testing.proxy import FaultProxy
 from edged.uplink.payload import schema
 from tests.support.fakebroker import FakeBroker, Published, make_puback
-from tests.support.forwarding import POINTS, WINDOW, Gateway, arrived, assert_complete, gateway, subscribed, until
+from tests.support.forwarding import POINTS, TOPIC, WINDOW, Gateway, arrived, assert_complete, gateway
 from tests.support.mosquitto import Mosquitto
-from tests.support.subscriber import Subscriber
+from tests.support.subscriber import Subscriber, subscribed
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 
@@ -44,7 +45,7 @@ async def settled_in_the_end(one: Gateway) -> None:
 
 
 async def test_an_alarm_passes_ahead_while_a_backlog_drains(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         path = tmp_path / "buffer.db"
         async with gateway(path, broker.port, running=False) as before:
             before.poll(60, age=60)
@@ -69,7 +70,7 @@ async def test_an_alarm_passes_ahead_while_a_backlog_drains(tmp_path: Path) -> N
 async def test_the_alarms_of_an_outage_come_first_and_each_once_also_over_a_crash(tmp_path: Path) -> None:
     """More of them, each between other readings, than a cursor could hold as islands."""
     count = 300
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         path = tmp_path / "buffer.db"
         async with gateway(path, broker.port, flush=30, running=False) as before:
             for n in range(count):
@@ -94,7 +95,7 @@ async def test_the_alarms_of_an_outage_come_first_and_each_once_also_over_a_cras
 
 
 async def test_a_flood_of_alarms_leaves_a_place_to_the_others(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         async with FaultProxy("127.0.0.1", broker.port) as proxy:
             proxy.delay = 0.01
             async with gateway(tmp_path / "buffer.db", proxy.port, **ONE_EACH) as one:
@@ -122,7 +123,7 @@ async def send_again(buffer: Buffer) -> int:
 
 
 async def test_a_large_replay_does_not_crowd_fresh_readings_and_goes_on_after_a_restart(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         path = tmp_path / "buffer.db"
         async with FaultProxy("127.0.0.1", broker.port) as proxy:
             async with gateway(path, proxy.port, retention=3600, **ONE_EACH) as one:
@@ -148,7 +149,7 @@ async def test_a_large_replay_does_not_crowd_fresh_readings_and_goes_on_after_a_
 
 @pytest.mark.parametrize("restart", [False, True])
 async def test_strict_order_sends_the_oldest_first_on_one_lane(tmp_path: Path, restart: bool) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         path = tmp_path / "buffer.db"
         async with gateway(path, broker.port, running=False) as before:
             for n in range(20):
@@ -173,7 +174,7 @@ async def test_strict_order_sends_the_oldest_first_on_one_lane(tmp_path: Path, r
 
 
 async def test_from_live_first_to_strict_and_back_nothing_is_sent_twice(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         path = tmp_path / "buffer.db"
         async with gateway(path, broker.port, running=False) as before:
             for n in range(30):

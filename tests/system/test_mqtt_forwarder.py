@@ -17,8 +17,10 @@ from edged.testing.proxy import FaultProxy
 from edged.uplink.api import Lane
 from tests.support.draining import killed
 from tests.support.fakebroker import FakeBroker, Published, connack
-from tests.support.forwarding import WINDOW, arrived, assert_complete, gateway, subscribed, until
+from tests.support.forwarding import TOPIC, WINDOW, arrived, assert_complete, gateway
 from tests.support.mosquitto import Mosquitto
+from tests.support.subscriber import subscribed
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.mosquitto
 
 
 async def test_everything_arrives_once_and_in_order_also_over_a_restart(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         for run in range(1, 3):
             async with gateway(tmp_path / "buffer.db", broker.port) as one:
                 for _ in range(5):
@@ -70,7 +72,7 @@ async def test_one_sample_per_message(tmp_path: Path, protocol: str) -> None:
 
 async def test_a_long_flush_interval_does_not_hold_up_a_full_window(tmp_path: Path) -> None:
     """Confirmations are made durable when the window is full of them; at no time more than the window could repeat."""
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         async with gateway(tmp_path / "buffer.db", broker.port, flush=60, layout="samples") as one:
             one.poll(40)
             await one.buffer.flush()
@@ -96,7 +98,7 @@ async def test_that_nobody_listens_is_said_once(tmp_path: Path, caplog: pytest.L
 
 
 async def test_a_broker_that_is_stopped_and_started_costs_nothing(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path / "broker", persistence=True) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path / "broker", persistence=True) as broker, subscribed(broker.port, TOPIC) as subscriber:
         async with gateway(tmp_path / "buffer.db", broker.port) as one:
             for step in range(40):
                 one.poll(2)
@@ -112,7 +114,7 @@ async def test_a_broker_that_is_stopped_and_started_costs_nothing(tmp_path: Path
 
 
 async def test_a_silent_link_costs_nothing(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         async with FaultProxy("127.0.0.1", broker.port) as proxy:
             settings: dict[str, Any] = {"ack_timeout": Duration(0.3), "connect_timeout": Duration(0.3)}
             async with gateway(tmp_path / "buffer.db", proxy.port, **settings) as one:
@@ -128,7 +130,7 @@ async def test_a_silent_link_costs_nothing(tmp_path: Path) -> None:
 
 
 async def test_connections_cut_in_the_middle_of_the_window_again_and_again(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         async with FaultProxy("127.0.0.1", broker.port) as proxy:
             proxy.delay = 0.005
             async with gateway(tmp_path / "buffer.db", proxy.port, layout="samples") as one:
@@ -145,7 +147,7 @@ async def test_connections_cut_in_the_middle_of_the_window_again_and_again(tmp_p
 
 
 async def test_kill_9_while_a_backlog_drains_repeats_no_more_than_the_window(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path / "broker") as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path / "broker") as broker, subscribed(broker.port, TOPIC) as subscriber:
         kills = await killed(
             tmp_path / "buffer.db", broker.port, 120, lambda: len(subscriber.messages), 100, 400, 800, layout="samples"
         )
@@ -178,7 +180,7 @@ async def test_an_outage_is_told_once_and_so_is_its_end(tmp_path: Path, caplog: 
 
 
 async def test_after_an_outage_fresh_readings_do_not_wait_for_old_ones(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         path = tmp_path / "buffer.db"
         async with gateway(path, broker.port, running=False) as before:
             before.poll(60, age=60)
@@ -206,7 +208,7 @@ async def test_after_an_outage_fresh_readings_do_not_wait_for_old_ones(tmp_path:
 
 
 async def test_a_short_blip_goes_on_in_order_on_the_live_lane(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         async with FaultProxy("127.0.0.1", broker.port) as proxy, gateway(tmp_path / "b.db", proxy.port) as one:
             for step in range(12):
                 one.poll(2)
@@ -250,7 +252,7 @@ async def test_a_refused_topic_goes_to_the_dead_letters_and_the_others_go_on(tmp
     ids=["announced", "answered with 0x95", "answered by hanging up"],
 )
 async def test_messages_that_are_too_large_are_divided(tmp_path: Path, option: str, protocol: str) -> None:
-    with Mosquitto(tmp_path, options=[option]) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path, options=[option]) as broker, subscribed(broker.port, TOPIC) as subscriber:
         async with gateway(
             tmp_path / "buffer.db", broker.port, protocol=protocol, retry_max=Duration(0.1), max_readings=2000
         ) as one:
@@ -266,7 +268,7 @@ async def test_messages_that_are_too_large_are_divided(tmp_path: Path, option: s
 
 
 async def test_a_single_sample_that_is_too_large_is_a_dead_letter(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, TOPIC) as subscriber:
         async with gateway(tmp_path / "buffer.db", broker.port, max_message=Size(2000)) as one:
             one.poll(1)
             one.poll(1, devices=1, value="x" * 100)

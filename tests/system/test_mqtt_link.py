@@ -38,7 +38,8 @@ from edged.uplink.links.mqtt import MqttLink
 from tests.support.fakebroker import OK, OK_311, REFUSED_311, FakeBroker, connack
 from tests.support.mosquitto import Mosquitto, free_port, password_file
 from tests.support.pki import Pki
-from tests.support.subscriber import Subscriber
+from tests.support.subscriber import Subscriber, subscribed
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 
@@ -71,21 +72,9 @@ async def refusal(link: MqttLink) -> EdgedError:
     return caught.value
 
 
-@contextlib.contextmanager
-def subscribed(port: int, *topics: str) -> Iterator[Subscriber]:
-    """A subscriber whose session no other test shares."""
-    subscriber = Subscriber(port, *topics, client_id=f"subscriber-{time.monotonic_ns()}")
-    subscriber.start()
-    try:
-        yield subscriber
-    finally:
-        subscriber.stop()
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
+def alone() -> str:
+    """The id of a client whose session no other test shares."""
+    return f"subscriber-{time.monotonic_ns()}"
 
 
 def message(text: str = "hello", topic: str = "edged/plant-7/data", **more: Any) -> Message:
@@ -111,7 +100,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 
 async def test_a_message_is_delivered_with_its_properties(broker: Mosquitto) -> None:
-    with subscribed(broker.port, "edged/plant-7/data") as subscriber:
+    with subscribed(broker.port, "edged/plant-7/data", client_id=alone()) as subscriber:
         async with connected(broker.port) as link:
             assert await link.send(message("one", properties={"content-encoding": "none"})) == Outcome(
                 Verdict.DELIVERED, detail="success"
@@ -125,7 +114,7 @@ async def test_messages_are_started_in_order_and_many_may_wait_without_a_warning
     broker: Mosquitto, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "edged")
-    with subscribed(broker.port, "edged/plant-7/data") as subscriber:
+    with subscribed(broker.port, "edged/plant-7/data", client_id=alone()) as subscriber:
         async with connected(broker.port) as link:
             outcomes = await asyncio.gather(*(link.send(message(str(i))) for i in range(200)))
         await until(lambda: len(subscriber.messages) == 200)
@@ -268,7 +257,7 @@ async def test_garbage_from_the_broker_ends_the_session() -> None:
 
 
 async def test_the_will_tells_of_a_lost_gateway_and_closing_of_a_stopped_one(broker: Mosquitto) -> None:
-    with subscribed(broker.port, "edged/plant-7/status") as subscriber:
+    with subscribed(broker.port, "edged/plant-7/status", client_id=alone()) as subscriber:
         link = make(broker.port)
         await link.connect(EPOCH)
         await link.close()
@@ -280,7 +269,7 @@ async def test_the_will_tells_of_a_lost_gateway_and_closing_of_a_stopped_one(bro
     assert [(one["status"], one["reason"]) for one in states] == [
         ("online", "connected"), ("offline", "stopped"), ("online", "connected"), ("offline", "lost"),
     ]  # fmt: skip
-    with subscribed(broker.port, "edged/plant-7/#") as later:
+    with subscribed(broker.port, "edged/plant-7/#", client_id=alone()) as later:
         await until(lambda: len(later.messages) == 2)
     retained = {one.topic: orjson.loads(one.payload) for one in later.messages if one.retained}
     assert retained["edged/plant-7/status"]["reason"] == "lost"

@@ -18,9 +18,10 @@ from edged.uplink.connectors.mqtt import CONNECTOR, Announcements, MqttConnectio
 from edged.uplink.forwarder import Forwarder
 from edged.uplink.links.mqtt import MqttLink
 from edged.uplink.upstream import pacing
-from tests.support.forwarding import Gateway, context_of, until
+from tests.support.forwarding import Gateway, context_of
 from tests.support.mosquitto import Mosquitto
 from tests.support.pki import Pki
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 

@@ -17,11 +17,12 @@ from edged.config.base import DeviceConfig, PointConfig
 from edged.config.types import Duration, Name
 from edged.model import Reason, Sample, bad
 from edged.testing.proxy import FaultProxy
-from tests.support.forwarding import POINTS, WINDOW, Gateway, context_of, gateway, through_an_outage, until
+from tests.support.forwarding import POINTS, WINDOW, Gateway, context_of, gateway, through_an_outage
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import plant
 from tests.support.sparkplug import Host, javascript_host
 from tests.support.subscriber import Subscriber, subscribed
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 

@@ -11,10 +11,11 @@ import orjson
 import paho.mqtt.publish as paho_publish
 import pytest
 
-from tests.support.forwarding import POINTS, gateway, through_an_outage, until
+from tests.support.forwarding import POINTS, gateway, through_an_outage
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import plant
 from tests.support.subscriber import Subscriber, subscribed
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 

@@ -11,8 +11,9 @@ import orjson
 
 from edged.config.types import Duration, Secret
 from edged.uplink.state import State
-from tests.support.forwarding import context_of, gateway, through_an_outage, until
+from tests.support.forwarding import context_of, gateway, through_an_outage
 from tests.support.httpserver import Answer, HttpServer, Taken, audit_of_headers
+from tests.support.waiting import until
 
 KEY = "1x9256cf-9fe9-434e-adbe-9772c0c40261"
 

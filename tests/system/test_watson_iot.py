@@ -12,10 +12,11 @@ import pytest
 from edged.config.types import Secret
 from edged.testing.audit import Audit
 from tests.support.cloud import Cloud, Secured
-from tests.support.forwarding import WINDOW, context_of, gateway, through_an_outage, until
+from tests.support.forwarding import WINDOW, context_of, gateway, through_an_outage
 from tests.support.mosquitto import Mosquitto, password_file
 from tests.support.pki import Pki
 from tests.support.plant import plant
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 _EVENT = re.compile(r"iot-2/type/[\w.-]{1,36}/id/[\w.%-]{1,36}/evt/[\w.-]{1,36}/fmt/json")

@@ -29,6 +29,7 @@ from edged.uplink.forwarder import Forwarder
 from edged.uplink.window import Window
 from edged.watchdog import LIMIT, Watchdog, Work, interval, limit_for, stalled
 from tests.support.forwarding import context_of
+from tests.support.waiting import until
 
 MOMENTS = st.floats(0, 1e9, allow_nan=False)
 
@@ -151,13 +152,6 @@ def poller(wire: Wire) -> BusPoller:
 
 def _drop(_sample: Sample) -> None:
     return
-
-
-async def until(condition: object) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_a_poll_that_never_returns_is_seen_from_its_beginning() -> None:

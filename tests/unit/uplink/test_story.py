@@ -16,7 +16,8 @@ from edged.uplink.connectors.mqtt import CONNECTOR, MqttConnection
 from edged.uplink.forwarder import Forwarder
 from edged.uplink.state import State, Story
 from edged.uplink.upstream import RECONNECT
-from tests.support.forwarding import context_of, until
+from tests.support.forwarding import context_of
+from tests.support.waiting import until
 
 
 class BadLink:

@@ -10,25 +10,25 @@ from pathlib import Path
 import pytest
 
 from edged.adapter import ConfigError, TransientError
-from tests.support.certificates import Authority
 from tests.support.modbus import device, holding, opened, pymodbus_server, values
+from tests.support.pki import Pki
 
 POINTS = holding(3, 4)
 RIGHT = {"h3": 3, "h4": 4}
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.make(tmp_path_factory.mktemp("tls"))
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.make(tmp_path_factory.mktemp("stranger"), "stranger")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("stranger"))
 
 
-def server_context(authority: Authority, *, client_too: bool = False) -> ssl.SSLContext:
-    certificate, key = authority.issue("server", "DNS:plc.test,IP:127.0.0.1")
+def server_context(authority: Pki, *, client_too: bool = False) -> ssl.SSLContext:
+    certificate, key = authority.issue("server", "DNS:plc.test", "IP:127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     if client_too:
@@ -38,30 +38,30 @@ def server_context(authority: Authority, *, client_too: bool = False) -> ssl.SSL
 
 
 @pytest.fixture(scope="module")
-def port(authority: Authority) -> Iterator[int]:
+def port(authority: Pki) -> Iterator[int]:
     with pymodbus_server("tls", 1, sslctx=server_context(authority)) as port:
         yield port
 
 
 @pytest.fixture(scope="module")
-def strict_port(authority: Authority) -> Iterator[int]:
+def strict_port(authority: Pki) -> Iterator[int]:
     with pymodbus_server("tls", 1, sslctx=server_context(authority, client_too=True)) as port:
         yield port
 
 
-async def test_a_trusted_server_is_read(authority: Authority, port: int) -> None:
+async def test_a_trusted_server_is_read(authority: Pki, port: int) -> None:
     async with opened("tls", port, device(POINTS, timeout=2), ca=str(authority.certificate)) as bus:
         job = bus.prepare("m", list(POINTS))
         assert [values(await bus.poll(job)) for _ in range(3)] == [RIGHT] * 3
 
 
-async def test_the_server_may_have_another_name(authority: Authority, port: int) -> None:
+async def test_the_server_may_have_another_name(authority: Pki, port: int) -> None:
     settings = {"ca": str(authority.certificate), "server_name": "plc.test"}
     async with opened("tls", port, device(POINTS, timeout=2), **settings) as bus:
         assert values(await bus.poll(bus.prepare("m", list(POINTS)))) == RIGHT
 
 
-async def test_a_server_with_the_wrong_name_is_not_talked_to(authority: Authority, port: int) -> None:
+async def test_a_server_with_the_wrong_name_is_not_talked_to(authority: Pki, port: int) -> None:
     settings = {"ca": str(authority.certificate), "server_name": "other.test"}
     async with opened("tls", port, device(POINTS, timeout=2), **settings) as bus:
         with pytest.raises(TransientError, match=r"not trusted \(.*other.test.*`server_name`") as caught:
@@ -69,7 +69,7 @@ async def test_a_server_with_the_wrong_name_is_not_talked_to(authority: Authorit
     assert caught.value.reason == "unreachable"
 
 
-async def test_a_server_of_another_authority_is_not_talked_to(stranger: Authority, port: int) -> None:
+async def test_a_server_of_another_authority_is_not_talked_to(stranger: Pki, port: int) -> None:
     async with opened("tls", port, device(POINTS, timeout=2), ca=str(stranger.certificate)) as bus:
         with pytest.raises(TransientError, match=r"not trusted .*check `ca`"):
             await bus.poll(bus.prepare("m", list(POINTS)))
@@ -86,14 +86,14 @@ async def test_verification_can_be_switched_off(port: int) -> None:
         assert values(await bus.poll(bus.prepare("m", list(POINTS)))) == RIGHT
 
 
-async def test_our_own_certificate_is_shown(authority: Authority, strict_port: int) -> None:
+async def test_our_own_certificate_is_shown(authority: Pki, strict_port: int) -> None:
     certificate, key = authority.issue("gateway", "DNS:gateway.test")
     settings = {"ca": str(authority.certificate), "certificate": str(certificate), "key": str(key)}
     async with opened("tls", strict_port, device(POINTS, timeout=2), **settings) as bus:
         assert values(await bus.poll(bus.prepare("m", list(POINTS)))) == RIGHT
 
 
-async def test_a_server_that_wants_our_certificate_and_gets_none(authority: Authority, strict_port: int) -> None:
+async def test_a_server_that_wants_our_certificate_and_gets_none(authority: Pki, strict_port: int) -> None:
     async with opened("tls", strict_port, device(POINTS, timeout=2), ca=str(authority.certificate)) as bus:
         with pytest.raises(TransientError, match="want a certificate of ours"):
             await bus.poll(bus.prepare("m", list(POINTS)))
@@ -124,9 +124,7 @@ async def test_a_file_that_is_no_certificate_is_named(key: str, tmp_path: Path) 
             pass
 
 
-async def test_a_renewed_ca_is_used_without_a_restart(
-    authority: Authority, stranger: Authority, port: int, tmp_path: Path
-) -> None:
+async def test_a_renewed_ca_is_used_without_a_restart(authority: Pki, stranger: Pki, port: int, tmp_path: Path) -> None:
     trusted = tmp_path / "ca.pem"
     shutil.copy(stranger.certificate, trusted)
     async with opened("tls", port, device(POINTS, timeout=2), ca=str(trusted)) as bus:

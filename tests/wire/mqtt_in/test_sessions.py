@@ -20,6 +20,7 @@ from edged_mqtt.session import INBOX
 from tests.support.mosquitto import Mosquitto, free_port, password_file
 from tests.support.mqttdevices import Publisher, device, fetch, hearing, publisher, qualities, values
 from tests.support.pki import Pki
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 
@@ -216,12 +217,6 @@ async def test_a_person_sees_the_message_and_takes_it_from_nobody(broker: Mosqui
         shown = await bus.poll(jobs["oven"], raw=True)
         assert '{"temperature": 4}' in shown.raw[0].what
         assert values(shown.samples) == values(await fetch(bus, jobs["oven"])) == [{"temperature": 4}]
-
-
-async def until(condition: Any, seconds: float) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 async def fetch_despite(bus: Any, job: Any, count: int = 1) -> list[Any]:
