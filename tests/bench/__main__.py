@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench import backlog, ble, commands, drain, measure, references, report, scale, serial, workloads
+from tests.bench import backlog, ble, commands, drain, measure, references, report, scale, serial, system, workloads
 from tests.bench.rounds import together
 from tests.support.load_server import REGISTERS
 
@@ -100,6 +100,7 @@ class Bench:
         await self._scale(seconds)
         await self._radio(seconds)
         await self._serial()
+        await self.measured("system", "what `make system-test` has found", lambda: asyncio.to_thread(system.figures))
         self._keep("ratios", {"ratios": report.ratios(self.results)})
         return self.results
 

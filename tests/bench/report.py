@@ -52,6 +52,7 @@ def budgets(results: Results) -> Iterator[Row]:
     yield from _growth(results)
     yield from _sensors(results)
     yield from _radio(results)
+    yield from _system(results)
     yield Row(
         "threads and descriptors with 20 Modbus connections", "stated",
         f"{steady['threads']:.0f} threads, {steady['descriptors']:.0f} descriptors", None,
@@ -153,6 +154,28 @@ def _radio(results: Results) -> Iterator[Row]:
     what = f"BLE only, {one['advertisements heard/s']:,.0f} advertisements/s"
     yield _most(f"{what}: RSS, MiB", one["RSS, MiB"], 45, digits=1)
     yield _most(f"{what}: CPU, % of a core", one["% of one core"], 25, digits=1)
+
+
+_BOOTED = {
+    "boot_to_first_message_s": ("boot → first message at the receiver, s", 30, 1),
+    "kill_to_ready_s": ("`kill -9` → ready again, the slowest of three, s", 2, 2),
+    "upgrade_gap_s": ("upgrade: the longest time without a poll of a device with `every: 1s`, s", 2.3, 2),
+    "power_cut_ms": ("power cut with `flush: 500ms`: readings lost, ms", 1000, 0),
+}
+"""Figure of `make system-test` → what it is, its limit, digits."""
+
+
+def _system(results: Results) -> Iterator[Row]:
+    found = results.get("system", {})
+    if "exposure" in found:
+        yield _most("exposure of the service, by `systemd-analyze security`", found["exposure"], 2, digits=1)
+    for name, (what, limit, digits) in _BOOTED.items():
+        if name in found:
+            value = found[name]
+            said = f"{value:,.{digits}f} (on a booted Debian, {found['on']})"
+            yield Row(what, f"≤ {limit:g}", said, value <= limit)
+        else:
+            yield Row(what, f"≤ {limit:g}", "not measured here: `make system-test` first", None)
 
 
 def _waiting(results: Results) -> Iterator[Row]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
-from tests.bench import report, scale
+import pytest
+
+from tests.bench import report, scale, system
 from tests.bench.rounds import together
 
 LOAD = {
@@ -51,6 +55,33 @@ def test_a_budget_is_judged_by_its_limit() -> None:
     assert verdicts(RESULTS)["sustained readings/s"] is True
     assert verdicts(RESULTS | {"load-4000": LOAD | {"missing_reads": 1}})["sustained readings/s"] is False
     assert verdicts(RESULTS | {"commands": RESULTS["commands"] | {"help_s": 0.2}})["`edged --help`"] is False
+
+
+def test_what_a_booted_machine_has_shown_is_among_the_budgets_and_what_has_not_been_measured_says_so(
+    tmp_path: Path,
+) -> None:
+    lines = tmp_path / "system.jsonl"
+    lines.write_text(
+        '{"at": 1, "name": "system", "quick": false, "upgrade_gap_s": 9.0}\n'
+        '{"at": 86400, "name": "system", "quick": false, "upgrade_gap_s": 1.25}\n'
+    )
+    found = system.figures(lines, tmp_path / "none.service")
+    assert found == {"upgrade_gap_s": 1.25, "on": "1970-01-02"}
+    rows = {row.what.partition(":")[0]: row for row in report.budgets(RESULTS | {"system": found})}
+    assert rows["upgrade"].result == "1.25 (on a booted Debian, 1970-01-02)"
+    assert rows["upgrade"].met is True
+    assert (rows["power cut with `flush"].result, rows["power cut with `flush"].met) == (
+        "not measured here: `make system-test` first", None,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
+def test_the_exposure_needs_no_booted_machine(tmp_path: Path) -> None:
+    found = system.figures(tmp_path / "none.jsonl")
+    (row,) = (row for row in report.budgets(RESULTS | {"system": found}) if row.what.startswith("exposure"))
+    assert row.met is True
+    (tmp_path / "open.service").write_text("[Service]\nExecStart=/bin/true\n")
+    assert system.figures(tmp_path / "none.jsonl", tmp_path / "open.service")["exposure"] > 9
 
 
 def test_a_mistake_anywhere_is_shown() -> None:

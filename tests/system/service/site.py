@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from tests.system.service import machine
 from tests.system.service.machine import Machine
 
 ROOT = Path(__file__).parents[3]
+FIGURES = ROOT / ".build/system.jsonl"
+"""What was measured, in the form of the benchmark's lines: `make bench` shows it."""
 DEMO = ROOT / "config/demo.yaml"
 PASSWORD = "it arrives as a credential"
 FLUSH = 0.5
@@ -45,6 +47,12 @@ class Table:
         """One line."""
         self.rows.append((what, "ok" if good else "FAILED", str(figure)))
         print(f"{self.rows[-1][1]:7} {what}: {figure}", flush=True)
+
+    def measured(self, **figures: float) -> None:
+        """Keep figures for the benchmark."""
+        FIGURES.parent.mkdir(exist_ok=True)
+        with FIGURES.open("a") as file:
+            file.write(json.dumps({"at": round(time.time()), "name": "system", "quick": False, **figures}) + "\n")
 
     def show(self) -> str:
         """All lines."""
@@ -189,8 +197,8 @@ def built(pattern: str) -> Path:
     return packages[-1]
 
 
-def repacked(package: Path, folder: Path, suffix: str) -> Path:
-    """The same with a higher version and as another release, for an upgrade to it."""
+def repacked(package: Path, folder: Path, suffix: str, change: Callable[[Path], None] = lambda _: None) -> Path:
+    """The same with a higher version and as another release, for an upgrade to it; `change` alters what is in it."""
     content, newer = folder / "newer", folder / f"newer{suffix}.deb"
     machine.run("dpkg-deb", "-R", package, content)
     control = content / "DEBIAN/control"
@@ -199,6 +207,7 @@ def repacked(package: Path, folder: Path, suffix: str) -> Path:
     for name in ("DEBIAN/postinst", "usr/lib/edged/package/release.json", "usr/lib/edged/package/bin/edged"):
         path = content / name
         path.write_text(path.read_text("utf-8").replace(release, f"{release}-{suffix}"), "utf-8")
+    change(content)
     machine.run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", content, newer)
     shutil.rmtree(content)
     return newer

@@ -63,6 +63,7 @@ def boots(guest: Machine, site: Site, table: Table) -> None:
     exposure = guest.shell("systemd-analyze security edged --no-pager | tail -1").strip()
     level = re.search(r"([0-9.]+) [A-Z]+", exposure)
     table.add("systemd-analyze security", level and float(level[1]) <= 2.0, level and level[1])
+    table.measured(exposure=float(level[1]) if level else 10.0, boot_to_first_message_s=first - began)
     status = guest.shell(f"{SHOW} StatusText").strip()
     table.add("says in a line how it is", status, status)
 
@@ -83,14 +84,17 @@ def ready_comes_late(guest: Machine, table: Table) -> None:
 
 
 def killed(guest: Machine, site: Site, table: Table) -> None:
+    slowest = 0.0
     for _ in range(3):
         pid = guest.shell(f"{SHOW} MainPID").strip()
         guest.shell(f"kill -9 {pid}")
         seconds = back(guest, pid, 20)
         resumed = site.arrival_after(time.time())
+        slowest = max(slowest, seconds)
         table.add("kill -9: ready again", seconds < 2, f"{seconds:.2f} s")
         assert resumed
         time.sleep(2)
+    table.measured(kill_to_ready_s=slowest)
     pid = guest.shell(f"{SHOW} MainPID").strip()
     guest.shell(f"kill -STOP {pid}")
     seconds = back(guest, pid, 60)
@@ -186,6 +190,7 @@ def power_cut(guest: Machine, site: Site, table: Table) -> None:
     table.add(
         "power cut: nothing lost beyond the flush window", window < FLUSH + 0.5, f"{1000 * window:.0f} ms of readings"
     )
+    table.measured(power_cut_ms=1000 * window)
     table.add(
         "power cut: what was stored has arrived", missing == 0, f"{missing} samples missing, {twice} messages twice"
     )

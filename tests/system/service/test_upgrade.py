@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from edged.cli.system_files import place
 from tests.support.checker import rows
 from tests.system.service import machine
 from tests.system.service.machine import Machine
@@ -78,7 +79,7 @@ class Releases:
             path.write_text(path.read_text().replace(old.name, name))
         (site,) = new.glob("lib/python3*/site-packages")
         for module, text, instead in changes:
-            source = site / module
+            source = (new if module.startswith("share/") else site) / module
             content = source.read_text("utf-8")
             assert text in content, (module, text)
             source.write_text(content.replace(text, instead, 1), "utf-8")
@@ -114,6 +115,7 @@ def by_package(guest: Machine, site: Site, table: Table, releases: Releases, pac
     time.sleep(3)
     meters, tank = gap(site, "meter-1", began), gap(site, "tank", began)
     table.add("upgrade gap: at most one poll of a device with every: 1s is missed", meters < 2.3, f"{meters:.2f} s")
+    table.measured(upgrade_gap_s=meters, upgrade_gap_quick_s=tank)
     table.add("upgrade gap of a device with every: 250ms", tank < 3, f"{tank:.2f} s without a poll")
     missing, twice = lost(site)
     same = {message["epoch"] for _, message in site.messages()} == epochs
@@ -207,6 +209,65 @@ def formats(guest: Machine, site: Site, table: Table, releases: Releases, packag
     aside = guest.shell("ls /var/lib/edged | grep format-4").split()
     table.add("--one-way, and it fails: its buffer is set aside, the old release goes on", "code 1" in said and aside,
               f"{seconds:.1f} s, {' '.join(aside)}")  # fmt: skip
+
+
+UNIT = "share/edged/systemd/edged.service"
+LIMIT = (UNIT, "LimitCORE=0\n", "LimitCORE=0\nLimitNOFILE=4242\n")
+OTHERS = (
+    ("share/edged/systemd/edged.udev", 'LABEL="edged_end"', '# of another release\nLABEL="edged_end"'),
+    ("share/edged/systemd/edged.tmpfiles", "d /etc/edged 0750", "d /etc/edged 0755"),
+    ("share/edged/systemd/edged.sysusers", "m edged dialout", "m edged dialout\nm edged audio"),
+    ("share/edged/systemd/edged.dbus", "</policy>", '<allow send_destination="org.example"/></policy>'),
+)
+
+
+def fitting(guest: Machine, table: Table, releases: Releases, when: str) -> None:
+    """What is in place and what systemd goes by are those of the release that runs."""
+    folder = guest.root / HOME / "releases" / releases.current() / "share/edged/systemd"
+    places = {path: guest.root / place(path.name, packaged=True) for path in folder.iterdir()}
+    apart = [path.name for path, there in places.items() if path.read_text() != there.read_text()]
+    wanted = "4242" if "LimitNOFILE=4242" in (folder / "edged.service").read_text() else ""
+    limit, stale = guest.shell(f"{SHOW} LimitNOFILE; {SHOW} NeedDaemonReload").split()
+    mode = guest.shell("stat -c %a /etc/edged").strip()
+    good = not apart and (limit == "4242") == bool(wanted) and stale == "no" and mode == "750"
+    table.add(f"{when}: units and rules are those of what runs", good, f"{apart or 'all'}, LimitNOFILE={limit}")
+
+
+def refused_package(guest: Machine, table: Table, releases: Releases, package: Path, folder: Path) -> None:
+    """dpkg has unpacked other units already when the release is refused."""
+
+    def change(content: Path) -> None:
+        (inner,) = content.glob("usr/lib/edged/package/lib/python3*/site-packages/edged/daemon.py")
+        inner.write_text(inner.read_text("utf-8").replace(RUN, f"raise RuntimeError('broken')\n{RUN}"), "utf-8")
+        for compiled in inner.parent.glob("__pycache__/daemon.*.pyc"):
+            compiled.unlink()
+        for path in (content / "usr/lib/systemd/system/edged.service", content / "usr/lib/edged/package" / UNIT):
+            path.write_text(path.read_text().replace(*LIMIT[1:]))
+
+    broken = repacked(package, folder, "broken", change)
+    (guest.share / broken.name).write_bytes(broken.read_bytes())
+    pid, current = guest.shell(f"{SHOW} MainPID"), releases.current()
+    said = guest.shell(f"dpkg -i /mnt/host/{broken.name} </dev/null; echo code $?", 300)
+    same = (guest.shell(f"{SHOW} MainPID"), releases.current()) == (pid, current)
+    table.add("dpkg installs a broken package: refused, what ran goes on", "RuntimeError: broken" in said and same)
+    fitting(guest, table, releases, "a package that was refused")
+
+
+def units(guest: Machine, site: Site, table: Table, releases: Releases) -> None:
+    """Releases whose units are the trouble, or go down with it."""
+    ends = ("edged/daemon.py", RUN, f"{RUN}    raise SystemExit(7)\n")
+    release = releases.make("units-1", LIMIT, *OTHERS, ends)
+    undone(guest, site, table, releases, "it ends, and had brought other units", release, "it ended by itself")
+    fitting(guest, table, releases, "rolled back")
+    user = releases.make("units-2", (UNIT, "User=edged\n", "User=nobody\n"))
+    undone(guest, site, table, releases, "its unit runs it as the wrong user", user, "it ")
+    pid = guest.shell(f"{SHOW} MainPID")
+    command = releases.make("units-3", (UNIT, "ExecStart=/usr/bin/edged", "ExecStart=bin/edged"))
+    undone(guest, site, table, releases, "its unit is none for systemd", command, "it cannot take over")
+    table.add("... and nothing was stopped for it", guest.shell(f"{SHOW} MainPID") == pid, pid.strip())
+    said, seconds = change(guest, releases.make("units-4", LIMIT, OTHERS[0]))
+    table.add("a release with other units that works is kept", "code 0" in said, f"{seconds:.1f} s")
+    fitting(guest, table, releases, "kept")
 
 
 def power(guest: Machine, site: Site, table: Table, releases: Releases) -> None:
