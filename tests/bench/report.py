@@ -148,12 +148,15 @@ def _writes(results: Results) -> Iterator[Row]:
 
 
 def _radio(results: Results) -> Iterator[Row]:
-    one = results.get("ble")
-    if one is None:
+    if "ble" not in results:
         return
-    what = f"BLE only, {one['advertisements heard/s']:,.0f} advertisements/s"
-    yield _most(f"{what}: RSS, MiB", one["RSS, MiB"], 45, digits=1)
-    yield _most(f"{what}: CPU, % of a core", one["% of one core"], 25, digits=1)
+    calm, busy = results["ble"], results["ble-busy"]
+    yield _most(
+        f"RSS, BLE only, {calm['advertisements heard/s']:,.0f} advertisements/s, MiB", calm["RSS, MiB"], 45, digits=1
+    )
+    what = f"BLE only, {busy['advertisements heard/s']:,.0f} advertisements/s"
+    yield _most(f"{what}: CPU, % of a core", busy["% of one core"], 25, digits=1)
+    yield Row(f"{what}: RSS, MiB", "stated", f"{busy['RSS, MiB']:.1f}", None)
 
 
 _BOOTED = {
