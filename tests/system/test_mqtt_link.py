@@ -3,100 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import socket
-import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import amqtt.broker
 import orjson
 import pytest
 
-from edged.config.base import DeviceConfig
-from edged.config.model import GatewayConfig
-from edged.config.types import Duration, Name, Secret, Size
-from edged.errors import ConfigError, EdgedError, PermanentError, TransientError
+from edged.config.types import Duration, Size
 from edged.testing.proxy import FaultProxy
 from edged.uplink.api import (
     CLOSED,
-    DELIVERED,
     OFFLINE,
     SILENT,
     TOO_LARGE,
-    ConnectionContext,
-    Message,
     Outcome,
-    Serves,
     Verdict,
 )
-from edged.uplink.connectors.mqtt import CONNECTOR, MqttConnection
-from edged.uplink.links.mqtt import MqttLink
-from tests.support.fakebroker import OK, OK_311, REFUSED_311, FakeBroker, connack
-from tests.support.mosquitto import Mosquitto, free_port, password_file
-from tests.support.pki import Pki
+from tests.support.fakebroker import FakeBroker, connack
+from tests.support.mosquitto import Mosquitto
+from tests.support.mqttlink import EPOCH, alone, connected, make, message, plain_broker, refusal
 from tests.support.subscriber import Subscriber, subscribed
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 
-EPOCH = "e1"
-
-
-def make(port: int, *, scheme: str = "mqtt", host: str = "127.0.0.1", secret: str = "", **settings: Any) -> MqttLink:
-    settings = {"connect_timeout": Duration(5), **settings}
-    config = MqttConnection(connector="mqtt", url=f"{scheme}://{host}:{port}", **settings)
-    context = ConnectionContext("cloud", GatewayConfig(id=Name("plant-7")), {}, lambda _: secret)
-    link = CONNECTOR.link(config, context)
-    assert isinstance(link, MqttLink)
-    return link
-
-
-@contextlib.asynccontextmanager
-async def connected(port: int, **settings: Any) -> AsyncIterator[MqttLink]:
-    link = make(port, **settings)
-    await link.connect(EPOCH)
-    try:
-        yield link
-    finally:
-        await link.close()
-
-
-async def refusal(link: MqttLink) -> EdgedError:
-    with pytest.raises(EdgedError) as caught:
-        await link.connect(EPOCH)
-    assert "\n" not in str(caught.value)
-    return caught.value
-
-
-def alone() -> str:
-    """The id of a client whose session no other test shares."""
-    return f"subscriber-{time.monotonic_ns()}"
-
-
-def message(text: str = "hello", topic: str = "edged/plant-7/data", **more: Any) -> Message:
-    return Message(topic, text.encode(), **more)
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    """A plain broker that all tests share which do not need a special one."""
-    folder = tmp_path_factory.mktemp("broker")
-    acl = folder / "acl"
-    acl.write_text("topic readwrite edged/#\ntopic deny forbidden/#\n")
-    options = [f"acl_file {acl}", "max_packet_size 20000", "max_keepalive 600", "max_inflight_messages 7"]
-    with Mosquitto(folder, options=options) as running:
+    with plain_broker(tmp_path_factory.mktemp("broker")) as running:
         yield running
 
 
-# -- delivery --------------------------------------------------------------------------------------------------------
+# -- delivery ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_message_is_delivered_with_its_properties(broker: Mosquitto) -> None:
@@ -163,7 +103,7 @@ async def test_a_topic_that_mqtt_does_not_allow_concerns_only_its_message(broker
         assert (await link.send(message())).verdict is Verdict.DELIVERED
 
 
-# -- the end of a session --------------------------------------------------------------------------------------------
+# -- the end of a session ----------------------------------------------------------------------------------------------
 
 
 async def test_a_broken_connection_ends_waiting_at_once() -> None:
@@ -276,7 +216,7 @@ async def test_the_will_tells_of_a_lost_gateway_and_closing_of_a_stopped_one(bro
     assert retained["edged/plant-7/metadata"]["gateway"] == "plant-7"
 
 
-# -- what the broker wants -------------------------------------------------------------------------------------------
+# -- what the broker wants ---------------------------------------------------------------------------------------------
 
 
 async def test_the_broker_s_limits_are_kept(broker: Mosquitto) -> None:
@@ -343,291 +283,3 @@ async def test_what_an_old_session_brings_does_not_pile_up(broker: Mosquitto, ca
         assert session is not None
         assert len(session.messages) == 0
     assert not caplog.records
-
-
-# -- versions --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("answer", [REFUSED_311, connack(0x84)])
-async def test_mqtt_3_1_1_where_5_is_refused_and_from_then_on(answer: bytes) -> None:
-    async with FakeBroker(connack=lambda _, version: answer if version == 5 else OK_311) as fake:
-        link = make(fake.port)
-        for _ in range(2):
-            assert "MQTT 3.1.1" in await link.connect(EPOCH)
-            assert (await link.send(message())).verdict is Verdict.DELIVERED
-            await link.close()
-    assert fake.connects == [5, 4, 4]
-
-
-@pytest.mark.parametrize("answer", [b"", None])
-async def test_mqtt_3_1_1_where_the_broker_hangs_up_or_is_silent_on_5_twice(answer: bytes | None) -> None:
-    async with FakeBroker(connack=lambda _, version: answer if version == 5 else OK_311) as fake:
-        link = make(fake.port, connect_timeout=Duration(0.3))
-        for _ in range(3):
-            assert "MQTT 3.1.1" in await link.connect(EPOCH)
-            await link.close()
-    assert fake.connects == [5, 4, 5, 4, 4]
-
-
-async def test_a_broker_that_hung_up_while_it_started_is_asked_for_5_again() -> None:
-    answers = iter([b"", OK_311, OK])
-    async with FakeBroker(connack=lambda *_: next(answers)) as fake:
-        link = make(fake.port)
-        for version in ("MQTT 3.1.1", "MQTT 5"):
-            assert version in await link.connect(EPOCH)
-            await link.close()
-
-
-async def test_a_fixed_version_is_kept(broker: Mosquitto) -> None:
-    async with FakeBroker(connack=lambda *_: REFUSED_311) as fake:
-        assert "set `protocol: 3.1.1`" in str(await refusal(make(fake.port, protocol="5")))
-    assert fake.connects == [5]
-    link = make(broker.port, protocol="3.1.1")
-    assert "MQTT 3.1.1" in await link.connect(EPOCH)
-    assert (await link.send(message())) == DELIVERED.__class__(Verdict.DELIVERED, detail="success")
-    await link.close()
-
-
-# -- refusals --------------------------------------------------------------------------------------------------------
-
-
-async def test_a_wrong_password_is_told(tmp_path: Path) -> None:
-    passwords = password_file(tmp_path / "passwords", plant="secret")
-    with Mosquitto(tmp_path / "b", options=[f"password_file {passwords}"], anonymous=False) as broker:
-        wrong = await refusal(make(broker.port, username="plant", password=Secret("mqtt"), secret="wrong"))
-        assert "`username`" in str(wrong)
-        assert f"mqtt://127.0.0.1:{broker.port}" in str(wrong)
-        assert isinstance(wrong, PermanentError)
-        assert isinstance(await refusal(make(broker.port)), PermanentError)
-        async with connected(broker.port, username="plant", password=Secret("mqtt"), secret="secret") as link:
-            assert (await link.send(message())).verdict is Verdict.DELIVERED
-
-
-@pytest.mark.parametrize(
-    ("code", "kind", "text"),
-    [
-        (0x85, PermanentError, "client_id"),
-        (0x88, TransientError, "not available"),
-        (0x8A, PermanentError, "banned"),
-        (0x9D, PermanentError, "moved"),
-        (0x9F, TransientError, "too many"),
-        (0xEE, TransientError, "not MQTT as we know it"),
-    ],
-)
-async def test_a_refused_session_is_told_in_plain_words(code: int, kind: type[EdgedError], text: str) -> None:
-    async with FakeBroker(connack=lambda *_: connack(code)) as fake:
-        error = await refusal(make(fake.port))
-    assert isinstance(error, kind)
-    assert text in str(error)
-
-
-async def test_nobody_listens_nobody_answers_no_such_host() -> None:
-    assert "nothing listens" in str(await refusal(make(free_port())))
-    assert "cannot find the host" in str(
-        await refusal(make(1883, host="no-such-host.invalid", connect_timeout=Duration(40)))
-    )
-    assert "no host name" in str(await refusal(make(1883, host="a..b")))
-    async with FakeBroker(connack=lambda *_: None) as fake:
-        assert "did not answer within 0.2 s" in str(await refusal(make(fake.port, connect_timeout=Duration(0.2))))
-    async with FakeBroker(connack=lambda *_: b"") as fake:
-        assert "hung up before a session began" in str(await refusal(make(fake.port)))
-
-
-async def test_a_missing_secret_is_the_connection_s_trouble(broker: Mosquitto) -> None:
-    def missing(_: object) -> str:
-        raise ConfigError("there is no secret 'mqtt'")
-
-    config = MqttConnection(
-        connector="mqtt", url=f"mqtt://127.0.0.1:{broker.port}", username="x", password=Secret("mqtt")
-    )
-    link = CONNECTOR.link(config, ConnectionContext("cloud", GatewayConfig(id=Name("g")), {}, missing))
-    with pytest.raises(ConfigError, match="no secret"):
-        await link.connect(EPOCH)
-    await link.close()
-
-
-async def test_failed_attempts_leave_neither_files_nor_tasks_nor_connections_behind(broker: Mosquitto) -> None:
-    async with connected(broker.port):
-        pass  # threads and selectors of the first use
-    tasks, files = len(asyncio.all_tasks()), descriptors()
-    async with FakeBroker(connack=lambda *_: None) as silent, FakeBroker(connack=lambda *_: connack(0x87)) as refusing:
-        closed = free_port()
-        for _ in range(5):
-            plain = [(port, "mqtt") for port in (silent.port, refusing.port, closed)]
-            for port, scheme in (*plain, (broker.port, "mqtts"), (broker.port, "ws"), (silent.port, "ws")):
-                link = make(port, scheme=scheme, connect_timeout=Duration(0.15))
-                await refusal(link)
-                await link.close()
-    await asyncio.sleep(0.1)
-    assert len(asyncio.all_tasks()) <= tasks
-    assert descriptors() <= files
-
-
-async def test_a_cancelled_attempt_leaves_the_link_usable(broker: Mosquitto) -> None:
-    async with FaultProxy("127.0.0.1", broker.port) as proxy:
-        link = make(proxy.port)
-        proxy.blackhole()
-        for pause in (0.0, 0.001, 0.05):
-            attempt = asyncio.ensure_future(link.connect(EPOCH))
-            await asyncio.sleep(pause)
-            attempt.cancel()
-            await asyncio.wait([attempt])
-            assert attempt.cancelled()
-        await proxy.restore()
-        await link.connect(EPOCH)
-        assert (await link.send(message())).verdict is Verdict.DELIVERED
-        await link.close()
-
-
-async def test_closing_takes_no_longer_than_it_may_when_the_broker_is_silent(broker: Mosquitto) -> None:
-    async with FaultProxy("127.0.0.1", broker.port) as proxy:
-        link = make(proxy.port)
-        await link.connect(EPOCH)
-        proxy.blackhole()
-        began = time.monotonic()
-        await link.close()
-        await link.close()
-        assert time.monotonic() - began < 10
-        assert (await link.send(message())).verdict is Verdict.RETRY
-
-
-# -- TLS and WebSocket -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def tls_broker(tmp_path_factory: pytest.TempPathFactory, authority: Pki) -> Iterator[Mosquitto]:
-    """It wants client certificates."""
-    certificate, key = authority.issue("localhost", "DNS:localhost", "DNS:broker.test")
-    listener = [
-        f"cafile {authority.certificate}", f"certfile {certificate}", f"keyfile {key}", "require_certificate true"
-    ]  # fmt: skip
-    with Mosquitto(tmp_path_factory.mktemp("tls"), listener=listener) as running:
-        yield running
-
-
-async def test_tls_with_authority_and_client_certificate(tls_broker: Mosquitto, authority: Pki) -> None:
-    certificate, key = authority.issue("plant-7")
-    mutual: dict[str, Any] = {"ca": str(authority.certificate), "certificate": str(certificate), "key": str(key)}
-    async with connected(tls_broker.port, scheme="mqtts", host="localhost", alpn=["mqtt"], **mutual) as link:
-        large = message("x" * 100_000)
-        assert (await asyncio.gather(*(link.send(large) for _ in range(5))))[0].verdict is Verdict.DELIVERED
-    async with connected(tls_broker.port, scheme="mqtts", server_name="broker.test", **mutual) as link:
-        assert (await link.send(message())).verdict is Verdict.DELIVERED
-    async with connected(
-        tls_broker.port, scheme="mqtts", insecure=True, certificate=str(certificate), key=str(key)
-    ) as link:
-        assert (await link.send(message())).verdict is Verdict.DELIVERED
-
-
-async def test_what_can_be_wrong_with_certificates_is_told(
-    tls_broker: Mosquitto, authority: Pki, tmp_path: Path, broker: Mosquitto
-) -> None:
-    certificate, key = authority.issue("client")
-    other = Pki(tmp_path / "other")
-    ca = str(authority.certificate)
-    mutual: dict[str, Any] = {"ca": ca, "certificate": str(certificate), "key": str(key)}
-
-    async def error(port: int = tls_broker.port, host: str = "localhost", **settings: Any) -> str:
-        link = make(port, scheme="mqtts", host=host, **settings)
-        caught = await refusal(link)
-        await link.close()
-        return str(caught)
-
-    assert "not trusted: set `ca`" in await error()
-    assert "not trusted: set `ca`" in await error(ca=str(other.certificate))
-    assert "not for this IP address" in await error(host="127.0.0.1", **mutual)
-    assert "for another name" in await error(server_name="elsewhere.test", **mutual)
-    assert "CERTIFICATE_REQUIRED" in (await error(ca=ca)).upper().replace(" ", "_")  # none of our own
-    assert "is this its port for TLS?" in await error(port=broker.port, ca=ca)
-    assert "cannot read `ca: /no/such" in await error(ca="/no/such.pem")
-    assert "no PEM file" in await error(ca=str(key))
-    assert "cannot read `key" in await error(ca=ca, certificate=str(certificate), key="/no/such.key")
-    assert "does not belong" in await error(ca=ca, certificate=str(certificate), key=str(other.key))
-    locked_certificate, locked_key = authority.issue("locked", passphrase="secret")
-    assert "passphrase" in await error(ca=ca, certificate=str(locked_certificate), key=str(locked_key))
-
-
-async def test_an_expired_certificate_may_be_a_wrong_clock(authority: Pki, tmp_path: Path) -> None:
-    certificate, key = authority.issue("expired", "DNS:localhost", days=-1)
-    listener = [f"certfile {certificate}", f"keyfile {key}"]
-    with Mosquitto(tmp_path, listener=listener) as broker:
-        error = await refusal(make(broker.port, scheme="mqtts", host="localhost", ca=str(authority.certificate)))
-    assert isinstance(error, TransientError)
-    assert "expired" in str(error)
-    assert "clock" in str(error)
-
-
-@contextlib.asynccontextmanager
-async def python_broker(**listener: str) -> AsyncIterator[int]:
-    """amqtt: a broker that knows only MQTT 3.1.1, also over WebSocket. Debian's mosquitto cannot do that everywhere."""
-    port = free_port()
-    anonymous = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
-    listeners = {"default": {"bind": f"127.0.0.1:{port}", **listener}}
-    broker = amqtt.broker.Broker({"listeners": listeners, "plugins": anonymous})
-    await broker.start()
-    try:
-        yield port
-    finally:
-        await broker.shutdown()
-
-
-async def test_mqtt_over_websocket(broker: Mosquitto) -> None:
-    async with python_broker(type="ws") as port:
-        async with connected(port, scheme="ws", protocol="3.1.1") as link:
-            assert (await link.send(message("x" * 70_000))).verdict is Verdict.DELIVERED
-            outcomes = await asyncio.gather(*(link.send(message(str(i))) for i in range(50)))
-            assert {one.verdict for one in outcomes} == {Verdict.DELIVERED}
-    assert "WebSocket" in str(await refusal(make(broker.port, scheme="ws")))
-
-
-async def test_a_real_broker_that_knows_only_3_1_1() -> None:
-    async with python_broker(type="tcp") as port:
-        async with connected(port, connect_timeout=Duration(0.5)) as link:
-            assert (await link.send(message())).verdict is Verdict.DELIVERED
-
-
-async def test_small_packets_do_not_wait_for_each_other(broker: Mosquitto) -> None:
-    async with connected(broker.port) as link:
-        session = link._session  # the socket's options cannot be seen from outside
-        assert session is not None
-        raw = session._client.socket()
-        assert isinstance(raw, socket.socket)
-        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-async def test_readings_wait_for_the_first_metadata_only_and_the_others_keep_to_a_part_of_the_window(
-    tmp_path: Path,
-) -> None:
-    devices = {f"d{number}": DeviceConfig(bus=Name("line")) for number in range(50)}
-    config = MqttConnection(
-        connector="mqtt", url="mqtt://127.0.0.1:1", metadata_topic="edged/{gateway}/metadata/{device}", window=8
-    )
-    held, most = 0, 0
-
-    @contextlib.asynccontextmanager
-    async def slot() -> AsyncIterator[None]:
-        nonlocal held, most
-        held += 1
-        most = max(most, held)
-        yield
-        held -= 1
-
-    with Mosquitto(tmp_path) as broker, subscribed(broker.port, "edged/plant-7/metadata/+") as subscriber:
-        config = replace(config, url=f"mqtt://127.0.0.1:{broker.port}")
-        context = ConnectionContext("cloud", GatewayConfig(id=Name("plant-7")), devices, lambda _: "")
-        link = CONNECTOR.link(config, context)
-        await link.connect(EPOCH)
-        await until(lambda: len(subscriber.messages) == 7)  # a window of eight, of which one said that it is online
-        await asyncio.sleep(0.2)
-        assert len(subscriber.messages) == 7
-        assert isinstance(link, Serves)
-        await asyncio.wait_for(link.serve(slot), 10)
-        await until(lambda: len(subscriber.messages) == 50)
-        await link.close()
-    assert {message.topic.rpartition("/")[2] for message in subscriber.messages} == devices.keys()
-    assert 1 <= most <= 2
