@@ -169,7 +169,7 @@ def _compile(shape: _Shape, i: int, config: PointConfig) -> None:
     if config.decimals is not None:
         shape.rounded.append((i, config.decimals))
     if config.range is not None:
-        shape.ranges.append((i, *config.range))
+        shape.ranges.append((i, max(config.range[0], -_LARGEST), min(config.range[1], _LARGEST)))
     elif config.map is not None or config.scale != 1 or config.offset:
         shape.ranges.append((i, -_LARGEST, _LARGEST))  # a product can overflow to infinity, which JSON cannot carry
     absolute, fraction = parse_deadband(config.deadband)
@@ -197,15 +197,15 @@ def _compute(shape: _Shape, sample: Sample) -> Sample:
     for i, offset in shape.offsets:
         if (value := values[i]) is not None:
             values[i] = value + offset  # type: ignore[operator]  # only numbers are scaled
-    for i, decimals in shape.rounded:
-        if (value := values[i]) is not None:
-            values[i] = round(value, decimals)  # type: ignore[arg-type]  # only numbers are rounded
     for i, low, high in shape.ranges:
         if (value := values[i]) is not None and not low <= value <= high:  # type: ignore[operator]  # numbers
             values[i] = None
             quality[i] = bad(Reason.RANGE)
         elif type(value) is int and not -(2**63) <= value < 2**64:
             values[i] = float(value)  # what is stored and sent as an integer has 64 bits
+    for i, decimals in shape.rounded:
+        if (value := values[i]) is not None:
+            values[i] = round(value, decimals)  # type: ignore[arg-type]  # only numbers are rounded
     return Sample(sample.device, sample.time, sample.mono, sample.points, tuple(values), quality or ALL_GOOD)
 
 

@@ -17,6 +17,8 @@ from edged.config.types import Duration, Name
 STRICT: dict[str, Any] = {"extra": "forbid"}
 """The pydantic configuration of every configuration dataclass: unknown keys are errors."""
 
+_LONGEST_LABEL = 256
+
 
 class Settings:
     """What can say which of its settings do nothing."""
@@ -40,8 +42,13 @@ class LinearMap:
     """What they mean, e.g. `[0, 10]`."""
 
     def __post_init__(self) -> None:
+        for key, values in (("raw", self.raw), ("to", self.to)):
+            if not all(map(math.isfinite, values)):
+                raise ValueError(f"`{key}` must be two finite numbers")
         if self.raw[0] == self.raw[1]:
-            raise ValueError("the two raw values of a map must differ")
+            raise ValueError("`raw`: the two values of a map must differ")
+        if self.to[0] == self.to[1]:
+            raise ValueError("`to`: the two values of a map must differ, or every value would be the same")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +92,9 @@ class PointConfig(Settings):
             raise ValueError("`scale` and `offset` must be finite numbers")
         if self.scale == 0:
             raise ValueError("`scale: 0` would make every value the same")
-        if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError(f"`range` needs the lower value first: [{self.range[1]:g}, {self.range[0]:g}]")
+        _check_range(self.range)
+        if not self.unit.isprintable():
+            raise ValueError("`unit` has a character that cannot be printed")
         if self.decimals is not None and not -12 <= self.decimals <= 12:  # noqa: PLR2004  # beyond a double's digits
             raise ValueError("`decimals` must lie between -12 and 12")
         if self.every is not None and self.every <= 0:
@@ -94,11 +102,23 @@ class PointConfig(Settings):
         parse_deadband(self.deadband)
 
 
+def _check_range(limits: tuple[float, float] | None) -> None:
+    if limits is None or limits[0] < limits[1]:
+        return
+    if limits[0] == limits[1]:
+        raise ValueError(f"`range` has the same value twice, so that every other one would be bad: {limits[0]:g}")
+    if any(map(math.isnan, limits)):
+        raise ValueError("`range` needs two numbers; for a side that is open write -.inf or .inf")
+    raise ValueError(f"`range` needs the lower value first: [{limits[1]:g}, {limits[0]:g}]")
+
+
 def parse_deadband(text: float | str | None) -> tuple[float, float]:
     """(absolute, fraction of the last value) of a deadband as configured; both 0 without one. Raises ValueError."""
     if text is None:
         return 0.0, 0.0
     try:
+        if "_" in str(text):  # Python would read over it
+            raise ValueError
         if isinstance(text, str) and text.strip().endswith("%"):
             absolute, fraction = 0.0, float(text.strip()[:-1]) / 100
         else:
@@ -108,7 +128,9 @@ def parse_deadband(text: float | str | None) -> tuple[float, float]:
             f"{text!r} is not a deadband: write a number such as 0.1, or a percentage such as 1%"
         ) from None
     if not (math.isfinite(absolute + fraction) and absolute >= 0 and fraction >= 0):
-        raise ValueError("a deadband cannot be negative or infinite")
+        raise ValueError("a `deadband` cannot be negative or infinite")
+    if fraction > 1:
+        raise ValueError("a `deadband` of more than 100% would hold almost every change back")
     return absolute, fraction
 
 
@@ -140,6 +162,16 @@ class DeviceConfig(Settings):
     def __post_init__(self) -> None:
         if self.every <= 0:
             raise ValueError("`every` must be longer than 0")
+        _check_labels(self.labels)
+
+
+def _check_labels(labels: dict[str, str]) -> None:
+    """They go into topics and into every message about the device."""
+    for name, text in labels.items():
+        if not name.strip() or not f"{name}{text}".isprintable():
+            raise ValueError("`labels`: each has a name, and no line break or other control character in name or text")
+        if max(len(name), len(text)) > _LONGEST_LABEL:
+            raise ValueError(f"`labels`: {name[:20]!r} has more than {_LONGEST_LABEL} characters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +196,10 @@ class BusConfig(Settings):
         """The port, or host and port, that tell it from other buses; empty where it has none."""
         host, port = getattr(self, "host", None), getattr(self, "port", None)
         return f"{host}:{port}" if isinstance(host, str) else port if isinstance(port, str) else ""
+
+    def doubts(self, device: DeviceConfig) -> Iterator[tuple[str, str]]:  # noqa: ARG002  # for those that have any
+        """(setting, why) of what a device on it has that hardly works on such a bus."""
+        yield from ()
 
     def __post_init__(self) -> None:
         if not 0 < self.dead_share <= 1:

@@ -8,6 +8,7 @@ encoder. Deadbands are not taken into account: it is what goes out when every va
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -208,6 +209,8 @@ def _value(point: PointConfig, generator: random.Random) -> Value:
     if "str" in kind:
         return "ABCDEFGH"
     low, high = point.range or (0.0, 1000.0)
+    if not math.isfinite(high - low):  # open to one side, or to both
+        low, high = (low, low + 1000.0) if math.isfinite(low) else (min(high, 1000.0) - 1000.0, min(high, 1000.0))
     value = generator.uniform(low, high)
     if point.decimals is not None:
         return round(value, point.decimals)

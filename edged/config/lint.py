@@ -119,6 +119,8 @@ def _check_devices(config: Config, nodes: Nodes, report: Report) -> None:
             report.warning(
                 locate(node, ("bus",)), f"{path}.bus", f"the bus {quoted(device.bus)} is disabled, so nothing is read"
             )
+        for key, why in bus.doubts(device) if bus is not None and device.enabled else ():
+            report.warning(locate(node, (key,)), f"{path}.{key}", why)
         unit = station(device)
         other = None if unit is None or not device.enabled else stations.setdefault((device.bus, unit), name)
         if other not in {None, name}:

@@ -182,10 +182,14 @@ class _Sections:
             hint = f"is {quoted(near)} meant to be it?" if near else f"there are: {', '.join(known) or 'none'}"
             self.reader.report.error(entry.key.mark, path, f"`{key}` is missing; {hint}")
             return None
-        word = value.text if isinstance(value, Scalar) else ""
-        if word in known and isinstance(value, Scalar) and not value.secret:
+        if not isinstance(value, Scalar) or value.secret:
+            said = "a secret" if isinstance(value, Scalar) else "a mapping" if isinstance(value, Mapping) else "a list"
+            self.reader.report.error(value.mark, f"{path}.{key}", f"must be the name of one {what}, not {said}")
+            return None
+        word = value.text
+        if word in known:
             return word
-        if not (isinstance(value, Scalar) and value.faulty):
+        if not value.faulty:
             hint = did_you_mean(word, known, what="there are")
             self.reader.report.error(value.mark, f"{path}.{key}", f"there is no {what} {quoted(word)}; {hint}")
         return suggest(word, known)

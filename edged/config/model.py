@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -49,6 +50,18 @@ class GatewayConfig:
     """Where it stands."""
 
 
+_LONGEST_SOCKET = 107
+"""Bytes of `sockaddr_un.sun_path` less the NUL that ends it (unix(7))."""
+
+_USUAL = {"path": "/var/lib/edged/buffer.db", "socket": "/run/edged/edged.sock"}
+
+
+def _check_whole(key: str, path: str) -> None:
+    """Where the daemon was started must not decide where its files are."""
+    if path and (not path.startswith("/") or path.endswith("/") or "\0" in path):
+        raise ValueError(f"`{key}` must be the whole path of a file, beginning with `/`, such as {_USUAL[key]}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BufferConfig(Settings):
     """The store-and-forward log."""
@@ -87,6 +100,7 @@ class BufferConfig(Settings):
             raise ValueError("`flush_readings` must be at least 1 and not above `inbox_readings`")
         if self.thin_interval <= 0:
             raise ValueError("`thin_interval` must be longer than 0")
+        _check_whole("path", self.path)
         if self.max_bytes < 2**20:
             raise ValueError("`max_bytes` must be at least 1MiB")
 
@@ -123,6 +137,9 @@ class ControlConfig:
     does not come up in that time is rolled back."""
 
     def __post_init__(self) -> None:
+        _check_whole("socket", self.socket)
+        if len(os.fsencode(self.socket)) > _LONGEST_SOCKET:
+            raise ValueError(f"`socket` is longer than the {_LONGEST_SOCKET} bytes that the path of a socket can have")
         if not 1 <= self.watch <= 86_400:  # noqa: PLR2004  # the range stated in the message
             raise ValueError("`watch` must lie between 1s and 1d")
 

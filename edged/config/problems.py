@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edged.config.jargon import called, folded
+
 Severity = Literal["error", "warning"]
 
 _SECRET_VALUE = re.compile(
@@ -133,8 +135,11 @@ def _excerpt(mark: Mark) -> list[str]:
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """The one of `known` that was probably meant."""
-    by_key = {one.casefold().replace("_", "-"): one for one in known}
-    near = difflib.get_close_matches(word.casefold().replace("_", "-"), by_key, n=1, cutoff=0.6)
+    by_key = {folded(one): one for one in known}
+    exact = by_key.get(folded(word)) or called(word, by_key.values())
+    if exact is not None:
+        return exact
+    near = difflib.get_close_matches(folded(word), by_key, n=1, cutoff=0.6)
     return by_key[near[0]] if near else None
 
 

@@ -17,6 +17,7 @@ from edged.config.problems import Mark, Report, SourceFile, quoted
 from edged.config.syntax import bad_character
 
 MAX_BYTES = 16 * 2**20
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)(?P<end>\}?)")
 _BODY = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-.*)?", re.DOTALL)
@@ -72,6 +73,11 @@ class Reader:
         return None
 
     def _text(self, content: bytes, source: SourceFile) -> str | None:
+        if content.startswith(_UTF_16) or b"\0" in content[:2]:
+            self.report.error(
+                Mark(source, 1, 1), "", "this file is in UTF-16, which some editors call Unicode: save it as UTF-8"
+            )
+            return None
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as exc:

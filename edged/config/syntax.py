@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from edged.config.problems import Mark, SourceFile, quoted
 
 if TYPE_CHECKING:
     from ruamel.yaml.error import MarkedYAMLError
+
+_LOOKS_LIKE_SPACE = re.compile("[\u00a0\u00ad\u1680\u2000-\u200f\u202f\u205f\u2060\u3000\ufeff]")
 
 _AT_START = {
     "could not find expected ':'": "there is no `:` after this key; write `key: value`",
@@ -50,14 +53,30 @@ _HERE = {
 def explain_syntax(error: MarkedYAMLError, source: SourceFile) -> tuple[Mark, str]:
     """Where a syntax error is and what to do about it."""
     problem = " ".join(str(error.problem or error.context or "").split())
+    at = _mark(error.problem_mark or error.context_mark, source)
+    if strange := _no_space(source, at.line):
+        return strange
     for words, message in _AT_START.items():
         if words in problem and error.context_mark is not None:
             return _mark(error.context_mark, source), message
-    mark = _mark(error.problem_mark or error.context_mark, source)
     for words, message in _HERE.items():
         if words in problem:
-            return mark, message + _about_braces(error, source, mark)
-    return mark, f"this is not YAML: {problem}"
+            return at, message + _about_braces(error, source, at)
+    return at, f"this is not YAML: {problem}"
+
+
+def _no_space(source: SourceFile, line: int) -> tuple[Mark, str] | None:
+    """The first character in this line, or the one above, that an editor shows as a space or not at all."""
+    for number in (line, line - 1):
+        text = source.lines[number - 1] if 0 < number <= len(source.lines) else ""
+        found = _LOOKS_LIKE_SPACE.search(text)
+        if found:
+            name = quoted(f"U+{ord(found[0]):04X}")
+            return Mark(source, number, found.start() + 1), (
+                f"the character {name} looks like a space and is none: type it anew, as is needed after copying from a "
+                "web page or a document"
+            )
+    return None
 
 
 def _about_braces(error: MarkedYAMLError, source: SourceFile, mark: Mark) -> str:

@@ -6,7 +6,9 @@ validated, so that the daemon, which loads an already validated one, needs neith
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,7 @@ _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]+)")
 
 
 def _quantity(text: object, units: Mapping[str, float], what: str, example: str, limit: float) -> float:
-    if isinstance(text, int | float) and not isinstance(text, bool):
+    if isinstance(text, int | float) and not isinstance(text, bool) and math.isfinite(text):
         if text == 0:
             return 0.0
         raise ValueError(f"a {what} needs a unit: write {example.format(text)}")
@@ -42,6 +44,8 @@ def _quantity(text: object, units: Mapping[str, float], what: str, example: str,
     while end < len(text):
         part = _QUANTITY.match(text, end)
         if not part or part[2] not in units:
+            if text.startswith("-"):
+                raise ValueError(f"a {what} cannot be negative, and this is {text!r}")
             known = ", ".join(units)
             raise ValueError(f"{text!r} is not a {what}: a number with one of the units {known}")
         total += float(part[1]) * units[part[2]]
@@ -117,7 +121,8 @@ class Name(str):
             raise ValueError(f'a name is a text: write "{text}" with quotes')  # noqa: TRY004  # pydantic turns only ValueError into a finding
         if not isinstance(text, str) or not re.fullmatch(cls.PATTERN[1:-1], text):
             raise ValueError(
-                f"{text!r} is not a name: up to 64 letters, digits, '-', '_' and '.', beginning with a letter or digit"
+                f"{text!r} is not a name: up to 64 letters from a to z or A to Z, digits, '-', '_' and '.', "
+                f"beginning with a letter or digit{_nearest_name(text)}"
             )
         return cls(text)
 
@@ -128,6 +133,13 @@ class Name(str):
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "string", "pattern": cls.PATTERN}
+
+
+def _nearest_name(text: object) -> str:
+    """What a name could be that people with other letters can still read."""
+    plain = unicodedata.normalize("NFKD", str(text).replace("ß", "ss")).encode("ascii", "ignore").decode()
+    near = re.sub(r"[^A-Za-z0-9_.-]+", "_", plain.strip()).strip("_.-")[:64]
+    return f"; `{near}` would be one" if near else ""
 
 
 class FileName(str):

@@ -35,6 +35,8 @@ _BOUNDS = {
 }  # fmt: skip
 _EXTRA = {"extra_forbidden", "unexpected_keyword_argument"}
 _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "1": "true", "0": "false"}
+_STRAY = " ,;\"'\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u00a0"
+"""What ends up beside a number by mistake."""
 _NAMED = re.compile(r"`([^`:]+)(?::[^`]*)?`")
 
 
@@ -66,7 +68,11 @@ def _explain_one(error: Any, path: Loc, node: Node, target: Any, others: Sequenc
         if key.isdecimal():
             message = f"unknown key {quoted(key)}; is it meant as part of a number? That is written with a point: 1.5"
             return locate(node, path, key=True), path, message
+        before, *after = (part.strip() for part in re.split("[:=]", key, maxsplit=1))
         known = sorted(_keys_at(target, path[:-1]))
+        if before in known and after:
+            message = f"unknown key {quoted(key)}; did you mean `{before}: {after[0]}`, with a space after the `:`?"
+            return locate(node, path, key=True), path, message
         return locate(node, path, key=True), path, f"unknown key {quoted(key)}; {did_you_mean(key, known)}"
     if kind == "missing":
         if isinstance(path[-1], int):
@@ -74,6 +80,8 @@ def _explain_one(error: Any, path: Loc, node: Node, target: Any, others: Sequenc
         return locate(node, path[:-1], key=True), path[:-1], f"`{key}` is missing{_instead(node, path)}"
     if error["loc"] and error["loc"][-1] == "[key]":
         return locate(node, path, key=True), path, _key_message(error, key)
+    if isinstance(here, Scalar) and here.secret:
+        return here.mark, path, "a secret cannot be used here; write the value itself"
     if kind in {"value_error", "assertion_error"} and not (isinstance(here, Scalar) and is_empty(here)):
         message = str(error["ctx"]["error"]) if "error" in error.get("ctx", {}) else error["msg"]
         culprit = _culprit(message, here)
@@ -98,8 +106,6 @@ def _instead(node: Node, path: Loc) -> str:
 
 def _about_value(error: Any, here: Node | None, target: Any, path: Loc, others: Sequence[str]) -> str:
     kind, context = error["type"], error.get("ctx", {})
-    if isinstance(here, Scalar) and here.secret:
-        return "a secret cannot be used here; write the value itself"
     if is_empty(here) and kind != "none_required":
         return "has no value: write one, or remove the key"
     written = _written(here, target, path)
@@ -141,9 +147,18 @@ def _advice(kind: str, here: Node | None) -> str:
         if here.variable:
             return ": remove the quotes around the variable"
         return f": write {here.text} without quotes"
-    if here.text.count(",") == 1 and isinstance(core(here.text.replace(",", ".")), float):
+    if re.fullmatch(r"[-+]?[0-9]+,[0-9]+", here.text):
         return f": write {here.text.replace(',', '.')}"
-    return ""
+    return _without_what_surrounds(here.text)
+
+
+def _without_what_surrounds(text: str) -> str:
+    """Advice about a number with a comment that begins too early, quotes of a word processor, or a stray mark."""
+    number, hash_, _ = text.partition("#")
+    if hash_ and isinstance(core(number.strip()), int | float):
+        return ": write a space before the `#` of a comment"
+    bare = text.strip(_STRAY)
+    return f": write {bare}" if bare != text and isinstance(core(bare), int | float) else ""
 
 
 def _written(here: Node | None, target: Any, path: Loc) -> str:

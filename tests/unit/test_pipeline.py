@@ -92,6 +92,16 @@ def test_a_bad_value_is_not_computed_and_keeps_its_quality() -> None:
     assert through(pipeline, sample(None, quality=bad(Reason.TIMEOUT))) == ["bad(timeout)"]
 
 
+@pytest.mark.parametrize(("decimals", "value"), [(-3, 400), (0, 10.4), (-1, -4)])
+def test_a_value_out_of_range_is_not_rounded_into_it(decimals: int, value: float) -> None:
+    assert through(one_point(range=(0.0, 10.0), decimals=decimals), sample(value)) == ["bad(range)"]
+
+
+def test_a_range_that_is_open_lets_no_overflow_through() -> None:
+    pipeline = one_point(range=(0.0, math.inf), scale=1e10)
+    assert through(pipeline, sample(5), sample(1e308)) == [5e10, "bad(range)"]
+
+
 def test_absolute_deadband_compares_with_the_last_value_sent() -> None:
     pipeline = one_point(deadband=1.0)
     values = [10, 10.5, 10.9, 11.0, 10.5, 9.9]

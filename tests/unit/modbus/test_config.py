@@ -127,7 +127,7 @@ def test_an_address_that_needs_guessing_is_refused_with_the_way_out(address: int
         ({"holding": 1, "invalid": [-1]}, "no value of uint16"),
         ({"holding": 1, "invalid": [0], "type": "float32"}, "`invalid` needs an integer"),
         ({"holding": 1, "invalid": [0xFFFF], "type": "int16", "enum": {-1: "x"}}, "both in `enum` and in `invalid`"),
-        ({"input": 1, "writable": True}, "an? input register cannot be written.*is it a holding register"),
+        ({"input": 1, "writable": True}, "input registers cannot be written.*is it a holding register"),
         ({"discrete": 1, "writable": True}, "is it a coil"),
         ({"holding": 1, "type": "uint32", "bit": 3, "writable": True}, "cannot be written in one step"),
         ({"holding": 1, "enum": {0: "a", 1: "a"}, "writable": True}, "same word twice"),

@@ -48,12 +48,6 @@ def test_what_is_no_finite_number_is_refused(value: float) -> None:
         raw_value(ModbusPoint(holding=0, type="float32", writable=True), value)
 
 
-def test_a_map_without_an_inverse_is_refused() -> None:
-    point = ModbusPoint(holding=0, map=LinearMap(raw=(0, 10), to=(5, 5)), writable=True)
-    with pytest.raises(PermanentError, match="gives every raw value the same meaning"):
-        raw_value(point, 5)
-
-
 def test_a_value_that_the_type_cannot_hold_is_refused_before_it_is_sent() -> None:
     point = ModbusPoint(holding=0, type="int16", writable=True)
     with pytest.raises(PermanentError, match="40000 does not lie between -32768 and 32767") as caught:
