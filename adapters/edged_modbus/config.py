@@ -6,6 +6,8 @@ Plain frozen dataclasses that check themselves. Points are in `point.py`.
 from __future__ import annotations
 
 import dataclasses
+import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -19,6 +21,14 @@ __all__ = [
     "ModbusDevice", "ModbusPoint", "ModbusRtuOverTcpBus", "ModbusTcpBus", "ModbusTlsBus", "ModbusUdpBus", "SunSpec",
     "Table",
 ]  # fmt: skip
+
+_SHORTEST_TIMEOUT, _LONGEST_TIMEOUT, _LONGEST_PAUSE = 0.001, 600.0, 60.0
+_LAST_UNIT = 247
+_LONGEST_NAME = 253
+"""Characters of a host's name (RFC 1035, 2.3.4)."""
+_HOST_NAME = re.compile(r"(?:(?![-.])[\w-]{1,63}(?<!-)\.)*(?![-.])[\w-]{1,63}(?<!-)\.?")
+"""Labels between points; names in other scripts are for the resolver to judge."""
+_NUMERIC = re.compile(r"[0-9.]+")
 
 LongOrder = Literal["ABCD", "CDAB", "BADC", "DCBA"]
 
@@ -79,8 +89,9 @@ class ModbusDevice(DeviceConfig):
         object.__setattr__(self, "avoid", tuple(self.avoid))
         if not 0 <= self.unit <= 255:  # noqa: PLR2004  # the range stated in the message
             raise ValueError(f"`unit: {self.unit}`: unit numbers go from 0 to 255")
-        if self.timeout <= 0:
-            raise ValueError("`timeout` must be longer than 0")
+        check_timeout(self.timeout)
+        if self.pause > _LONGEST_PAUSE:
+            raise ValueError(f"`pause` is the rest between two requests: at most {Duration(_LONGEST_PAUSE)}")
         if not 0 <= self.retries <= 10:  # noqa: PLR2004  # the range stated in the message
             raise ValueError("`retries` must lie between 0 and 10")
         if not 1 <= self.max_registers <= MAX_REGISTERS:
@@ -88,7 +99,10 @@ class ModbusDevice(DeviceConfig):
         if not 1 <= self.max_coils <= MAX_BITS:
             raise ValueError(f"`max_coils` must lie between 1 and {MAX_BITS}, the limit of the protocol")
         for text in self.avoid:
-            Span.parse(text)
+            try:
+                Span.parse(text)
+            except ValueError as exc:
+                raise ValueError(f"`avoid`: {exc}") from None
         if self.sunspec is not None and self.points:
             raise ValueError(
                 "a device with `sunspec` tells its points itself: choose some with `points` below `sunspec`, and give "
@@ -210,11 +224,56 @@ class ModbusRtuOverTcpBus(BusConfig):
         if self.baudrate is not None and not 50 <= self.baudrate <= 10_000_000:  # noqa: PLR2004  # any real line
             raise ValueError(f"`baudrate: {self.baudrate}` is not the speed of a serial line, such as 9600 or 19200")
 
+    def doubts(self, device: DeviceConfig) -> Iterator[tuple[str, str]]:
+        """See the base class."""
+        yield from line_doubts(device)
 
-def _check_endpoint(host: str, port: int, timeout: float) -> None:
-    if not host.strip() or "/" in host or " " in host:
-        raise ValueError(f"`host: {host}` is not a host: write a name or an address such as 192.0.2.10")
-    if not 1 <= port <= 65535:  # noqa: PLR2004  # the range stated in the message
-        raise ValueError(f"`port: {port}`: ports go from 1 to 65535")
+
+def line_doubts(device: DeviceConfig) -> Iterator[tuple[str, str]]:
+    """Units that no device on a serial line has (Modbus over Serial Line V1.02, 2.2)."""
+    unit = getattr(device, "unit", None)
+    if unit == 0:
+        yield "unit", "unit 0 means all devices of a line at once, and none of them answers: write the device's number"
+    elif unit is not None and unit > _LAST_UNIT:
+        yield "unit", f"devices on a line have units 1 to {_LAST_UNIT}; {unit} is reserved, and few answer it"
+
+
+def check_timeout(timeout: float) -> None:
+    """Raises ValueError for one that nobody means."""
     if timeout <= 0:
         raise ValueError("`timeout` must be longer than 0")
+    if not _SHORTEST_TIMEOUT <= timeout <= _LONGEST_TIMEOUT:
+        raise ValueError(f"`timeout` must lie between {Duration(_SHORTEST_TIMEOUT)} and {Duration(_LONGEST_TIMEOUT)}")
+
+
+def _check_endpoint(host: str, port: int, timeout: float) -> None:
+    if problem := _about_host(host):
+        raise ValueError(f"`host: {host}` {problem}")
+    if not 1 <= port <= 65535:  # noqa: PLR2004  # the range stated in the message
+        raise ValueError(f"`port: {port}`: ports go from 1 to 65535")
+    check_timeout(timeout)
+
+
+def _about_host(host: str) -> str:
+    """What is wrong with a name or an address of a host; empty if nothing is."""
+    name, colon, port = host.rpartition(":")
+    if colon and ":" not in name and port.isdecimal():
+        return f"is a host and a port: write `host: {name}` and `port: {port}`"
+    if host.startswith("["):
+        return "has brackets, which belong into URLs only: write the address without them"
+    if ":" in host and "/" not in host:
+        return "" if _is_address(socket.AF_INET6, host.partition("%")[0]) else "is not an IPv6 address"
+    if _NUMERIC.fullmatch(host):
+        known = _is_address(socket.AF_INET, host)
+        return "" if known else "is not an IPv4 address: four numbers from 0 to 255, without zeros before them"
+    if len(host) > _LONGEST_NAME or not _HOST_NAME.fullmatch(host):
+        return "is not a host: write a name or an address such as 192.0.2.10"
+    return ""
+
+
+def _is_address(family: int, text: str) -> bool:
+    try:
+        socket.inet_pton(family, text)
+    except (OSError, ValueError):  # ValueError: it has a NUL
+        return False
+    return True

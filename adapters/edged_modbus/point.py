@@ -332,7 +332,7 @@ def _check_writable(point: ModbusPoint) -> None:
         return
     if point.table in {Table.INPUT, Table.DISCRETE}:
         other = "holding register" if point.table is Table.INPUT else "coil"
-        raise ValueError(f"a {point.table.item} cannot be written: remove `writable`, or is it a {other}?")
+        raise ValueError(f"{point.table.item}s cannot be written: remove `writable`, or is it a {other}?")
     if point.partial and point.count > 1:
         raise ValueError(
             "bits of a value of several registers cannot be written in one step; use those of one register"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from edged.adapter import STRICT, BusConfig, Duration
+from edged.adapter import STRICT, BusConfig, DeviceConfig, Duration
 from edged.media import LineSettings, Parity
 
+from .config import line_doubts
 from .planner import Costs
 
 _TURNAROUND = 0.005
@@ -37,6 +39,10 @@ class ModbusRtuBus(LineSettings, BusConfig):
             )
         _check_silence(self.silence)
 
+    def doubts(self, device: DeviceConfig) -> Iterator[tuple[str, str]]:
+        """See the base class."""
+        yield from line_doubts(device)
+
     @property
     def gap(self) -> float:
         """The silence before each request, seconds."""
@@ -65,6 +71,10 @@ class ModbusAsciiBus(LineSettings, BusConfig):
         if self.bytesize < 7:  # noqa: PLR2004  # ASCII
             raise ValueError(f"`bytesize: {self.bytesize}`: ASCII characters have 7 bits, or 8 with some devices")
         _check_silence(self.silence)
+
+    def doubts(self, device: DeviceConfig) -> Iterator[tuple[str, str]]:
+        """See the base class."""
+        yield from line_doubts(device)
 
     @property
     def gap(self) -> float:

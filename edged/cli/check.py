@@ -189,13 +189,13 @@ def _print(path: Path, loaded: Loaded, found: Findings) -> None:
     click.echo(
         f"{_count(totals['buses'], 'bus', 'buses')}, {_count(totals['devices'], 'device')}, "
         f"{_count(totals['points'], 'point')}, {_count(totals['connections'], 'connection')}; "
-        f"{totals['readings_per_second']:g} readings/s in {totals['polls_per_second']:g} polls/s"
+        f"{_count(totals['readings_per_second'], 'reading')}/s in {_count(totals['polls_per_second'], 'poll')}/s"
     )
     for one in loads:
         share = f"; {one.round:.3g} s of bus time per round, {one.load:.0%} of it used" if one.load else ""
         click.echo(
             f"  {one.bus}: {_count(one.devices, 'device')}, {_count(one.points, 'point')}, "
-            f"{one.transactions:.3g} transactions/s{share}"
+            f"{_count(float(f'{one.transactions:.3g}'), 'transaction')}/s{share}"
         )
         if one.unknown:
             click.echo(
