@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import orjson
-
 from edged.buffer.log import Buffer
 from edged.clock import boot_id, mono_us, wall_us
 from edged.config.model import BufferConfig, GatewayConfig
@@ -17,7 +15,7 @@ from edged.model import Sample
 from edged.uplink.api import ConnectionContext, Message, Outcome
 from edged.uplink.connectors.mqtt import CONNECTOR, MqttConnection
 from edged.uplink.forwarder import Forwarder
-from tests.support.model import Receiver
+from tests.support.book import Receiver
 
 
 class Picky(Receiver):
@@ -67,13 +65,13 @@ async def session(
     for number in range(fresh):
         put(buffer, 100 + number)
     async with asyncio.timeout(20):
-        while len(link.got) < until:
+        while len(link.book.seqs("confirmed")) < until:
             await asyncio.sleep(0.005)
     await buffer.flush()
     task.cancel()
     await asyncio.wait([task])
     await buffer.stop()
-    return [orjson.loads(payload) for payload in link.got]
+    return [one.payload for one in link.book.arrivals()]
 
 
 async def test_the_live_lane_does_not_go_back_to_what_a_backlog_left(tmp_path: Path) -> None:
