@@ -1,4 +1,5 @@
 """A Debian that is really booted: systemd as PID 1 on an overlay of this machine's own tree, with a disk of its own.
+With EDGED_SYSTEM_ROOT=FOLDER it is the tree of another Debian.
 
 Nothing is downloaded and nothing of this machine is changed: what the guest writes goes to an ext4 image. Broker and
 devices run outside of it, in a network that they share with the guest and nobody else, so that a power cut takes only
@@ -20,6 +21,8 @@ from pathlib import Path
 from tests.support.powercut import cut_power
 
 HERE = Path(__file__).parent
+SYSTEM = Path(os.environ.get("EDGED_SYSTEM_ROOT") or "/")
+"""The tree that is booted: this machine's own, or that of another Debian in a folder."""
 PROGRAMS = {
     "systemd-nspawn": "systemd-container", "mkfs.ext4": "e2fsprogs", "dpkg-deb": "dpkg", "mosquitto": "mosquitto",
     "mosquitto_sub": "mosquitto-clients", "dbus-daemon": "dbus",
@@ -50,9 +53,9 @@ def missing() -> str:
 
 
 def debian_python() -> str:
-    """The minor version of Debian's own Python."""
+    """The minor version of that Debian's own Python."""
     with suppress(OSError):
-        return Path("/usr/bin/python3").resolve().name.removeprefix("python")
+        return (SYSTEM / "usr/bin/python3").readlink().name.removeprefix("python")
     return ""
 
 
@@ -82,7 +85,7 @@ class Machine:
     def mount(self) -> None:
         """Put the disk in."""
         for arguments in (
-            ("--bind", "/", self._lower),
+            ("--bind", SYSTEM, self._lower),
             ("-o", "loop,noatime", self._image, self._disk),
         ):
             self._mount(*arguments)
