@@ -1,4 +1,4 @@
-"""Live readings for whoever watches: `edged tail` today, the twin, rules and live views later.
+"""Live readings for whoever watches, such as `edged tail`, and the last ones of each device.
 
 A subscriber that is too slow loses its oldest samples and is told how many; it can never hold up the poll.
 """
