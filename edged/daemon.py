@@ -32,7 +32,7 @@ from edged.control import ControlApi, ControlServer, Look
 from edged.downlink.downlink import Downlink, Surroundings
 from edged.downlink.entrance import Entrance
 from edged.downlink.store import Desired
-from edged.errors import EdgedError, TransientError
+from edged.errors import ConfigError, EdgedError, TransientError
 from edged.health.gather import Gatherer
 from edged.health.restarts import Runs
 from edged.hub import Hub
@@ -182,36 +182,43 @@ class Daemon:
         try:
             await self._clock.start()
             await self._note_start()
-            async with asyncio.TaskGroup() as group:
-                self._parts.group = group
-                clock = group.create_task(self._clock.run(), name="clock")
-                guard = group.create_task(self._buffer.failed(), name="buffer guard")
-                control = group.create_task(self._control.run(), name="control")
-                watchdog = group.create_task(self._watchdog.run(), name="watchdog")
-                health = group.create_task(self._health.run(), name="health")
-                self._running.start()
-                self._parts.spawn("commands", self._downlink.run)
-                self._parts.spawn("twin", self._run_twin)
-                self._announce()
-                if self._reloader is not None:
-                    self._parts.spawn("reload", self._reloader.run)
-                await self._stop.wait()
-                notify("STOPPING=1", "STATUS=stopping")
-                log.info("stopping")
-                await self._parts.end(["reload"])
-                await self._downlink.stop(_LAST_COMMAND)
-                await self._parts.end(["twin"])
-                await self._twin.save()
-                await self._running.end_buses()
-                await self._buffer.flush()
-                await self._last_delivery()
-                await self._parts.end(self._parts)
-                await end_tasks([control, guard, clock, watchdog, health])
-                await self._clock.stop()
+            try:
+                await self._until_stopped()
+            except* ConfigError:
+                await asyncio.to_thread(self._runs.end)  # it refused to start and says why: that is no crash
+                raise
             await asyncio.to_thread(self._runs.end)
         finally:
             await self._buffer.stop()
         log.info("stopped")
+
+    async def _until_stopped(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._parts.group = group
+            clock = group.create_task(self._clock.run(), name="clock")
+            guard = group.create_task(self._buffer.failed(), name="buffer guard")
+            control = group.create_task(self._control.run(), name="control")
+            watchdog = group.create_task(self._watchdog.run(), name="watchdog")
+            health = group.create_task(self._health.run(), name="health")
+            self._running.start()
+            self._parts.spawn("commands", self._downlink.run)
+            self._parts.spawn("twin", self._run_twin)
+            self._announce()
+            if self._reloader is not None:
+                self._parts.spawn("reload", self._reloader.run)
+            await self._stop.wait()
+            notify("STOPPING=1", "STATUS=stopping")
+            log.info("stopping")
+            await self._parts.end(["reload"])
+            await self._downlink.stop(_LAST_COMMAND)
+            await self._parts.end(["twin"])
+            await self._twin.save()
+            await self._running.end_buses()
+            await self._buffer.flush()
+            await self._last_delivery()
+            await self._parts.end(self._parts)
+            await end_tasks([control, guard, clock, watchdog, health])
+            await self._clock.stop()
 
     async def _note_start(self) -> None:
         reason = await asyncio.to_thread(self._runs.begin, boot_id(), __version__, iso(wall_us()))

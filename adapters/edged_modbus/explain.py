@@ -64,6 +64,7 @@ def _in_order(words: Sequence[int], order: str) -> str:
 def _decoded(point: ModbusPoint, words: Sequence[int]) -> tuple[str, str]:
     decoder = compile_decoder(Block(point.table, point.start, point.count, ("p",)), {"p": point})
     values, quality = decoder.decode_registers(words)
-    return (
-        ("cannot be decoded", str(quality[0])) if quality else ("as a number" if not point.enum else "", str(values[0]))
-    )
+    if quality:
+        return "cannot be decoded", str(quality[0])
+    number = isinstance(values[0], int | float) and not isinstance(values[0], bool)
+    return "as a number" if number else "", str(values[0])

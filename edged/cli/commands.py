@@ -11,6 +11,7 @@ import click
 
 from edged import paths
 from edged.cli import EXIT_PROBLEM, NoDaemonError, client
+from edged.cli.plain import say
 
 _SOCKET = click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
 
@@ -36,7 +37,10 @@ def list_(device: str, limit: int, socket: str | None, state: str | None, as_jso
         records = client.call(paths.socket_path(socket), f"/v1/commands?{query}")
     except NoDaemonError:
         records = _offline(state, limit, device)
-    click.echo(json.dumps(records, indent=2) if as_json else "\n".join(render(records)))
+    if as_json:
+        click.echo(json.dumps(records, indent=2))
+    else:
+        say(render(records))
 
 
 def _offline(state: str | None, limit: int, device: str) -> list[dict[str, Any]]:

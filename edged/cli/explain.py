@@ -12,6 +12,7 @@ import click
 
 from edged import paths
 from edged.cli import EXIT_PROBLEM, NoDaemonError, client
+from edged.cli.plain import say
 from edged.config.flows import spoken
 from edged.errors import ConfigError
 
@@ -47,7 +48,10 @@ def explain(  # one parameter an option
                 raise exc from None
     if record is None:
         record = _explain_directly(paths.config_path(config), paths.state_dir(state) / "cache", device, point)
-    click.echo(json.dumps(record, indent=2) if as_json else "\n".join(render_explanation(record)))
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+    else:
+        say(render_explanation(record))
     if record["quality"].startswith("bad"):
         raise SystemExit(EXIT_PROBLEM)
 

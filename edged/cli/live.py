@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import click
 
 from edged.cli import EXIT_CONFIG, client
+from edged.cli.plain import say
 from edged.paths import socket_path
 
 _SOCKET = click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
@@ -28,7 +29,10 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
 def status(socket: str | None, as_json: bool) -> None:  # click passes flags so
     """Show what the running gateway is doing: buses, devices, buffer, connections."""
     record = client.call(socket_path(socket), "/v1/status")
-    click.echo(json.dumps(record, indent=2) if as_json else render_status(record))
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+    else:
+        say(render_status(record).split("\n"))
 
 
 @click.command(short_help="Show readings as they come.")
@@ -58,8 +62,11 @@ def tail(
         record = _only(json.loads(line), wanted)
         if record is None:
             continue
-        text = json.dumps(record) if as_json else render_sample(record)
-        click.echo(f"{text}  {curves.draw(record)}".rstrip() if spark and not as_json else text)
+        if as_json:
+            click.echo(json.dumps(record))
+        else:
+            text = render_sample(record)
+            say([f"{text}  {curves.draw(record)}".rstrip() if spark else text])
         sys.stdout.flush()
         shown += 1
         if shown == count:

@@ -14,6 +14,7 @@ import click
 
 from edged import paths
 from edged.cli import EXIT_CONFIG, EXIT_PROBLEM, NoDaemonError, client
+from edged.cli.plain import say
 from edged.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,7 +63,10 @@ def read(  # one parameter an option
     results = _only(results, device, point)
     known = loaded.devices.get(device) if loaded else None
     units = {str(name): point.unit for name, point in known.points.items()} if known else {}
-    click.echo(json.dumps(results, indent=2) if as_json else "\n".join(render_read(device, results, units)))
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+    else:
+        say(render_read(device, results, units))
     if any("quality" in sample for result in results for sample in result["samples"]):
         raise SystemExit(EXIT_PROBLEM)
 

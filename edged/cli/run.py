@@ -48,6 +48,6 @@ def run(config: str | None, state: str | None, socket: str | None, log_level: st
         config_dir=file.resolve().parent,
         state=folder,
         config=file,
-        socket=paths.socket_path(socket or loaded.control.socket or None),
+        socket=paths.listening_path(socket or loaded.control.socket or None),
     )
     run_daemon(loaded, places, start)

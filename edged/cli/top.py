@@ -14,6 +14,7 @@ import click
 
 from edged.cli import client
 from edged.config.flows import connection_of, cursor_name
+from edged.config.problems import printable
 from edged.paths import socket_path
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _bus_line(bus: Mapping[str, Any], budget: float | None) -> Text:
     if failures:
         text.append(f", {failures:,} failed", style="yellow")
     if bus["last_error"]:
-        text.append(f"  {bus['last_error']}", style="red")
+        text.append(f"  {printable(bus['last_error'])}", style="red")
     return text
 
 
@@ -180,7 +181,8 @@ def _device_line(device: Mapping[str, Any], values: Mapping[str, str]) -> Text:
     text.append(
         f"{device['health']:<16} ", style="bold red" if down else "green" if device["health"] == "ok" else "yellow"
     )
-    text.append(device["last_error"] if down else values.get(device["device"], ""), style="red" if down else "")
+    told = device["last_error"] if down else values.get(device["device"], "")
+    text.append(printable(told), style="red" if down else "")
     return text
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from edged.cli import client
+from edged.cli.plain import say
 from edged.paths import socket_path
 
 
@@ -25,7 +26,10 @@ def twin(device: str | None, socket: str | None, as_json: bool) -> None:
     """
     target = f"/v1/twin/{quote(device, safe='')}" if device else "/v1/twin"
     record = client.call(socket_path(socket), target)
-    click.echo(json.dumps(record, indent=2) if as_json else "\n".join(render(record)))
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+    else:
+        say(render(record))
 
 
 def render(record: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:

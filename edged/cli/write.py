@@ -13,6 +13,7 @@ import click
 
 from edged import paths
 from edged.cli import EXIT_CONFIG, EXIT_PROBLEM, client
+from edged.cli.plain import say
 from edged.config.types import Duration
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ def write(  # one parameter an option
     else:
         where = f"/v1/write/{quote(device, safe='')}/{quote(point, safe='')}?{urlencode(options)}"
         record = client.call(paths.socket_path(socket), where, method="POST", timeout=seconds + 60)
-    click.echo(json.dumps(record, indent=2) if as_json else render_result(record))
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+    else:
+        say([render_result(record)])
     if record["state"] not in _DONE:
         raise SystemExit(EXIT_PROBLEM)
 

@@ -109,7 +109,9 @@ def _listen(path: Path) -> socket.socket:
         listener.listen(_CLIENTS)
     except OSError as exc:
         listener.close()
-        raise ConfigError(f"the control socket {path} cannot be opened: {exc.strerror or exc}") from exc
+        raise ConfigError(
+            f"the control socket {path} cannot be opened: {exc.strerror or exc}; name another place with --socket"
+        ) from exc
     except ConfigError:
         listener.close()
         raise

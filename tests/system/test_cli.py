@@ -167,6 +167,16 @@ async def test_a_second_gateway_on_the_same_state_is_refused(gateway: Gateway) -
     assert str(gateway.pid) in ran.err
 
 
+async def test_a_start_that_was_refused_is_not_taken_for_a_crash(gateway: Gateway, tmp_path: Path) -> None:
+    """Here it is refused at its last step: the socket belongs to a gateway that runs."""
+    state: list[str | Path] = ["--state", tmp_path / "second"]
+    for _ in range(2):
+        ran = await edged("run", gateway.config, *state, "--socket", gateway.socket)
+        assert ran.code == 2
+        assert "another edged already answers" in ran.err
+        assert "ended badly" not in ran.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_stop_makes_what_was_read_durable(tmp_path: Path, number: signal.Signals) -> None:
     config = {**SIM, "buffer": {"flush": "60s"}}
