@@ -21,6 +21,7 @@ import aiomqtt
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTT_LOG_ERR, WebsocketConnectionError, error_string
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edged.downlink.api import Incoming, Reply
@@ -31,6 +32,16 @@ from edged.uplink.links.tls import Tls, TlsContext, make_context
 
 _wire = logging.getLogger("edged.mqtt.wire")
 _wire.setLevel(logging.CRITICAL)  # what paho says of each broken connection is said once, by the forwarder
+
+_KNOWN = {code for code, names in ReasonCode.names.items() if any(PacketTypes.PUBACK in of for of in names.values())}
+ReasonCode.names = {
+    **ReasonCode.names,
+    **{
+        code: {**ReasonCode.names.get(code, {}), f"refusal 0x{code:02x}": [PacketTypes.PUBACK]}
+        for code in {*range(0x80, 0x100)} - _KNOWN
+    },
+}
+"""paho would end the session over a PUBACK with a code that the standard has not: mosquitto's is 0x95 (too large)."""
 
 Version = aiomqtt.ProtocolVersion
 V5, V311 = Version.V5, Version.V311
