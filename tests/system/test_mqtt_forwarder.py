@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -262,9 +263,12 @@ async def test_messages_that_are_too_large_are_divided(tmp_path: Path, option: s
             assert (await one.saved()) == {"delivered": 8 * 500, "pending": 0, "dead": 0}
             assert audit.gaps("plant-7", one.buffer.epoch) == []
             assert max(len(message.payload) for message in subscriber.messages) <= 3000
+            assert one.forwarder.state().attempts == 1 or protocol == "3.1.1"
             one.poll(4, value=1234.5678)
             await one.drained()
-            assert_complete(await arrived(subscriber, 12 * 500), one)
+            after = await arrived(subscriber, 12 * 500)
+            assert (after.missing, after.gaps("plant-7", one.buffer.epoch), after.duplicates) == ([], [], 0)
+            assert after.out_of_order == audit.out_of_order  # only the first ones came in parts
 
 
 async def test_a_single_sample_that_is_too_large_is_a_dead_letter(tmp_path: Path) -> None:
@@ -279,6 +283,60 @@ async def test_a_single_sample_that_is_too_large_is_a_dead_letter(tmp_path: Path
             assert "larger" in one.forwarder.state().last_rejection
     assert audit.missing == []
     assert audit.gaps("plant-7", one.buffer.epoch) == [(11, 11)]
+
+
+def _taken(fake: FakeBroker, puback: Callable[[Published], int | None]) -> Audit:
+    """What a subscriber makes of the messages that the broker confirmed."""
+    audit = Audit()
+    for message in fake.published:
+        if message.topic.endswith("/data") and puback(message) == 0:
+            audit.take(orjson.loads(message.payload))
+    return audit
+
+
+def _few(message: Published) -> int:
+    """Takes five samples at once."""
+    if not message.topic.endswith("/data"):
+        return 0
+    payload = orjson.loads(message.payload)
+    return 0x95 if payload["seq"] - payload["first"] >= 5 else 0
+
+
+async def test_what_is_too_large_is_divided_again_and_again_and_every_part_comes(tmp_path: Path) -> None:
+    """Once by the broker's answer, once by what it taught, in both halves."""
+    async with (
+        FakeBroker(puback=_few) as fake,
+        gateway(tmp_path / "buffer.db", fake.port, compression="none", max_readings=2000) as one,
+    ):
+        one.poll(2, devices=8, value=1234.5678)
+        await one.drained(15)
+        assert (await one.saved()) == {"delivered": 800, "pending": 0, "dead": 0}
+        one.poll(2, devices=8, value=1234.5678)
+        await one.drained(15)
+        refused = [message for message in fake.published if _few(message)]
+        spans = [(one["first"], one["seq"]) for one in (orjson.loads(message.payload) for message in refused)]
+        assert spans == [(1, 16), (1, 8)]
+        audit = _taken(fake, _few)
+        assert_complete(audit, one)
+        assert audit.readings == 1600
+
+
+def _deaf_for_one(message: Published) -> int:
+    return 0x87 if message.topic.endswith("/data/d0") else 0
+
+
+async def test_refusals_among_messages_that_are_taken_slow_nothing_down(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings: dict[str, Any] = {"layout": "samples", "topic": "edged/{gateway}/data/{device}"}
+    async with (
+        FakeBroker(puback=_deaf_for_one) as fake,
+        gateway(tmp_path / "buffer.db", fake.port, retry_max=Duration(30), **settings) as one,
+    ):
+        one.poll(70, devices=2)
+        await one.drained()
+        assert (await one.saved()) == {"delivered": 70 * 50, "pending": 0, "dead": 70 * 50}
+    assert not [line for line in caplog.messages if "every message is refused" in line]
 
 
 def _poisonous(message: Published) -> int:
@@ -298,6 +356,9 @@ async def test_a_message_over_which_the_broker_hangs_up_does_not_block_the_other
         await until(lambda: one.buffer.cursor("cloud").low >= 21)
         assert (await one.saved()) == {"delivered": 2 * 500, "pending": 0, "dead": 50}
         assert "takes others" in one.forwarder.state().last_rejection
+    audit = _taken(fake, _poisonous)
+    assert audit.readings == 2 * 500
+    assert audit.missing == []  # what was never taken precedes nothing
 
 
 async def test_a_broker_that_hangs_up_on_everything_makes_no_dead_letters(tmp_path: Path) -> None:
@@ -314,14 +375,15 @@ async def test_a_broker_that_hangs_up_on_everything_makes_no_dead_letters(tmp_pa
         assert (await one.saved()) == {"delivered": 1500, "pending": 0, "dead": 0}
 
 
-async def test_a_refusal_that_may_pass_is_tried_again_in_the_same_session(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", [0x97, 0xA5], ids=["quota", "no code of the standard"])
+async def test_a_refusal_that_may_pass_is_tried_again_in_the_same_session(tmp_path: Path, code: int) -> None:
     refusals = 3
 
     def quota(message: Published) -> int:
         nonlocal refusals
         if message.topic.endswith("/data") and refusals:
             refusals -= 1
-            return 0x97
+            return code
         return 0
 
     async with (

@@ -73,6 +73,11 @@ def test_a_blip_while_the_backlog_drains_does_not_make_fresh_readings_historical
     assert (live.after, old.after, old.through) == (18, 7, 18)
 
 
+def test_the_live_lane_begins_with_the_first_that_is_fresh() -> None:
+    (live,) = plan(Intervals(7, [(15, 18)]), 20, [18, 7])
+    assert (live.lane, live.after, live.through) == (Lane.LIVE, 7, None)
+
+
 def test_a_connection_that_is_up_to_date_has_only_a_live_lane() -> None:
     (route,) = plan(Intervals(20), 20, [])
     assert (route.lane, route.after) == (Lane.LIVE, 20)

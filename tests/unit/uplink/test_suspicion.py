@@ -119,6 +119,26 @@ def test_ends_count_only_in_a_row() -> None:
     assert suspicion.pause(ONE) == 0
 
 
+def test_a_message_of_another_lane_that_is_taken_acquits_nobody() -> None:
+    suspicion = Suspicion(draw=lambda _, longest: longest)
+    ends(suspicion, ONE, PATIENCE)
+    suspicion.taken(NEXT)
+    assert suspicion.pause(ONE) > 0
+    suspicion.taken(ONE)
+    assert suspicion.pause(ONE) == 0
+
+
+def test_patience_is_as_before_once_a_message_was_taken() -> None:
+    suspicion = Suspicion(draw=lambda _, longest: longest)
+    for piece in (ONE, NEXT, THIRD):
+        ends(suspicion, piece, PATIENCE + TRIALS)
+    ends(suspicion, ONE, PATIENCE)
+    assert suspicion.pause(ONE) == 0  # none fared better: more is needed now
+    suspicion.taken(NEXT)
+    ends(suspicion, THIRD, PATIENCE)
+    assert suspicion.pause(THIRD) > 0
+
+
 def test_an_end_during_the_wait_acquits() -> None:
     suspicion = Suspicion()
     ends(suspicion, ONE, PATIENCE + TRIALS - 1)
