@@ -233,7 +233,7 @@ def _without(shape: _Shape, sample: Sample, drop: set[int]) -> Sample | None:
 
 
 class Pipeline:
-    """The pipelines of all devices, and the counts of what went through them."""
+    """The pipelines of all devices."""
 
     def __init__(self, devices: Mapping[str, DeviceConfig]) -> None:
         self._devices: dict[str, DevicePipeline] = {}

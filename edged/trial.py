@@ -27,7 +27,7 @@ class Vital:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """How everything does at one moment. Keys are `bus NAME`, `device NAME`, `connection NAME`."""
+    """How everything does at one moment. Keys are `bus NAME`, `device NAME`, `connection NAME`, `flow NAME to NAME`."""
 
     parts: Mapping[str, Vital]
     faults: Mapping[str, str]
