@@ -142,6 +142,8 @@ class BusPoller:
         async with self._gate:
             return await self._bus.read_raw(request)
 
+    # -- the grid --------------------------------------------------------------------------------------------------
+
     async def _schedule_all(self) -> None:
         """Prepare every job, then put them on the grid."""
         self._queue.clear()
