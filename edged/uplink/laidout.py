@@ -11,8 +11,10 @@ from typing import ClassVar, Literal
 
 from edged.buffer.batch import Batch
 from edged.config.base import STRICT, ConnectionConfig
+from edged.config.types import Name
 from edged.errors import ConfigError, PermanentError
 from edged.uplink.api import Chunk, ConnectionContext, Envelope, Lane, Message
+from edged.uplink.dialects.kinds import Kind, promised
 from edged.uplink.encoders import encode_columns, encode_sample
 from edged.uplink.upstream import names_of
 
@@ -111,12 +113,16 @@ class Layout:
                         return senml.encode_json(records) if records else b"", senml.JSON
                     return senml.encode_cbor(records) if records else b"", senml.CBOR
                 case "influx":
-                    lines = influx.lines(chunk.samples, self._gateway)
+                    lines = influx.lines(chunk.samples, self._gateway, self._whole)
                 case _:
                     lines = template.lines(self._template, chunk.samples, self._names, self.units())
             return "\n".join(lines).encode(), influx.CONTENT
         except (TypeError, ValueError) as exc:
             raise PermanentError(f"cannot be written as {self.name}: {exc}", reason="unencodable") from exc
+
+    def _whole(self, device: str, point: str) -> bool:
+        settings = self._devices.get(device)
+        return settings is not None and promised(settings.points.get(Name(point))) in {Kind.WHOLE, Kind.LARGE}
 
     def units(self) -> dict[tuple[str, str], str]:
         """(device, point) → the unit as configured, or as a flow has changed it."""

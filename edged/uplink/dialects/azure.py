@@ -27,9 +27,9 @@ from edged.uplink.dialects.twins import (
     changes_to,
     merged,
     outcome,
-    text_of,
 )
 from edged.uplink.laidout import Layout, proof
+from edged.uplink.moments import text_of
 
 _API = "2021-04-12"
 MAX_MESSAGE = 256 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Any
@@ -259,8 +259,3 @@ def moment(text: object) -> int | None:
     if found is None or found.tzinfo is None:
         return None
     return round((found - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
-
-
-def text_of(time: int) -> str:
-    """Microseconds since 1970 as such a text."""
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)).isoformat().replace("+00:00", "Z")

@@ -17,9 +17,9 @@ from edged.downlink.api import Command, CommandResult, Incoming, Refused, Reply
 from edged.errors import PermanentError
 from edged.uplink.api import Chunk, Envelope, Lane, Message
 from edged.uplink.dialects.clouds import command_of
-from edged.uplink.dialects.twins import text_of
 from edged.uplink.encoders import presentable
 from edged.uplink.json_commands import JsonCommands
+from edged.uplink.moments import text_of
 from edged.uplink.payload import VERSION
 from edged.uplink.topics import escape, unescape
 

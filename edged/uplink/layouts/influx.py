@@ -1,30 +1,34 @@
 """InfluxDB line protocol: a line per sample, the device as measurement, the points as fields. Pure.
 
-Times in nanoseconds. Integers are written as such (`5i`, above 63 bits `5u`). What is not good has a field beside it,
-`point_quality`; a bad value has only that.
+Times in nanoseconds. A field keeps the type of its first value for ever, so numbers are integers (`5i`) only where the
+configuration promises that they always are; all others are floats, `5.0` like `5.5`, as far as a float can hold them.
+What is not good has a field beside it, `point_quality`; a bad value has only that.
 Source: docs.influxdata.com, Line protocol reference (v2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from edged.model import GOOD, Sample, Value
 from edged.uplink.encoders import presentable
 
 CONTENT = "text/plain"
 _INT64 = 2**63
+_EXACT = 2**53
 
 
-def lines(samples: Sequence[Sample], gateway: str) -> Iterator[str]:
-    """One line for each sample that has points."""
+def lines(samples: Sequence[Sample], gateway: str, whole: Callable[[str, str], bool]) -> Iterator[str]:
+    """One line for each sample that has points. `whole`: whether the values of a device's point are always integers."""
     for raw in samples:
         sample = presentable(raw)
         fields = []
         for i, (point, value) in enumerate(zip(sample.points, sample.values, strict=True)):
             quality = sample.quality.get(i, GOOD)
             if value is not None:
-                fields.append(f"{_key(point)}={_field(value)}")
+                plain = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _EXACT
+                same = float(value) if plain and not whole(sample.device, point) else value
+                fields.append(f"{_key(point)}={_field(same)}")
             if quality.status != "good":
                 fields.append(f"{_key(f'{point}_quality')}={_field(str(quality))}")
         if fields:

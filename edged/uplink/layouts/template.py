@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 
 import orjson
 
 from edged.model import GOOD, Sample
 from edged.uplink.encoders import presentable
+from edged.uplink.moments import text_of
 
 NAMES = (
     "gateway", "tenant", "building", "location", "connection", "device", "point", "value", "text", "quality", "unit",
@@ -22,7 +22,6 @@ NAMES = (
 )  # fmt: skip
 """`value` as JSON, `text` as text; `time` in microseconds since 1970, `seconds` in seconds, `iso` as a date, UTC."""
 _PLACE = re.compile(r"\{([A-Za-z_]\w*(?:\|(?:[A-Za-z_]\w*|'[^'{}|]*'))*)\}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX = 4096
 
 
@@ -49,7 +48,7 @@ def lines(
         sample = presentable(raw)
         known = {
             **names, "device": sample.device, "time": str(sample.time), "seconds": f"{sample.time / 1e6:.6f}",
-            "iso": _iso(sample.time),
+            "iso": text_of(sample.time) if "iso" in template else "",
         }  # fmt: skip
         for i, (point, value) in enumerate(zip(sample.points, sample.values, strict=True)):
             known["point"] = point
@@ -68,7 +67,3 @@ def _filled(place: str, known: Mapping[str, str]) -> str:
         if text:
             return orjson.dumps(text).decode()[1:-1]
     return ""
-
-
-def _iso(micros: int) -> str:
-    return (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")

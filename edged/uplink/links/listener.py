@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 
 from edged.errors import ConfigError
@@ -38,7 +39,7 @@ class Listener:
         try:
             server = await asyncio.start_server(self._client, host, port)
         except OSError as exc:
-            self._detail = f"cannot listen on {self._config.listen}: {exc.strerror or exc}"
+            self._detail = f"cannot listen on {self._config.listen}: {os.strerror(exc.errno) if exc.errno else exc}"
             hint = "; the service may not use ports below 1024: take another, such as 1502"
             raise ConfigError(self._detail + (hint if isinstance(exc, PermissionError) else "")) from exc
         self._listening, self._detail = self._config.listen, ""

@@ -23,9 +23,9 @@ from edged.uplink.dialects.twins import (
     merged,
     moment,
     reported,
-    text_of,
     wishes_in,
 )
+from edged.uplink.moments import text_of
 
 LIMITS = Limits(4096)
 
