@@ -115,7 +115,7 @@ async def send_again(buffer: Buffer) -> int:
     progress, through = Progress(), buffer.head
 
     def step(so_far: Progress, writer: Any, done: Any) -> Progress:
-        return replay(writer, done, "cloud", Choice(), through, so_far)
+        return replay(writer, done, "cloud", Choice(), through, 0, so_far)
 
     while not progress.over:
         progress = await buffer.change(partial(step, progress))
