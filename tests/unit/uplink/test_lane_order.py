@@ -91,13 +91,25 @@ async def test_the_live_lane_does_not_go_back_to_what_a_backlog_left(tmp_path: P
 async def test_what_went_ahead_is_passed_over_in_strict_order_too(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
     async with stopped(path) as buffer:
-        put(buffer, 1, age=60)
+        for number in range(8):
+            put(buffer, number, age=60)  # so many that their lane does not come as far as what has priority
         await buffer.flush()
-        for number in (2, 3):
+        for number in (8, 9):
             put(buffer, number, age=60, priority=True)
     first = await session(path, takes_backlog=False, until=2)
-    assert [(one["lane"], one["seq"]) for one in first] == [("priority", 2), ("priority", 3)]
-    second = await session(path, takes_backlog=True, until=1, strict=True)
-    assert [(one["lane"], one["seq"]) for one in second] == [("live", 1)]
+    assert [(one["lane"], one["seq"]) for one in first] == [("priority", 9), ("priority", 10)]
+    second = await session(path, takes_backlog=True, until=8, strict=True)
+    assert [(one["lane"], one["seq"]) for one in second] == [("live", seq) for seq in range(1, 9)]
     async with stopped(path) as buffer:
-        assert (buffer.cursor("cloud").low, buffer.cursor("cloud").islands) == (3, ())
+        assert (buffer.cursor("cloud").low, buffer.cursor("cloud").islands) == (10, ())
+
+
+async def test_where_the_live_lane_begins_is_judged_by_the_sample_there(tmp_path: Path) -> None:
+    """Not by others in the same row."""
+    path = tmp_path / "b.db"
+    async with stopped(path) as buffer:
+        put(buffer, 0, age=60)
+        put(buffer, 1)
+        await buffer.flush()
+        buffer.settle("cloud", 1, 1, 1, lane="live", outcome="delivered")
+    assert [one["lane"] for one in await session(path, takes_backlog=True, until=1)] == ["live"]
