@@ -93,7 +93,9 @@ def test_what_is_no_buffer_is_not_copied(tmp_path: Path) -> None:
 
 
 def test_every_older_format_is_copied_into_the_newest(tmp_path: Path) -> None:
-    for path in sorted((Path(__file__).parents[2] / "cases/buffer").glob("*.db")):
+    older = sorted((Path(__file__).parents[2] / "cases/buffer").glob("*.db"))
+    assert len(older) > 1
+    for path in older:
         source = tmp_path / path.name
         source.write_bytes(path.read_bytes())
         target = tmp_path / f"copy-{path.name}"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -121,24 +125,46 @@ def test_the_library_and_our_own_decoder_of_ruuvi_say_the_same() -> None:
 @needed
 @pytest.mark.parametrize("name", sorted(LIBRARIES))
 def test_every_measurement_that_a_library_knows_has_a_name_and_a_unit_here(name: str) -> None:
-    used = set()
-    for module in ("parser", "const"):
-        if find_spec(f"{LIBRARIES[name].package}.{module}") is None:
-            continue
-        source = import_module(f"{LIBRARIES[name].package}.{module}")
-        used |= {word for word in _words(inspect.getsource(source)) if word.startswith("SensorLibrary.")}
+    sources = [
+        inspect.getsource(import_module(f"{LIBRARIES[name].package}.{module}"))
+        for module in ("parser", "const")
+        if find_spec(f"{LIBRARIES[name].package}.{module}") is not None
+    ]
+    found = {one for source in sources for one in (*_from_the_common_list(source), *_by_themselves(source))}
+    assert found, "it names them in another way now"
+    for key, unit in found:
+        assert units.translated("sensor", key, unit, 1.0) is not None, key
+
+
+def _from_the_common_list(source: str) -> Iterator[tuple[str, str | None]]:
+    """(Key, unit) of what a library takes from `SensorLibrary`."""
     library = import_module("sensor_state_data").SensorLibrary
-    for word in used:
-        description = getattr(library, word.partition(".")[2], None)
-        if description is None or description.device_class.value in {"timestamp", "packet_id"}:
-            continue
-        unit = description.native_unit_of_measurement
-        translated = units.translated("sensor", description.device_class.value, unit and unit.value, 1.0)
-        assert translated is not None, word
+    for word in set(re.findall(r"\bSensorLibrary\.(\w+)", source)):
+        description = getattr(library, word, None)
+        if description is not None and description.device_class.value not in {"timestamp", "packet_id"}:
+            unit = description.native_unit_of_measurement
+            yield description.device_class.value, unit and unit.value
 
 
-def _words(source: str) -> set[str]:
-    return {part.rstrip(",)") for line in source.splitlines() for part in line.replace("(", " ").split()}
+def _by_themselves(source: str) -> Iterator[tuple[str, str | None]]:
+    """The same of what it describes where it tells the value."""
+    known = import_module("sensor_state_data")
+    for call in ast.walk(ast.parse(source)):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "self.update_sensor":
+            given = {one.arg: one.value for one in call.keywords}
+            key, unit = (_value(known, given.get(one)) for one in ("key", "native_unit_of_measurement"))
+            if key is not None:
+                yield key, unit
+
+
+def _value(known: ModuleType, node: ast.expr | None) -> str | None:
+    """A text, or a member of one of the enumerations; None for what only the run tells."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.Attribute(value=ast.Name(id="DeviceClass" | "Units" as enumeration), attr=member):
+            return str(getattr(getattr(known, enumeration), member).value)
+    return None
 
 
 @needed
