@@ -6,33 +6,20 @@ import logging
 import os
 import socket
 import sys
-from urllib.parse import quote
+
+from edged.discretion import discreet
 
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 JOURNAL = "/run/systemd/journal/socket"
 _LONGEST = 32_768
 """Characters of a message: what is longer does not fit into a datagram."""
 
-_SHORTEST = 4
-"""Characters. What is shorter would also be found in words that are no secret."""
-_hidden: set[str] = set()
-
-
-def hide(secret: str) -> None:
-    """Never write this text: not even where a library, a broker or a traceback repeats it."""
-    if len(secret) >= _SHORTEST:
-        _hidden.update((secret, repr(secret)[1:-1], quote(secret, safe="")))
-
 
 class _Discreet(logging.Formatter):
     """Writes no secret."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        for secret in _hidden:
-            if secret in text:
-                text = text.replace(secret, "***")
-        return text
+        return discreet(super().format(record))
 
 
 class JournalHandler(logging.Handler):

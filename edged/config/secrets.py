@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edged.config.types import FileName, Secret
+from edged.discretion import hide
 from edged.errors import ConfigError
-from edged.logs import hide
 
 SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 FILE_NAME = "secrets.env"

@@ -20,6 +20,7 @@ import pytest
 from edged.cli import client
 from edged.errors import EdgedError
 from tests.support.gateway import Gateway, running
+from tests.support.httpserver import Answer, HttpServer, Taken
 from tests.support.mosquitto import Mosquitto, password_file
 from tests.support.secrets import found, written
 from tests.support.subscriber import subscribed
@@ -186,6 +187,96 @@ async def test_no_port_is_open_and_no_secret_is_said(tmp_path: Path, monkeypatch
     assert "not connected" in said["log"], "the refusals were told, without what was refused"
 
 
+HTTP_SECRETS = {
+    "bearer": "a bearer's 1", "basic": "of Basic/2", "hmac": "signs & signs 3", "header": "X-Api-Key 4",
+    "appkey": "the app-key 5", "azure": "dGhlIHNoYXJlZCBrZXkgNg==", "lora": "of an adapter 7",
+    "tag": "00112233445566778899aabbccddeeff",
+}  # fmt: skip
+
+
+def every_kind(http: int, broker: int) -> dict[str, Any]:
+    """Every other kind of secret there is, shown to servers that repeat it in what they refuse it with."""
+    url = f"http://127.0.0.1:{http}"
+    named = {name: f"!secret {name}" for name in HTTP_SECRETS}
+    post = {"connector": "http", "retry_max": "1s"}
+    return {
+        "gateway": {"id": "plant-7"},
+        "buses": {
+            "demo": {"adapter": "sim"},
+            "lora": {
+                "adapter": "mqtt-in", "url": f"mqtt://127.0.0.1:{broker}", "preset": "json", "username": "plant-7",
+                "password": named["lora"],
+            },
+            "radio": {"adapter": "ble"},
+        },
+        "devices": {
+            "tank": {"bus": "demo", "every": "100ms", "points": {"level": {"waveform": "sine"}}},
+            "oven": {"bus": "lora", "topic": "plant/oven", "points": {"t": {"field": "t"}}},
+            "tag": {
+                "bus": "radio", "address": "A4:C1:38:01:23:45", "decoder": "bthome", "bind_key": named["tag"],
+                "points": {"temperature": {}},
+            },
+        },
+        "connections": {
+            "bearer": {**post, "url": f"{url}/400", "bearer": named["bearer"]},
+            "basic": {**post, "url": f"{url}/401", "username": "plant-7", "password": named["basic"]},
+            "signed": {
+                **post, "url": f"{url}/500", "hmac": {"secret": named["hmac"]},
+                "secret_headers": {"X-Api-Key": named["header"]},
+            },
+            "things": {"connector": "thingworx", "url": f"{url}/400", "app_key": named["appkey"]},
+            "azure": {
+                "connector": "azure-iot-hub", "url": "mqtts://127.0.0.1:1", "shared_access_key": named["azure"],
+            },
+        },
+    }  # fmt: skip
+
+
+def echo(taken: Taken) -> Answer:
+    """Refuse it, and repeat all that was shown."""
+    told = "; ".join(f"{name}: {value}" for name, value in taken.headers)
+    status = int(taken.target.split("/")[1])
+    return Answer(status, {"Content-Type": "text/plain"}, f"I do not take {told}".encode())
+
+
+async def test_a_secret_that_a_server_repeats_is_written_nowhere(tmp_path: Path) -> None:
+    users = password_file(tmp_path / "users", nobody="nothing")
+    users.chmod(0o644)
+    with (
+        HttpServer(echo) as server,
+        Mosquitto(tmp_path / "broker", options=[f"password_file {users}"], anonymous=False) as broker,
+    ):
+        gateway = Gateway(tmp_path / "gateway", {})
+        text = json.dumps(every_kind(server.port, broker.port))
+        gateway.config.write_text(re.sub(r'"(!secret \w+)"', r"\1", text))
+        secrets = "".join(f"{name}={text}\n" for name, text in HTTP_SECRETS.items())
+        (gateway.folder / "secrets.env").write_text(secrets)
+        async with running(gateway):
+            async with asyncio.timeout(40):
+                while len({taken.target.partition("?")[0] for taken in server.requests}) < 4:
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(1)  # what comes of the refusals
+            said = {route: await asyncio.to_thread(answer, gateway, route) for route in ROUTES}
+            said["status"] = await asyncio.to_thread(edged, gateway, "status")
+            said["letters"] = await asyncio.to_thread(edged, gateway, "buffer", "letters")
+            os.kill(gateway.pid, 6)
+            assert await gateway.stop() != 0
+    said["log"] = gateway.lines()
+    for path in (gateway.folder / "state").rglob("*"):
+        if path.is_file():
+            said[str(path)] = path.read_bytes().decode("latin-1")
+    shown = "".join(f"{name}: {value}" for taken in server.requests for name, value in taken.headers)
+    assert HTTP_SECRETS["bearer"] in shown, "the server has seen them"
+    leaks = {
+        (where.rpartition("/")[2], name)
+        for where, text in said.items()
+        for name, secret in HTTP_SECRETS.items()
+        if found(secret, text)
+    }
+    assert not leaks
+    assert "I do not take" in said["log"] + said["/v1/buffer/letters"], "the refusal itself is told"
+
+
 async def test_the_history_keeps_passwords_that_stand_in_the_file_for_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,7 +290,7 @@ async def test_the_history_keeps_passwords_that_stand_in_the_file_for_nobody_els
 
 def test_a_traceback_that_repeats_a_secret_is_written_without_it() -> None:
     program = (
-        "import logging; from edged import logs; logs.set_up('debug'); logs.hide('s3cret \\u00e9'); "
+        "import logging; from edged import discretion, logs; logs.set_up('debug'); discretion.hide('s3cret \\u00e9'); "
         "log = logging.getLogger('edged')\n"
         "try:\n    raise ValueError('the broker said: s3cret \\u00e9')\nexcept ValueError:\n    log.exception('failed')"
     )

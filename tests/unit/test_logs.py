@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.logs import JournalHandler, hide
+from edged.discretion import hide
+from edged.logs import JournalHandler
 
 Fields = dict[str, str]
 

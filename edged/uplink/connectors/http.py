@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Secret
+from edged.discretion import hide
 from edged.errors import ConfigError
 from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Link
 from edged.uplink.dialects.http import fill_text, fill_url, signature
@@ -195,6 +196,7 @@ def _signer(config: HttpConnection, context: ConnectionContext) -> Callable[[], 
         if config.username is not None:
             password = context.secret(config.password) if config.password is not None else ""
             pair = base64.b64encode(f"{config.username}:{password}".encode()).decode()
+            hide(pair)  # the password in another form
             fixed["Authorization"] = f"Basic {pair}"
         for name, text in fixed.items():
             if not (text.isascii() and text.isprintable()):

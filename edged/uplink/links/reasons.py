@@ -5,6 +5,7 @@ The table of the reference page is held against this one by a test.
 
 from __future__ import annotations
 
+from edged.discretion import discreet
 from edged.errors import EdgedError, PermanentError, TransientError
 from edged.uplink.api import NO_SUBSCRIBER, TOO_LARGE, Outcome, Verdict
 
@@ -24,8 +25,8 @@ PUBACK: dict[int, tuple[Verdict, str, str]] = {
 
 
 def clean(text: str) -> str:
-    """What a broker wrote, fit for one line of a log."""
-    return "".join(char if char.isprintable() else " " for char in text[:200])
+    """What a broker or server wrote, fit for one line of a log, without the secrets that it may repeat."""
+    return "".join(char if char.isprintable() else " " for char in discreet(text)[:200])
 
 
 def puback(code: int, text: str = "") -> Outcome:
