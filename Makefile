@@ -8,7 +8,7 @@ unexport PYTHONPATH PYTHONHOME
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo test system-test system-test-ble soak lint bench bench-quick docs schema dist deb bundle sbom lock clean
+.PHONY: help demo test system-test system-test-ble system-test-usb soak lint bench bench-quick docs schema dist deb bundle sbom lock clean
 
 help: ## this list
 	@echo "edged: make TARGET [ARGS=...]"
@@ -34,12 +34,18 @@ soak: ## the long fault suite and hostile input, a quarter of an hour, and its p
 	@$(BIN)/python -m tests.support.faultpage
 	@$(BIN)/python -m tests.fuzz --seconds 10
 
-system-test: ## installs the .deb into a Debian that is booted for it, and tries to break the service (root, 10 minutes)
+system-test: ## installs the .deb into a Debian that is booted for it, and tries to break the service (root, a quarter of an hour)
 	@.ci/venv test
-	@[ "$$(id -u)" != 0 ] || apt-get install -y -qq --no-install-recommends systemd-container dbus e2fsprogs mosquitto mosquitto-clients >/dev/null
+	@[ "$$(id -u)" != 0 ] || apt-get install -y -qq --no-install-recommends systemd-container dbus e2fsprogs lintian mosquitto mosquitto-clients >/dev/null
 	@$(BIN)/python .ci/package.py deb --out .build/deb
 	@$(BIN)/python .ci/package.py bundle --out .build/deb
 	@EDGED_SYSTEM_TEST=1 $(BIN)/python -m pytest -s -rs tests/system/service $(ARGS)
+
+system-test-usb: ## the .deb with a real kernel, udev and a USB adapter that is pulled out, in a virtual machine (root, the network, ten minutes)
+	@.ci/venv test
+	@apt-get install -y --no-install-recommends mmdebstrap qemu-system-x86
+	@$(BIN)/python .ci/package.py deb --out .build/deb
+	@EDGED_USB_VM=1 $(BIN)/python -m pytest -s tests/system/usb_vm $(ARGS)
 
 system-test-ble: ## edged on a real kernel with a real bluetoothd, in a virtual machine (root, the network, ten minutes)
 	@.ci/venv test

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Duration
+from edged.discretion import hide
 from edged.uplink.api import ConnectionContext, Encoder, Link
 from edged.uplink.brokers import BrokerConnection, broker
 from edged.uplink.dialects.thingsboard import Announcements, RpcCommands, TelemetryEncoder
@@ -73,6 +74,8 @@ class ThingsBoardConnector:
         from edged.uplink.links.mqtt import MqttLink  # noqa: PLC0415  # only a forwarding daemon pays for aiomqtt
         from edged.uplink.links.mqtt_commands import CommandService  # noqa: PLC0415  # likewise
 
+        if config.username and config.password is None:
+            hide(config.username)  # the access token
         name = _naming(config, context)
         dialect = RpcCommands(context.devices, name, config.command_timeout, uuid4().hex)
         return MqttLink(

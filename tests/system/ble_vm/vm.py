@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -24,7 +25,7 @@ PACKAGES = (
 )  # fmt: skip
 _QUIET = ('Acquire::Languages "none"', 'APT::Install-Recommends "false"')
 _KERNEL = (
-    "root=/dev/vda rw console=ttyS0 panic=-1 quiet init=/sbin/check-init mitigations=off audit=0 net.ifnames=0 "
+    "root=/dev/vda rw console=ttyS0 panic=-1 quiet mitigations=off audit=0 net.ifnames=0 "
     "module_blacklist=kvm,kvm_amd,kvm_intel,drm nowatchdog tsc=reliable no_timer_check"
 )
 
@@ -47,14 +48,9 @@ def image() -> Path:
     root = BUILD / "root"
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir(parents=True)
-    options = [f"--aptopt={option}" for option in _QUIET]
-    options += [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "locale", "man")]
-    _run(
-        "mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join(PACKAGES)}", *options, SUITE, str(root),
-        "http://deb.debian.org/debian",
-    )  # fmt: skip
+    tree(root, PACKAGES)
     platforms = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
-    _run(
+    program(
         sys.executable, "-m", "pip", "install", "-q", "--target", str(root / "opt/site"), "--python-version", PYTHON,
         "--only-binary=:all:", *(f"--platform={platform}" for platform in platforms),
         *project["dependencies"], "bumble", "pip",
@@ -65,15 +61,35 @@ def image() -> Path:
         shutil.copy(next((root / "boot").glob(f"{name}-*")), BUILD / name)
     with disk.open("wb") as file:
         file.truncate(3 << 30)
-    _run("mke2fs", "-q", "-F", "-t", "ext4", "-d", str(root), str(disk))
+    program("mke2fs", "-q", "-F", "-t", "ext4", "-d", str(root), str(disk))
     shutil.rmtree(root)
     stamp.write_text(wanted, "utf-8")
     return disk
 
 
+def tree(root: Path, packages: Sequence[str]) -> None:
+    """A small Debian in a folder. Needs the network."""
+    options = [f"--aptopt={option}" for option in _QUIET]
+    options += [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "locale", "man")]
+    program(
+        "mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join(packages)}", *options, SUITE, str(root),
+        "http://deb.debian.org/debian",
+    )  # fmt: skip
+
+
+def machine(build: Path, append: str) -> list[str]:
+    """The command that boots the kernel in that folder; disks and devices are to be added."""
+    return [
+        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-machine", "q35",
+        "-nodefaults", "-no-user-config", "-display", "none",
+        "-kernel", str(build / "vmlinuz"), "-initrd", str(build / "initrd.img"), "-append", f"{_KERNEL} {append}",
+        "-device", "virtio-rng-pci",
+    ]  # fmt: skip
+
+
 def wheel(folder: Path) -> Path:
     """The wheel of what is checked out."""
-    _run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT))
+    program(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT))
     return next(folder.glob("edged-*.whl"))
 
 
@@ -85,19 +101,17 @@ def run(folder: Path, seconds: float) -> str:
             tar.add(path, path.name)
     console = folder / "console.log"
     began = time.monotonic()
-    _run(
-        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-machine", "q35",
-        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-kernel", str(BUILD / "vmlinuz"), "-initrd", str(BUILD / "initrd.img"), "-append", _KERNEL,
+    program(
+        *machine(BUILD, "init=/sbin/check-init"), "-no-reboot",
         "-drive", f"file={disk},if=virtio,format=raw,snapshot=on",
         "-drive", f"file={folder / 'host.tar'},if=virtio,format=raw",
-        "-device", "virtio-rng-pci", "-serial", f"file:{console}",
+        "-serial", f"file:{console}",
         seconds=seconds,
     )  # fmt: skip
     return f"{console.read_text('utf-8', 'replace')}\n{time.monotonic() - began:.0f} s in the virtual machine"
 
 
-def _run(*command: str, seconds: float = 1800) -> None:
+def program(*command: str, seconds: float = 1800) -> None:
     """Raises CalledProcessError with what it said, and TimeoutExpired."""
     done = subprocess.run(
         command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds
