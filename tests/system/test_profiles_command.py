@@ -89,6 +89,7 @@ def test_a_misspelt_name_is_helped(site: Path) -> None:
     assert "did you mean `eastron-sdm120`?" in result.stderr
 
 
+@pytest.mark.timeout(240)
 def test_all_shipped_profiles_pass_their_tests_without_a_warning(site: Path) -> None:
     result = edged(site, "test", "--strict")
     assert result.stdout == f"{len(library(None))} profiles: no errors\n"

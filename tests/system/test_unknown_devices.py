@@ -233,7 +233,7 @@ def test_a_scan_that_is_interrupted_says_what_it_found(bench: Bench) -> None:
     assert process.stdout
     lines = [process.stdout.readline() for _ in range(3)]
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=50)
     assert process.returncode == 130, err
     assert "so far" in err
     assert all("unit" in line for line in lines)
