@@ -29,10 +29,12 @@ def config_path(given: str | None = None) -> Path:
 def state_dir(given: str | None = None) -> Path:
     """The folder for buffer and caches: as given, else systemd's, else /var/lib/edged or the user's own.
 
-    Raises ConfigError where there is none of these.
+    Raises ConfigError where there is none of these, or no folder.
     """
     named = given or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if named:
+        if Path(named).exists() and not Path(named).is_dir():
+            raise ConfigError(f"{named} is not a folder: the state of a gateway needs one")
         return Path(named)
     if os.access(_SYSTEM_STATE if _SYSTEM_STATE.exists() else _SYSTEM_STATE.parent, os.W_OK):
         return _SYSTEM_STATE

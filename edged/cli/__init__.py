@@ -7,6 +7,8 @@ a lost reading); 2 the command line or the configuration is wrong; 3 no daemon a
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -17,6 +19,7 @@ import click
 from edged import __version__
 from edged.errors import ConfigError, EdgedError
 
+_OUTPUT_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 EXIT_PROBLEM, EXIT_CONFIG, EXIT_NO_DAEMON, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 COMMANDS = {
@@ -105,6 +108,10 @@ class _Main(LazyGroup):
             code, text = EXIT_CONFIG, str(exc)
         except EdgedError as exc:
             code, text = EXIT_PROBLEM, str(exc)
+        except OSError as exc:
+            if exc.errno not in _OUTPUT_FULL or exc.filename is not None:
+                raise
+            code, text = EXIT_PROBLEM, f"the output cannot be written: {exc.strerror}"
         click.echo(f"edged: {text}", err=True)
         sys.exit(code)
 
@@ -117,3 +124,7 @@ def main() -> None:
     Exit codes: 0 it worked; 1 something is wrong with what was looked at; 2 the command line or the configuration is
     wrong; 3 no running gateway answers.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or a file that has no arrows and degrees gets a question mark; it is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")

@@ -38,7 +38,8 @@ def call(path: Path, target: str, *, method: str = "GET", timeout: float = 60) -
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise EdgedError("the gateway ended before it had answered") from exc
     if response.status != http.client.OK:
-        raise EdgedError(record.get("error", f"the daemon answered {response.status}"))
+        told = record.get("error") if isinstance(record, dict) else None
+        raise EdgedError(told or f"the daemon answered {response.status}")
     return record
 
 

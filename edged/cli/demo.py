@@ -22,6 +22,7 @@ import click
 from edged.cli import EXIT_PROBLEM, NoDaemonError, client
 
 if TYPE_CHECKING:
+    from edged.config.model import Config
     from edged.testing.audit import Audit
     from edged.testing.proxy import FaultProxy
 
@@ -29,6 +30,7 @@ _CUT_AFTER, _CUT_FOR = 5.0, 10.0
 """When the link to the broker is cut, and for how long, seconds."""
 _SHOWN = 4
 """How many values of a device are shown."""
+_SHORTEST = 5.0
 _SETTLE = 6.0
 """How much longer than the cut a timed demo should last, so that the backlog can drain."""
 
@@ -53,6 +55,8 @@ def demo(duration: str | None, broker: str | None, config: str | None, as_json: 
         seconds = None if duration is None else float(Duration.parse(duration))
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--for") from None
+    if seconds is not None and seconds < _SHORTEST:
+        raise click.BadParameter(f"at least {_SHORTEST:.0f}s, so that the gateway has started", param_hint="--for")
     if seconds is not None and seconds < _CUT_AFTER + _CUT_FOR + _SETTLE - 1:
         click.echo(f"(shorter than {_CUT_AFTER + _CUT_FOR + _SETTLE - 1:.0f}s: the outage is left out)", err=True)
     result = asyncio.run(_Demo(seconds, broker, config, quiet=as_json).run())
@@ -127,15 +131,20 @@ class _Demo:
             host, port = await self._start_broker(stack)
             proxy = await stack.enter_async_context(FaultProxy(host, port))
             self._choose_ports(proxy.port)
-            await self._start_devices(stack, folder)
+            config = await self._start_devices(stack, folder)
             audit = Audit()
-            await stack.enter_async_context(_receiving(host, port, audit, self._latest))
+            topic = f"edged/{config.gateway.id}/data"
+            await stack.enter_async_context(_receiving((host, port), topic, audit, self._latest))
             process = await self._start_gateway(stack, folder)
             await self._watch(proxy, folder, audit, process)
             await self._end_gateway(process)
-            await asyncio.sleep(0.5)  # what is on its way from the broker to the receiver
-            self._show_latest()
-            return await self._result(folder, audit)
+            if not process.returncode:
+                await asyncio.sleep(0.5)  # what is on its way from the broker to the receiver
+                self._show_latest()
+                return await self._result(folder, audit)
+        # Outside of the receiver's task group, which would wrap it.
+        told = "\n".join(self._log[-20:])
+        raise click.ClickException(f"the gateway ended with exit code {process.returncode}:\n{told}")
 
     # -- the parts -----------------------------------------------------------------------------------------------
 
@@ -156,15 +165,18 @@ class _Demo:
         for name in ("PLC", "METERS"):
             os.environ[f"EDGED_DEMO_{name}_PORT"] = str(free_port())
 
-    async def _start_devices(self, stack: AsyncExitStack, folder: Path) -> None:
+    async def _start_devices(self, stack: AsyncExitStack, folder: Path) -> Config:
         from edged.cli.simulate import start_simulators  # as above
         from edged.config.compiled import load_compiled
 
         config = await asyncio.to_thread(load_compiled, self._config, folder / "state" / "cache")
+        if len(config.connections) != 1:
+            raise click.UsageError(f"{self._config} has {len(config.connections)} connections, and the demo needs one")
         simulators = await start_simulators(stack, config, "127.0.0.1", 0)
         self._say(f"{len(config.devices)} simulated devices:")
         for bus, where in (item for simulator in simulators for item in simulator.endpoints.items()):
             self._say(f"  {bus} ({config.buses[bus].adapter}, {where}): {', '.join(config.devices_on(bus))}")
+        return config
 
     async def _start_gateway(self, stack: AsyncExitStack, folder: Path) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
@@ -193,9 +205,7 @@ class _Demo:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):
-            code = await process.wait()
-        if code:
-            raise click.ClickException(f"the gateway ended with exit code {code}:\n" + "\n".join(self._log[-20:]))
+            await process.wait()
 
     # -- while it runs -------------------------------------------------------------------------------------------
 
@@ -328,27 +338,27 @@ async def embedded_broker(port: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _receiving(host: str, port: int, audit: Audit, latest: dict[str, str]) -> AsyncIterator[None]:
+async def _receiving(broker: tuple[str, int], topic: str, audit: Audit, latest: dict[str, str]) -> AsyncIterator[None]:
     """Subscribe behind the proxy, account for every data message, and keep the latest values."""
     import aiomqtt  # as above
     import orjson
 
-    ready = asyncio.Event()
-
     async def receive() -> None:
-        async with aiomqtt.Client(host, port, identifier=f"edged-demo-receiver-{os.getpid()}") as receiver:
-            await receiver.subscribe("edged/demo/data", qos=1)
-            ready.set()
-            async for message in receiver.messages:
-                payload = orjson.loads(message.payload)
-                audit.take(payload)
-                if payload.get("lane") == "live":
-                    latest.update(_values(payload))
+        async for message in receiver.messages:
+            payload = orjson.loads(message.payload)
+            audit.take(payload)
+            if payload.get("lane") == "live":
+                latest.update(_values(payload))
 
-    async with asyncio.TaskGroup() as group:
+    async with AsyncExitStack() as stack:
+        client = aiomqtt.Client(*broker, identifier=f"edged-demo-receiver-{os.getpid()}", timeout=15)
+        try:
+            receiver = await stack.enter_async_context(client)
+            await receiver.subscribe(topic, qos=1)
+        except aiomqtt.MqttError as exc:
+            raise click.ClickException(f"the broker at {broker[0]}:{broker[1]} cannot be used: {exc}") from exc
+        group = await stack.enter_async_context(asyncio.TaskGroup())
         task = group.create_task(receive(), name="demo receiver")
-        async with asyncio.timeout(15):
-            await ready.wait()
         yield
         task.cancel()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,7 +66,6 @@ def tail(
         else:
             text = render_sample(record)
             say([f"{text}  {curves.draw(record)}".rstrip() if spark else text])
-        sys.stdout.flush()
         shown += 1
         if shown == count:
             return

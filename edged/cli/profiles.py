@@ -71,6 +71,8 @@ def show(profile: str, as_json: bool, config: str | None) -> None:
         _print_problems(reader.report.problems)
         sys.exit(EXIT_PROBLEM)
     content: dict[str, Any] = plain(tree)
+    if "profile" not in content:
+        raise click.UsageError(f"{found.file} is not a profile: it has no `profile:` with its name")
     if as_json:
         click.echo(json.dumps({**content, "file": str(found.file)}, indent=2, ensure_ascii=False))
         return

@@ -49,7 +49,6 @@ def reload(  # one parameter an option
         last = event["event"]
         for line in [json.dumps(event)] if as_json else render(event):
             click.echo(line, err=last == "failed" and not as_json)
-        sys.stdout.flush()
         if no_wait and last == "applied":
             break
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -90,7 +89,7 @@ def _read(path: Path) -> Iterator[str]:
     try:
         yield from path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} cannot be read: {exc}") from exc
+        raise ConfigError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
 Piece = tuple[int, "Frame"]
@@ -239,7 +238,6 @@ class _Printer:
         else:
             for line in render(note, fields=self._fields):
                 self._console.print(line)
-        sys.stdout.flush()
 
 
 def note_record(note: FrameNote) -> dict[str, Any]:
