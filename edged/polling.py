@@ -67,6 +67,8 @@ class BusPoller:
         """No probe before this moment, so that silent devices keep to their share."""
         self._turns: dict[int, float] = {}
         """Worker → when the turn began that it is at."""
+        self.cut_off = 0
+        """Polls that were under way when `run` last ended: what is answered to them is not taken."""
         self._running = False
         self._command = asyncio.Lock()
         """So that of all commands only one stands in the way of a poll."""
@@ -88,6 +90,7 @@ class BusPoller:
                     group.create_task(self._work(i), name=f"bus {self._name} worker {i}")
         finally:
             self._running = False
+            self.cut_off = len(self._turns)
             self._turns.clear()
             await self._bus.close()
 

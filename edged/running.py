@@ -190,6 +190,8 @@ class Running:
     async def end_buses(self) -> None:
         """Read no more."""
         await self._parts.end(f"bus {name}" for name in self.pollers)
+        if cut_off := sum(poller.cut_off for poller in self.pollers.values()):
+            log.info("polls that were under way and are not waited for: %d", cut_off)
 
     async def adopt(self, config: Config, touched: Touched) -> None:
         """Run `config` from now on; parts that are not touched go on undisturbed. Raises TransientError: as before.

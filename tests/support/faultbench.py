@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import struct
@@ -41,8 +42,8 @@ WINDOW = 20
 A_POLL = DEVICES * REGISTERS
 """Readings of one second."""
 _PATIENCE = 120.0
-_STOPS = 3
-"""One stop in so many may meet all devices in the middle of their answers, as they are read at the same moment."""
+_CUT_OFF = re.compile(r"polls that were under way and are not waited for: (\d+)")
+"""What the log says at a stop: so many answers were perhaps given, but not taken."""
 _TOLD = (" was damaged ", " begins the new epoch ", " are lost")
 """What the log says when the disk destroyed something."""
 
@@ -208,8 +209,7 @@ class Bench:
         for payload, _ in arrived:
             audit.take(payload)
         report = check(payload for payload, _ in arrived)
-        # A poll that the end cut off may have been answered without being taken.
-        tail = sum(max(0, count - report.last.get(device, 0) - 1) for device, count in self.served().items())
+        tail = sum(max(0, count - report.last.get(device, 0)) for device, count in self.served().items())
         gone = (report.missing + tail) * REGISTERS
         buffer = status["buffer"]
         cloud = buffer["connections"]["cloud"]
@@ -225,15 +225,16 @@ class Bench:
         unseen = max(absent * REGISTERS, uncovered * REGISTERS, kept_back)
         row.duplicates, row.out_of_order = audit.duplicates, self._out_of_order(payload for payload, _ in arrived)
         row.wrong = report.wrong
-        row.allowed = self.kills * 2 * A_POLL + -(-self.stops // _STOPS) * A_POLL
+        untaken = sum(int(polls) for polls in _CUT_OFF.findall(row.log)) * REGISTERS
+        row.allowed = self.kills * 2 * A_POLL + (untaken if self.kills or self.stops else 0)
         if self.case.damage:
             # What had not been flushed before the kill cannot be told apart from a little that was destroyed.
             told = self.case.traceless or any(words in row.log for words in _TOLD)
             row.destroyed, row.unflushed = (gone, 0) if told else (0, gone)
-        elif row.allowed:
+        elif self.kills:
             row.unflushed, row.lost = gone, unseen
         else:
-            row.lost = max(gone, unseen)
+            row.unflushed, row.lost = min(gone, row.allowed), max(gone - untaken, unseen)
         times = [(newest(payload), at) for payload, at in arrived]
         for healed in self._healed:
             row.live_again = max(row.live_again, min((at for read, at in times if read > healed), default=0) - healed)
