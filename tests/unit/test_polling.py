@@ -183,6 +183,18 @@ async def test_reading_out_of_turn_waits_for_the_bus() -> None:
     assert bus.most_busy == 1
 
 
+async def test_a_poll_that_the_end_does_not_wait_for_is_counted() -> None:
+    device = FakeDevice(seconds=30)
+    async with running(Run(FakeBus({"a": device}), every(60, "a"))) as run, asyncio.timeout(5):
+        while not device.polls:
+            await asyncio.sleep(0.005)
+    assert run.poller.cut_off == 1
+    device.seconds = 0
+    async with running(run), asyncio.timeout(5):
+        await run.until("a", "good")
+    assert run.poller.cut_off == 0
+
+
 async def test_the_bus_is_closed_at_the_end_and_can_be_run_again() -> None:
     bus = FakeBus({"a": FakeDevice()})
     run = Run(bus, every(0.05, "a"))
