@@ -13,6 +13,7 @@ from edged.config.nodes import locate
 from edged.config.problems import Report, did_you_mean, quoted
 from edged.flows.flow import Flow, looking
 from edged.flows.outputs import Outputs
+from edged.flows.reach import nowhere, overwritten
 from edged.flows.steps import Look
 from edged.model import ALL_GOOD, Quality, Sample, bad
 
@@ -21,8 +22,9 @@ def finish(config: Config, nodes: Nodes, report: Report) -> Config:
     """The configuration with its flows ready: SQL as steps, priority at the points. What is wrong is in the report."""
     if not config.flows:
         return config
+    given = config.flows
     flows: dict[str, FlowConfig] = {}
-    for name, flow in config.flows.items():
+    for name, flow in given.items():
         whole = _compiled(name, flow, nodes, report)
         if whole is not None:
             flows[name] = whole
@@ -32,8 +34,11 @@ def finish(config: Config, nodes: Nodes, report: Report) -> Config:
         return config
     for name in config.connections:
         _check_overlap(name, config, nodes, report)
+    before = {name: len(flow.steps) - len(flows[name].steps) for name, flow in given.items() if name in flows}
     for name, flow in flows.items():
         _check_reach(name, flow, config, nodes, report)
+        if flow.enabled:
+            _check_names(name, flow, config, nodes, report, -before[name])
         for test, one in flow.tests.items():
             problem = _tried(flow, one, config)
             if problem:
@@ -149,7 +154,7 @@ def _check_reach(name: str, flow: FlowConfig, config: Config, nodes: Nodes, repo
     node, path = nodes["flows", name].value, f"flows.{name}"
     samples = [_blank(device, settings) for device, settings in config.devices.items() if settings.points]
     taken = made.matched(samples)
-    if samples and not taken and not any(settings.brings_points for settings in config.devices.values()):
+    if samples and not taken and not _may_bring_more(config):
         report.warning(locate(node, ("match",)), f"{path}.match", "no point of any device matches, so nothing is sent")
     for i, step in enumerate(flow.steps):
         for point, unit in step.map.convert.items() if step.map else ():
@@ -161,6 +166,31 @@ def _check_reach(name: str, flow: FlowConfig, config: Config, nodes: Nodes, repo
                     where = f"{path}.steps[{i}].map.convert.{point}"
                     report.error(locate(node, keys), where, f"{sample.device}/{point}: {why}")
                     break
+
+
+def _check_names(name: str, flow: FlowConfig, config: Config, nodes: Nodes, report: Report, sql: int) -> None:
+    """Whether there is what its steps name; the first `sql` of them come from its SELECT."""
+    if _may_bring_more(config):
+        return
+    node, path, look = nodes["flows", name].value, f"flows.{name}", _look(config)
+    for one in nowhere(flow, config.gateway, config.devices, look):
+        keys: tuple[str | int, ...] = ("sql",) if one.step < sql else ("steps", one.step - sql, *one.keys)
+        known = sorted(one.known)
+        dashed = [
+            point for point in known if point.startswith(f"{one.point}-") and {"filter", "when", "add"} & {*one.keys}
+        ]
+        hint = f"a name with a dash is written read({dashed[0]!r})" if dashed else did_you_mean(one.point, known)
+        text = f"no device that this flow takes has a point {quoted(one.point)} here, so {one.what}; {hint}"
+        report.warning(locate(node, keys), ".".join((path, *map(str, keys))), text)
+    for step, old, new, device in overwritten(flow, config.gateway, config.devices, look):
+        keys = ("sql",) if step < sql else ("steps", step - sql, "map", "rename", old)
+        text = f"{device} has a point {quoted(new)} already: that one is dropped, and {quoted(old)} takes its place"
+        report.warning(locate(node, keys), ".".join((path, *map(str, keys))), text)
+
+
+def _may_bring_more(config: Config) -> bool:
+    """Whether there is a device whose points only it knows."""
+    return any(settings.brings_points and not settings.points for settings in config.devices.values())
 
 
 def _blank(device: str, settings: DeviceConfig) -> Sample:

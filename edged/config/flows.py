@@ -69,6 +69,8 @@ class MapConfig(Settings):
         from edged.flows.expression import Expression  # noqa: PLC0415  # only a flow pays for it
         from edged.flows.units import linear  # noqa: PLC0415  # as above
 
+        if not (self.keep or self.drop or self.convert or self.scale or self.add or self.rename):
+            raise ValueError("`map` changes nothing: give it `keep`, `drop`, `convert`, `scale`, `add` or `rename`")
         for point, text in self.add.items():
             Name.parse(point)
             if Expression(text).per_reading:

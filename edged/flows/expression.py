@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -98,7 +99,7 @@ def _parsed(text: str) -> ast.Expression:
             tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
         why = exc.msg if isinstance(exc, SyntaxError) else str(exc) or "too deep"
-        raise ValueError(f"{text!r} is not an expression: {why}") from exc
+        raise ValueError(f"{text!r} is not an expression: {why}{_hint(text)}") from exc
     count = sum(1 for node in ast.walk(tree) if isinstance(node, ast.expr))
     if count > MAX_NODES:
         raise ValueError(f"an expression has at most {MAX_NODES} names, constants and operations; this one has {count}")
@@ -107,6 +108,19 @@ def _parsed(text: str) -> ast.Expression:
     for node in ast.walk(tree):
         _check(node)
     return tree
+
+
+_ELSEWHERE = {
+    r"&&|\bAND\b": "and", r"\|\||\bOR\b": "or", r"\bNOT\b|!(?!=)": "not", r"<>": "!=", r"===": "==",
+    r"(?<![=!<>])=(?!=)": "==",
+}  # fmt: skip
+"""How other languages write it, and how this one does."""
+
+
+def _hint(text: str) -> str:
+    """What was meant, perhaps, by somebody who comes from SQL, C or JavaScript."""
+    found = [(match[0], ours) for theirs, ours in _ELSEWHERE.items() if (match := re.search(theirs, text))]
+    return "; " + " and ".join(f"`{theirs}` is written `{ours}`" for theirs, ours in found) if found else ""
 
 
 def _depth(node: ast.AST) -> int:

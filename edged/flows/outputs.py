@@ -59,8 +59,8 @@ class Outputs(Mapping[str, DeviceConfig]):
         taken = match.points(name, self._look(name), names)
         points: Points = {names[i]: device.points[Name(names[i])] for i in taken}
         for step in flow.steps:
-            after = _after(step, points)
-            points = _either(points, after) if step.when else after
+            after = after_step(step, points)
+            points = either(points, after) if step.when else after
         return points
 
     def __iter__(self) -> Iterator[str]:
@@ -72,13 +72,14 @@ class Outputs(Mapping[str, DeviceConfig]):
         return sum(1 for _ in self)
 
 
-def _either(one: Points, other: Points) -> Points:
+def either(one: Points, other: Points) -> Points:
     """What may come, where a condition decides which: of a point that is different then, nothing is certain."""
     both = {point: config if other[point] == config else MadePoint() for point, config in one.items() if point in other}
     return {**one, **other, **both}
 
 
-def _after(step: StepConfig, points: Points) -> Points:
+def after_step(step: StepConfig, points: Points) -> Points:
+    """What a step makes of points, where its `when` is true."""
     if not points:
         return points
     if step.map is not None:
@@ -100,13 +101,18 @@ def _aggregated(function: Function | str, config: PointConfig) -> MadePoint:
     return MadePoint(unit=config.unit, type=_WORDS[kind] if kind else "")
 
 
-def _mapped(config: MapConfig, points: Points) -> Points:
+def chosen(config: MapConfig, points: Points) -> Points:
+    """What `keep` and `drop` leave."""
     keep, drop = [pattern(one) for one in config.keep], [pattern(one) for one in config.drop]
-    after = {
+    return {
         point: one
         for point, one in points.items()
         if (not keep or any(fits(point) for fits in keep)) and not any(fits(point) for fits in drop)
     }
+
+
+def _mapped(config: MapConfig, points: Points) -> Points:
+    after = chosen(config, points)
     for point in (point for point in after if point in config.convert or point in config.scale):
         unit = config.convert.get(point, "").rpartition("->")[2].strip()
         after[point] = MadePoint(unit="" if point in config.scale else unit, type="float64")
