@@ -21,6 +21,7 @@ _CALLS: dict[type[exp.Expression], str] = {
     exp.Abs: "abs", exp.Round: "round", exp.Floor: "floor", exp.Ceil: "ceil", exp.Sqrt: "sqrt", exp.Lower: "lower",
     exp.Greatest: "max", exp.Least: "min",
 }  # fmt: skip
+_QUOTED = re.compile(r"""'(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|""|\\.)*"|`[^`]*`""")
 _MAX = 2000
 
 
@@ -31,32 +32,46 @@ def compile_sql(text: str) -> tuple[tuple[MatchConfig, ...], tuple[StepConfig, .
     try:
         trees = parse(_quoted_from(text), read="mysql")
     except (SqlglotError, RecursionError) as exc:
-        raise ValueError(f"not understood: {str(exc).splitlines()[0]}") from exc
+        why = re.sub(r"<Token .*?>", "something else", str(exc).splitlines()[0])
+        raise ValueError(f"not understood: {why}") from exc
     if len(trees) != 1 or not isinstance(trees[0], exp.Select):
         raise ValueError("write one `SELECT … FROM 'site/device' WHERE …`")
+    if "||" in _QUOTED.sub("", text):
+        raise ValueError("`||` means different things in different SQL: write OR, or `+` to join texts")
     select = trees[0]
+    if not select.expressions:
+        raise ValueError("SELECT what? `*` for all points, or their names")
     for clause, value in select.args.items():
         if value and clause not in {"expressions", "from", "from_", "where", "kind"}:
             raise ValueError(f"{clause.strip('_').upper()} is not possible here: SELECT, FROM and WHERE are")
-    where = select.args.get("where")
+    where, match = select.args.get("where"), _match(select)
+    for column in select.find_all(exp.Column):
+        if column.table and column.table != match.device:
+            raise ValueError(f"{column.sql()} is not possible here: a column is the name of a point")
     steps = []
     if where is not None:
         condition = _python(where.this)
         Expression(condition)
         steps.append(StepConfig(filter=condition))
     steps += [StepConfig(map=one) for one in _columns(select.expressions)]
-    return (_match(select),), tuple(steps)
+    return (match,), tuple(steps)
 
 
 def _quoted_from(text: str) -> str:
-    """FROM 'plant-7/chiller' as SQL has it: a name in backticks."""
-    return re.sub(r"(?i)(\bfrom\s+)(['\"])([^'\"`]+)\2", r"\1`\3`", text, count=1)
+    """FROM 'plant-7/chiller' as SQL has it: a name in backticks. What is within quotation marks stays."""
+    return re.sub(
+        rf"(?i)(?P<quoted>{_QUOTED.pattern})|(?P<word>\bfrom\s+)(?P<mark>['\"])(?P<name>[^'\"`]+)(?P=mark)",
+        lambda found: found["quoted"] or f"{found['word']}`{found['name']}`",
+        text,
+    )
 
 
 def _match(select: exp.Select) -> MatchConfig:
     source = select.args.get("from_") or select.args.get("from")
     if source is None or not isinstance(source.this, exp.Table):
         raise ValueError("FROM is missing: FROM 'site/device', or FROM 'device'")
+    if source.this.alias:
+        raise ValueError("FROM takes one name, without another one for it: FROM 'site/device', or FROM 'device'")
     name = source.this.name.replace("#", "*").replace("+", "*")
     site, slash, device = name.rpartition("/")
     if "/" in site:
@@ -85,6 +100,14 @@ def _columns(columns: list[exp.Expression]) -> list[MapConfig]:
             raise ValueError(f"{inner.sql()} needs a name: write `{inner.sql()} AS name`")
         else:
             add[column.alias] = _python(inner)
+    names = [rename.get(point, point) for point in keep] + list(add)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two columns are called {twice!r}: give one of them another name with AS")
+    used = {*keep, *(one.name for column in columns for one in column.find_all(exp.Column))}
+    for i, name in enumerate(sorted(used & add.keys())):  # every column is worked out of the points as they came
+        add[f"_column_{i}"] = add.pop(name)
+        rename[f"_column_{i}"] = name
     chosen = MapConfig(keep=(*keep, *add), rename=rename)
     return [MapConfig(add=add), chosen] if add else [chosen]
 

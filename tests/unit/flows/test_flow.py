@@ -207,8 +207,28 @@ def test_sql_becomes_the_same_steps() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SELECT a + 1 AS a, a * 10 AS b FROM d", {"a": 3, "b": 20}),
+        ("SELECT a AS b, a + 1 AS a FROM d", {"b": 2, "a": 3}),
+        ("SELECT a AS b, b AS a FROM d", {"b": 2, "a": 5}),
+        ("SELECT a AS x, a AS y, a FROM d", {"x": 2, "y": 2, "a": 2}),
+        ("SELECT b - a AS a, a - b AS b FROM d WHERE NOT a = 3", {"a": 3, "b": -3}),
+        ("SELECT d.a, `flow-1` FROM d", {"a": 2, "flow-1": 7}),
+        ("SELECT 'from \"x\"' AS t, a FROM \"d\" WHERE 'it''s' = 'it''s'", {"t": 'from "x"', "a": 2}),
+    ],
+)
+def test_every_column_of_sql_is_worked_out_of_the_points_as_they_came(text: str, expected: dict[str, object]) -> None:
+    match, steps = compile_sql(text)
+    one = Sample("d", 0, 0, ("a", "b", "flow-1"), [2, 5, 7])
+    assert rows(flow(*steps, match=match).apply([one]).samples) == [expected]
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "SELECT a, b AS a FROM d", "SELECT a, a FROM d", "SELECT a.value FROM d", "SELECT a || 'x' AS b FROM d",
+        "SELECT a FROM 'it''s'", "SELECT a FROM d AS e", "SELECT", "SELECT a FROM", "SELECT FROM d",
         "", "DROP TABLE x", "SELECT a", "SELECT a FROM 'd'; SELECT b FROM 'd'", "SELECT a FROM 'd' LIMIT 1",
         "SELECT (SELECT 1) AS b FROM 'd'",
         "SELECT a+1 FROM 'd'", "SELECT a FROM 'x/y/z'", "SELECT a FROM 'd' WHERE sleep(9) > 1", "SELECT *, a FROM 'd'",
