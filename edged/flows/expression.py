@@ -138,8 +138,18 @@ def _check(node: ast.AST) -> None:
             raise ValueError(f"there is no function {ast.unparse(node.func)!r}; there are {known}")
         if node.keywords:
             raise ValueError(f"{_name(node)}() takes no names for what it is given")
+        if not node.args or len(node.args) > _MOST.get(_name(node), 1):
+            raise ValueError(f"{ast.unparse(node)}: {_name(node)}() takes {_taken(_MOST.get(_name(node), 1))}")
         if _name(node) in {"read", "label"} and not _literal(node):
             raise ValueError(f"{_name(node)}() takes one name in quotation marks, such as {_name(node)}('flow-1')")
+
+
+_MOST = {"min": MAX_NODES, "max": MAX_NODES, "round": 2}
+"""How many arguments a function takes that takes more than one."""
+
+
+def _taken(most: int) -> str:
+    return "one argument" if most == 1 else "one or two arguments" if most < MAX_NODES else "one argument or more"
 
 
 def _said(node: ast.AST) -> str:
