@@ -98,6 +98,8 @@ async def test_what_went_ahead_is_passed_over_in_strict_order_too(tmp_path: Path
             put(buffer, number, age=60, priority=True)
     first = await session(path, takes_backlog=False, until=2)
     assert [(one["lane"], one["seq"]) for one in first] == [("priority", 9), ("priority", 10)]
+    async with stopped(path) as buffer:
+        assert buffer.cursor("cloud").ahead == 10
     second = await session(path, takes_backlog=True, until=8, strict=True)
     assert [(one["lane"], one["seq"]) for one in second] == [("live", seq) for seq in range(1, 9)]
     async with stopped(path) as buffer:
