@@ -22,6 +22,9 @@ def check_form(command: Command) -> None:
     """Whether it is a command at all. Raises PermanentError."""
     if not 1 <= len(command.id) <= LONGEST_ID:
         raise PermanentError(f"an `id` has 1 to {LONGEST_ID} characters", reason="id")
+    for name, text, reason in (("id", command.id, "id"), ("requester", command.requester, "malformed")):
+        if not text.isprintable():  # it stands in the log and on screens
+            raise PermanentError(f"`{name}` has characters that cannot be printed", reason=reason)
     if (command.value is None) == (command.raw is None):
         raise PermanentError("it needs either a `value` or a `raw` payload", reason="value")
     size = len(command.value) if isinstance(command.value, str) else len(command.raw or b"")

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from edged.adapter import BusConfig, DeviceConfig, Duration, Name, PointConfig, TransientError, Value
 from edged.downlink.api import Command, CommandResult, State
 from edged.downlink.downlink import Downlink, Surroundings
@@ -224,6 +226,19 @@ async def test_a_repeated_id_is_told_again_but_not_carried_out(tmp_path: Path) -
         assert (await here.send("1", 7)).state is State.VERIFIED
         assert (await here.send("1", 8)).reason == "id"
         assert len(here.buses["a"].written) == 1
+
+
+async def test_a_sender_cannot_write_lines_of_its_own_into_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with stand(tmp_path) as here:
+        assert (await here.send("1\n12:00:00 ERROR all is lost")).reason == "id"
+        assert (await here.send("2", requester="mara\r\n\x1b[31m")).reason == "malformed"  # type: ignore[arg-type]  # a text
+        assert (await here.send("3", requester="Jürgen 🔧")).state is State.ACCEPTED  # type: ignore[arg-type]  # likewise
+        await here.end("3")
+        assert (await here.send("4", device="a\n12:00:00 ERROR")).reason == "unknown"
+    assert not [text for text in caplog.messages if not text.isprintable()]
 
 
 async def test_the_log_keeps_the_newest_and_what_may_come_again(tmp_path: Path) -> None:

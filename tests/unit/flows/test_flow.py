@@ -58,7 +58,8 @@ def test_an_expression_yields(text: str, expected: Value) -> None:
         "", "supply.real", "().__class__", "[1] * 10**9", "[x for x in y]", "lambda: 1", "open('/etc/passwd')", "a[0]",
         "__import__('os')", "f'{supply:>1000000000}'", "1" + "+1" * 300,
         "(" * 50 + "1" + ")" * 50 + "+" + "-" * 30 + "1",
-        "x" * 1001, "abs(x=1)", "abs()", "abs(1, 2)", "round(1, 2, 3)", "min()", "b'1'", "read(supply)", "1 << 1000000", "(a := 1)",
+        "x" * 1001, "abs(x=1)", "abs()", "abs(1, 2)", "round(1, 2, 3)", "min()", "b'1'", "read(supply)",
+        "1 << 1000000", "(a := 1)",
     ],
 )  # fmt: skip
 def test_what_could_do_harm_is_no_expression(text: str) -> None:
