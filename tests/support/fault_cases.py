@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import time
 from functools import partial
+from io import FileIO
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -194,20 +196,14 @@ async def _disk_full(cut_off: bool, bench: Bench) -> None:
 
     The buffer's file then stays as large as it is: what it has room for is what a slow receiver may be behind.
     """
-    while (await bench.gateway.status())["buffer"]["rows"] < _ROWS:
-        await asyncio.sleep(0.2)
+    await bench.gateway.until(lambda status: status["buffer"]["rows"] >= _ROWS)
     if cut_off:
         await bench.proxy.refuse()
     filler = bench.folder / "disk" / "filler"
     for _ in range(int(seconds(3, 1))):
         with filler.open("ab", buffering=0) as file:
             for _ in range(int(seconds(20, 5) / _FULL)):
-                for size in (65_536, 512):
-                    try:
-                        while file.write(bytes(size)):
-                            pass
-                    except OSError:
-                        continue
+                _fill(file)
                 assert os.statvfs(filler).f_bavail == 0
                 await asyncio.sleep(_FULL)
         if cut_off:
@@ -216,6 +212,14 @@ async def _disk_full(cut_off: bool, bench: Bench) -> None:
         filler.unlink()
         bench.over()
         await bench.delivered()
+
+
+def _fill(file: FileIO) -> None:
+    """Up to the last byte that the disk takes."""
+    for size in (65_536, 512):
+        with contextlib.suppress(OSError):
+            while file.write(bytes(size)):
+                pass
 
 
 async def _read_only(error: str, bench: Bench) -> None:
@@ -244,9 +248,7 @@ async def _error_on_disk(bench: Bench) -> None:
     """
     disk = bench.folder / "disk"
     await asyncio.to_thread(_make_read_only, disk)
-    async with asyncio.timeout(_CUT_PATIENCE):
-        while (await bench.gateway.status())["buffer"]["alarm"] != "failing":
-            await asyncio.sleep(0.2)
+    await bench.gateway.until(lambda status: status["buffer"]["alarm"] == "failing", _CUT_PATIENCE)
     await asyncio.sleep(seconds(30, 4))
     await asyncio.to_thread(_checked_and_mounted, disk)
     bench.over()

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,13 @@ class Gateway:
                     await asyncio.sleep(0.05)
                 else:
                     return record
+
+    async def until(self, wanted: Callable[[dict[str, Any]], object], seconds: float = 30) -> dict[str, Any]:
+        """The status, as soon as it is so. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while not wanted(status := await self.status()):
+                await asyncio.sleep(0.05)
+            return status
 
     def lines(self) -> str:
         """Its log so far."""

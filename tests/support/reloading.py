@@ -36,10 +36,7 @@ class Reloading:
 
     async def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The status, as soon as it is so."""
-        async with asyncio.timeout(30):
-            while not wanted(status := await self.gateway.status()):
-                await asyncio.sleep(0.1)
-            return status
+        return await self.gateway.until(wanted)
 
     async def settled(self) -> dict[str, Any]:
         """The status, as soon as the configuration of the start is known to be good."""

@@ -69,8 +69,7 @@ class Bench:
         return Ran(process.returncode, out.decode(), err.decode())
 
     async def delivered(self, readings: int) -> None:
-        while (await self.gateway.status())["buffer"]["connections"]["cloud"]["delivered"] < readings:
-            await asyncio.sleep(0.05)
+        await self.gateway.until(lambda status: status["buffer"]["connections"]["cloud"]["delivered"] >= readings)
 
 
 @pytest.fixture
@@ -141,8 +140,7 @@ async def test_dead_letters_are_listed_sent_again_and_deleted(bench: Bench) -> N
     small = {**config["connections"]["cloud"], "max_message": "1KiB"}
     bench.gateway.config.write_text(json.dumps({**config, "connections": {"cloud": small}}))
     async with running(bench.gateway):
-        while (await bench.gateway.status())["buffer"]["connections"]["cloud"]["dead"] < 5 * WIDE:
-            await asyncio.sleep(0.05)
+        await bench.gateway.until(lambda status: status["buffer"]["connections"]["cloud"]["dead"] >= 5 * WIDE)
     letters = (await bench.edged("buffer", "dead", "list", "--json")).json["letters"]
     assert len(letters) >= 5
     assert {one["reason"] for one in letters} == {"too_large"}

@@ -182,8 +182,7 @@ async def test_a_stop_makes_what_was_read_durable(tmp_path: Path, number: signal
     config = {**SIM, "buffer": {"flush": "60s"}}
     gateway = Gateway(tmp_path, config)
     async with running(gateway):
-        while (await gateway.status())["buffer"]["waiting"] < 5:
-            await asyncio.sleep(0.05)
+        await gateway.until(lambda status: status["buffer"]["waiting"] >= 5)
         assert await gateway.stop(number) == 0
         await gateway.start()
         assert (await gateway.status())["buffer"]["readings"] >= 5

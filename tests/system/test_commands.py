@@ -219,9 +219,7 @@ async def test_a_device_that_is_away_gets_the_newest_value_when_it_is_back(tmp_p
 
 
 async def _connected(gateway: Gateway) -> None:
-    async with asyncio.timeout(20):
-        while not (await gateway.status())["connections"].get("cloud", {}).get("connected"):
-            await asyncio.sleep(0.05)
+    await gateway.until(lambda status: status["connections"].get("cloud", {}).get("connected"))
 
 
 async def test_a_write_that_was_cut_off_is_judged_by_reading_and_never_repeated(

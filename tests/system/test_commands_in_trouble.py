@@ -31,9 +31,7 @@ def registers(port: int) -> tuple[int, int]:
 
 
 async def connected(gateway: Gateway) -> None:
-    async with asyncio.timeout(20):
-        while not (await gateway.status())["connections"].get("cloud", {}).get("connected"):
-            await asyncio.sleep(0.05)
+    await gateway.until(lambda status: status["connections"].get("cloud", {}).get("connected"))
 
 
 @pytest.mark.skipif(not LIBRARY, reason=MISSING)

@@ -150,13 +150,12 @@ def check_counters(status: dict[str, Any]) -> None:
 
 async def settled(gateway: Gateway) -> dict[str, Any]:
     """Its status, when hardly anything waits but the interval that is not over yet."""
-    async with asyncio.timeout(30):
-        while True:
-            status = await gateway.status()
-            flows = [one["connections"]["cloud"] for one in status["flows"].values()]
-            if status["connections"].get("cloud", {}).get("connected") and all(one["queued"] < 400 for one in flows):
-                return status
-            await asyncio.sleep(0.05)
+    return await gateway.until(
+        lambda status: (
+            status["connections"].get("cloud", {}).get("connected")
+            and all(one["connections"]["cloud"]["queued"] < 400 for one in status["flows"].values())
+        )
+    )
 
 
 async def test_flows_keep_their_promises_over_kill_9_and_an_outage(tmp_path: Path) -> None:

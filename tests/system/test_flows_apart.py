@@ -147,13 +147,13 @@ async def test_what_is_bad_stays_alone_and_says_so_once(tmp_path: Path) -> None:
         config = config_of(tmp_path, broker.port)
         gateway = Gateway(tmp_path / "gateway", config, prefix=("env", f"PYTHONPATH={site}"))
         async with running(gateway):
-            async with asyncio.timeout(40):
-                while True:
-                    status = await gateway.status()
-                    faults = {name: one["restarts"] for name, one in status["faults"].items()}
-                    if faults.get("flow crashes to foreign", 0) >= 2 and faults.get("connection broken", 0) >= 2:
-                        break
-                    await asyncio.sleep(0.2)
+            await gateway.until(
+                lambda status: all(
+                    status["faults"].get(name, {}).get("restarts", 0) >= 2
+                    for name in ("flow crashes to foreign", "connection broken")
+                ),
+                40,
+            )
             await asyncio.sleep(0.5)
             status = await gateway.status()
     assert set(status["faults"]) <= {"flow crashes to foreign", "connection broken", "connection uncertified"}

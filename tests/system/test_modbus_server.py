@@ -76,10 +76,12 @@ class Scada:
                 del got
 
 
+async def listening(gateway: Gateway) -> None:
+    await gateway.until(lambda status: status["servers"].get("scada", {}).get("listening"))
+
+
 async def connected(gateway: Gateway, port: int) -> Scada:
-    async with asyncio.timeout(30):
-        while not (await gateway.status())["servers"].get("scada", {}).get("listening"):
-            await asyncio.sleep(0.05)
+    await listening(gateway)
     client = AsyncModbusTcpClient("127.0.0.1", port=port, retries=0)
     assert await client.connect()
     return Scada(client)
@@ -154,9 +156,7 @@ async def test_strangers_garbage_and_crowds_do_not_disturb_it(tmp_path: Path, de
         _, second = await asyncio.open_connection("127.0.0.1", port)
         second.write(b"\0")  # and says no more
         await second.drain()
-        async with asyncio.timeout(30):
-            while (await gateway.status())["servers"]["scada"]["clients"] < 2:
-                await asyncio.sleep(0.05)
+        await gateway.until(lambda status: status["servers"]["scada"]["clients"] >= 2)
         third, writer = await asyncio.open_connection("127.0.0.1", port)
         async with asyncio.timeout(15):
             assert await third.read() == b""
@@ -185,9 +185,7 @@ async def test_a_port_that_is_taken_is_said_and_tried_again(tmp_path: Path, devi
 async def test_who_is_not_allowed_gets_no_answer(tmp_path: Path, device: int) -> None:
     port = free_port()
     async with running(Gateway(tmp_path, config(device, port, allow=["192.0.2.0/24"]))) as gateway:
-        async with asyncio.timeout(30):
-            while not (await gateway.status())["servers"].get("scada", {}).get("listening"):
-                await asyncio.sleep(0.05)
+        await listening(gateway)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         async with asyncio.timeout(15):
             assert await reader.read() == b""

@@ -72,11 +72,14 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return name, frozenset(labels.items())
 
 
+async def listening(gateway: Gateway) -> None:
+    await gateway.until(lambda status: status["servers"].get("metrics", {}).get("listening"))
+
+
 async def scraped(gateway: Gateway, port: int, wanted: tuple[str, frozenset[tuple[str, str]]], value: float) -> Samples:
     """The metrics, as soon as one of them has this value."""
+    await listening(gateway)
     async with asyncio.timeout(30):
-        while not (await gateway.status())["servers"].get("metrics", {}).get("listening"):
-            await asyncio.sleep(0.05)
         while True:
             samples = parsed((await asyncio.to_thread(ask, port))[2])
             if samples.get(wanted) == value:
@@ -131,9 +134,7 @@ async def test_who_has_not_the_token_learns_nothing(tmp_path: Path, device: int)
     gateway = Gateway(tmp_path, config(device, port, token="SECRET"))
     gateway.config.write_text(gateway.config.read_text().replace('"SECRET"', "!secret scraper"))
     async with running(gateway):
-        async with asyncio.timeout(30):
-            while not (await gateway.status())["servers"].get("metrics", {}).get("listening"):
-                await asyncio.sleep(0.05)
+        await listening(gateway)
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": token}):
             status, _, text = await asyncio.to_thread(ask, port, **headers)
             assert status == 401

@@ -74,13 +74,13 @@ async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         gateway = plant(tmp_path / "gateway", broker.port)
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(gateway.folder / "credentials"))
         async with running(gateway):
-            async with asyncio.timeout(40):
-                while True:
-                    links = (await gateway.status())["connections"]
-                    others = [links[name] for name in ("wrong", "absent", "broken")]
-                    if links["good"]["connected"] and all(one["last_error"] for one in others):
-                        break
-                    await asyncio.sleep(0.1)
+            await gateway.until(
+                lambda status: (
+                    status["connections"]["good"]["connected"]
+                    and all(status["connections"][name]["last_error"] for name in ("wrong", "absent", "broken"))
+                ),
+                40,
+            )
             gateway.config.write_text(gateway.config.read_text().replace('"100ms"', '"150ms"'))
             await asyncio.to_thread(edged, gateway, "reload", "--no-wait")
             await asyncio.to_thread(edged, gateway, "write", "tank/valve", "1")
@@ -117,9 +117,7 @@ async def test_what_it_writes_is_for_its_user_and_its_group_whatever_the_umask(t
         gateway.config.chmod(0o644)
         own = set(gateway.folder.iterdir())
         async with running(gateway):
-            async with asyncio.timeout(40):
-                while not (await gateway.status())["buffer"]["readings"]:
-                    await asyncio.sleep(0.1)
+            await gateway.until(lambda status: status["buffer"]["readings"], 40)
             gateway.config.write_text(json.dumps(plain).replace('"100ms"', '"150ms"'))
             await asyncio.to_thread(edged, gateway, "reload", "--no-wait")
             await asyncio.to_thread(edged, gateway, "write", "tank/valve", "1")

@@ -37,8 +37,7 @@ async def test_no_text_of_a_device_reaches_the_terminal_raw(tmp_path: Path) -> N
         await asyncio.start_server(serve, "127.0.0.1", 0) as server,
         running(Gateway(tmp_path, config(server.sockets[0].getsockname()[1]))) as gateway,
     ):
-        while (await gateway.status())["buffer"]["read"] < 1:
-            await asyncio.sleep(0.05)
+        await gateway.until(lambda status: status["buffer"]["read"])
         for command in (
             ["tail", "--count", "1"],
             ["read", "sly"],
