@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from edged.adapter import BusConfig, DeviceConfig, Duration, Name, PointConfig, TransientError, Value
 from edged.downlink.api import Command, CommandResult, State
@@ -18,6 +17,9 @@ from edged.downlink.store import KEPT, Desired, read_offline
 from edged.model import Sample
 from edged.polling import Assignment, BusPoller
 from edged.testing.bus import FakeBus, FakeDevice
+
+if TYPE_CHECKING:
+    import pytest
 
 POINT = PointConfig(writable=True, range=(0, 1e9))
 
