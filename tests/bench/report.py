@@ -60,7 +60,8 @@ def budgets(results: Results) -> Iterator[Row]:
     checked = [one for one in results.values() if "wrong" in one]
     bad = sum(one[key] for one in checked for key in ("wrong", "missing_reads", "disordered"))
     readings = sum(one.get("readings", 0) for one in checked)
-    yield Row("wrong, lost or out of order, all runs together", "0", f"{bad:,.0f} of {readings:,.0f} readings", bad == 0)
+    told = f"{bad:,.0f} of {readings:,.0f} readings"
+    yield Row("wrong, lost or out of order, all runs together", "0", told, bad == 0)
 
 
 def _maximum(results: Results) -> Iterator[Row]:
