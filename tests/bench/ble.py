@@ -27,8 +27,9 @@ from edged_ble.codecs import made
 from edged_ble.codecs.advert import Advertisement, uuid_of
 from edged_ble.known import new_decoder
 from tests.bench.measure import THE_REST, UNDER_TEST, cost, memory, pinned
-from tests.support.fakebluez import FakeBluez, private_bus
+from tests.support.fakebluez import FakeBluez
 from tests.support.gateway import Gateway, running
+from tests.support.privatebus import private_bus
 
 _TAG = "CB:B8:33:4C:88:4F"
 _CALLS, _ROUNDS = 2000, 15

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fakebluez import FakeBluez, PrivateBus, dbus_daemon, private_bus
+from tests.support.fakebluez import FakeBluez
+from tests.support.privatebus import PrivateBus, dbus_daemon, private_bus
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from edged_ble.bluez import _bleak_bus
 from edged_ble.bus import Bus
 from edged_ble.config import BleBus
 from edged_ble.watchdog import Watchdog
-from tests.support.fakebluez import FakeBluez, PrivateBus, private_bus
+from tests.support.fakebluez import FakeBluez
+from tests.support.privatebus import PrivateBus, private_bus
 from tests.wire.ble.rig import QUICK, TAG, device, opened, polled, ruuvi, until
 
 BOTH = ["temperature", "rssi"]

@@ -18,7 +18,8 @@ from edged.adapter import Duration, Sample
 from edged.polling import Assignment, BusPoller
 from edged_ble.bus import Bus
 from edged_ble.config import BleBus
-from tests.support.fakebluez import FakeBluez, PrivateBus
+from tests.support.fakebluez import FakeBluez
+from tests.support.privatebus import PrivateBus
 from tests.wire.ble.rig import TAG, device, ruuvi
 
 SOAK = "EDGED_SOAK" in os.environ

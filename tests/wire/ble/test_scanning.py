@@ -12,7 +12,8 @@ from edged.adapter import Duration, Name, PermanentError, TransientError
 from edged_ble.bus import Bus
 from edged_ble.config import BleBus, BlePoint
 from edged_ble.job import BleJob
-from tests.support.fakebluez import DEVICE, FakeBluez, PrivateBus
+from tests.support.fakebluez import DEVICE, FakeBluez
+from tests.support.privatebus import PrivateBus
 from tests.wire.ble.rig import TAG, device, heard, opened, polled, ruuvi, until
 
 BOTH = ["temperature", "rssi"]
