@@ -14,14 +14,13 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from requirements import ALL_EXTRAS
 
 ROOT = Path(__file__).parents[1]
 NEVER_LOADED = {"pyric"}
 """Copyleft, but only installed: the extra `ble-decoders` brings it for resetting radios through habluetooth, which
 edged does in another way. tests/unit/test_layout.py shows that it is not imported."""
 COPYLEFT = re.compile(r"\b([AL]?GPL|GNU .*General Public)", re.IGNORECASE)
-
-
 ONLY_IN_A_FILE = {"quickjs-ng": "MIT"}
 """Packages whose metadata name no licence, and what their licence file is."""
 
@@ -58,7 +57,7 @@ def problems() -> Iterator[str]:
     locked = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE))
     found: dict[str, Distribution] = {}
     try:
-        closure("edged", frozenset({"demo", "meters", "ble-decoders", "sunspec", "codecs"}), found)
+        closure("edged", frozenset(ALL_EXTRAS), found)
     except PackageNotFoundError as exc:
         yield f"{exc.name} is not installed"
     for name, dist in sorted(found.items()):

@@ -12,14 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {"run": ["build"], "demo": ["build"], "test": ["build", "test"], "lint": ["build", "test", "lint"]}
-
-
-EXTRAS = {
-    "run": [],
-    "demo": ["demo"],
-    "test": ["demo", "meters", "ble-decoders", "sunspec", "codecs"],
-    "lint": ["demo", "meters", "ble-decoders", "sunspec", "codecs"],
-}
+ALL_EXTRAS = ["demo", "meters", "ble-decoders", "sunspec", "codecs"]
+EXTRAS = {"run": [], "demo": ["demo"], "test": ALL_EXTRAS, "lint": ALL_EXTRAS}
 _ENTRY = re.compile(r"^([a-z0-9.-]+)==.*(?:\n .*)*", re.MULTILINE)
 _VIA = re.compile(r"^    # (?:via |  )([A-Za-z0-9._-]+)", re.MULTILINE)
 
