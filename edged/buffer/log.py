@@ -12,6 +12,7 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -65,6 +66,7 @@ class Buffer:
         """Places that work something out of intervals, and their length, microseconds."""
         self._config = config
         self._writer = Writer(path, config, connections, boot, max_age, migrate=migrate)
+        self._gives_up = config.max_age > 0 or any((max_age or {}).values())
         self._reader = Reader(path)
         self._threads = Threads()
         self._task: asyncio.Task[None] | None = None
@@ -103,6 +105,9 @@ class Buffer:
         self._cadence = Cadence(float(self._config.flush), self._flush_now)
         self._inbox = Inbox(self._config, self._alarm, self._cadence, self._flush_now)
         self._task = asyncio.create_task(self._flush_forever(), name="buffer-flush")
+        if self._gives_up:  # while we were away, and before somebody sends it
+            with suppress(TransientError):
+                await self.change(lambda writer, done: writer.retention.retain(writer.ledger, done))
 
     async def stop(self) -> None:
         """Flush what is there, save the cursors and close. Ends within seconds even if the disk does not answer."""

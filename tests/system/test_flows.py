@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,36 @@ async def test_a_replay_works_out_whole_intervals_once_more(tmp_path: Path, mosq
         (29.5, 0.0, 59.0, 60, 20.0, 20.0, 20.0, 60)
     }
     check_chain([{**one, "lane": "live"} for one in came()])  # such a flow sends in one order
+
+
+async def test_each_flow_gives_up_by_its_own_age_and_says_how_many(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """What ThingPark calls `uplinkTimeValidity`."""
+    fresh = FlowConfig(connections={"cloud": BindingConfig(topic="plants/fresh", max_age=Duration(60))})
+    everything = FlowConfig(connections={"cloud": BindingConfig(topic="plants/all")})
+    config = config_of(mosquitto.port, fresh=fresh, all=everything)
+    with subscribed(mosquitto.port, "plants/#") as subscriber:
+        async with running(tmp_path / "buffer.db", config) as (buffer, uplink):
+            await until(lambda: uplink.state().get("connected"))
+            await asyncio.to_thread(mosquitto.stop)
+            for number, age in enumerate((3600, 120, 0)):
+                buffer.count(read=1)
+                moment = mono_us() - age * 1_000_000
+                assert buffer.put(Sample("chiller", START - age * 1_000_000, moment, ("supply",), [number]))
+                await buffer.flush()
+            await buffer.change(
+                lambda writer, done: writer.retention.retain(writer.ledger, done)
+            )  # as it does now and then
+            await asyncio.to_thread(mosquitto.start)
+            await until(lambda: buffer.stats().connections["cloud/all"].delivered == 3)
+            await until(lambda: buffer.stats().connections["cloud/fresh"].pending == 0)
+            await buffer.flush()
+            states = flow_states(config, uplink.forwarders, buffer.stats())
+            whole = told(buffer.stats(), config, "cloud")
+    counted = {name: state["connections"]["cloud"] for name, state in states.items()}
+    nothing = {"filtered": 0, "queued": 0, "evicted": 0, "dead": 0}
+    assert counted["fresh"] == {"in": 3, "sent": 1, "expired": 2, **nothing}
+    assert counted["all"] == {"in": 3, "sent": 3, "expired": 0, **nothing}
+    assert (whole["stored_for"], whole["delivered"], whole["expired"]) == (6, 4, 2)
+    sent = {topic: [row for one in of(subscriber.messages, topic) for table in one["tables"] for row in table["values"]]
+            for topic in ("plants/fresh", "plants/all")}  # fmt: skip
+    assert sent == {"plants/fresh": [[2]], "plants/all": [[0], [1], [2]]}

@@ -218,6 +218,18 @@ async def test_readings_older_than_max_age_expire_by_the_monotonic_clock_of_this
         await check(buffer)
 
 
+async def test_what_became_too_old_while_the_gateway_was_off_is_not_there_when_it_starts(tmp_path: Path) -> None:
+    hour = 3_600_000_000
+    async with running(tmp_path / "b.db", BufferConfig(flush=BY_HAND)) as buffer:
+        for age in (5 * hour, 2 * hour, hour // 2):
+            put(buffer, Sample("m", wall_us() - age, mono_us() - age, ("a", "b"), [1, 2]))
+            await buffer.flush()
+    async with running(tmp_path / "b.db", BufferConfig(flush=BY_HAND, max_age=Duration(3600))) as buffer:
+        stats = buffer.stats().connections["cloud"]
+        assert (stats.expired, stats.pending, buffer.cursor("cloud").low) == (4, 2, 2)
+        assert [batch.first for batch in await buffer.read(buffer.cursor("cloud").low)] == [3]
+
+
 async def test_rows_of_an_earlier_boot_expire_by_wall_clock_unless_it_was_not_set(tmp_path: Path) -> None:
     day = 86_400_000_000
     config = BufferConfig(flush=BY_HAND, max_age=Duration(86_400))
