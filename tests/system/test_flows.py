@@ -42,7 +42,7 @@ BROKEN = FlowConfig(
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    with Mosquitto(tmp_path / "broker") as broker:
+    with Mosquitto(tmp_path / "broker", persistence=True) as broker:
         yield broker
 
 
