@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.cli import NoDaemonError
-from edged.errors import EdgedError
+from edged.errors import ConfigError, EdgedError
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -28,35 +28,37 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def call(path: Path, target: str, *, method: str = "GET", timeout: float = 60) -> Any:
-    """The parsed answer to one request. Raises NoDaemonError, EdgedError with the daemon's words."""
+    """The parsed answer to one request. Raises NoDaemonError; ConfigError, EdgedError with the daemon's words."""
     with closing(_open(path, method, target, timeout)) as connection:
         try:
             response = connection.getresponse()
-            record = json.loads(response.read())
+            body = response.read()
+            record = json.loads(body)
         except TimeoutError as exc:
             raise EdgedError(f"the gateway did not answer within {timeout:g} s") from exc
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise EdgedError("the gateway ended before it had answered") from exc
     if response.status != http.client.OK:
-        told = record.get("error") if isinstance(record, dict) else None
-        raise EdgedError(told or f"the daemon answered {response.status}")
+        raise _refusal(body, response.status)
     return record
 
 
-def _why(body: bytes, status: int) -> str:
+def _refusal(body: bytes, status: int) -> EdgedError:
+    """The daemon's words; a ConfigError where what was named is not there, as without a daemon."""
     try:
-        return str(json.loads(body)["error"])
+        told = str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
-        return f"the daemon answered {status}"
+        told = f"the daemon answered {status}"
+    return ConfigError(told) if status == http.client.NOT_FOUND else EdgedError(told)
 
 
 def lines(path: Path, target: str, *, method: str = "GET") -> Iterator[bytes]:
-    """The lines of an endless answer. Raises NoDaemonError, EdgedError with the daemon's words."""
+    """The lines of an endless answer. Raises NoDaemonError; ConfigError, EdgedError with the daemon's words."""
     with closing(_open(path, method, target, None)) as connection:
         try:
             response = connection.getresponse()
             if response.status != http.client.OK:
-                raise EdgedError(_why(response.read(), response.status))
+                raise _refusal(response.read(), response.status)
             yield from response
         except (OSError, http.client.HTTPException) as exc:
             raise EdgedError("the gateway has ended") from exc

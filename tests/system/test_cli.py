@@ -128,7 +128,7 @@ async def test_read_asks_the_gateway_and_tells_what_is_bad(gateway: Gateway) -> 
     ran = await edged("read", "other", "--socket", gateway.socket)
     assert ran.code == 0
     ran = await edged("read", "nobody", "--socket", gateway.socket)
-    assert ran.code == 1
+    assert ran.code == 2
     assert "there is no device 'nobody'" in ran.err
 
 

@@ -191,9 +191,11 @@ def test_trace_follows(site: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("arguments", "code", "words"), [
     (["trace"], 2, "name a bus"),
-    (["trace", "nobody"], 1, "there is no bus 'nobody'; there are: line-a, plc, demo"),
+    (["trace", "nobody"], 2, "there is no bus 'nobody'; there are: line-a, plc, demo"),
     (["explain", "chiller"], 2, "write DEVICE/POINT"),
-    (["explain", "chiller/nothing"], 1, "chiller has no point 'nothing'; there are: level, supply"),
+    (["explain", "chiller/nothing"], 2, "chiller has no point 'nothing'; there are: level, supply"),
+    (["read", "chilller"], 2, "there is no device 'chilller'; did you mean 'chiller'?"),
+    (["twin", "chilller"], 2, "there is no device 'chilller'"),
     (["tail", "--label", "room"], 2, "write KEY=VALUE"),
     (["tail", "chilller"], 2, "the gateway polls no device 'chilller'; did you mean 'chiller'?"),
 ])  # fmt: skip
