@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from typing import ClassVar, Literal
 
 from edged.adapter import STRICT, BusConfig, DeviceConfig, Duration, FileName, Name
@@ -262,18 +262,18 @@ def _about_host(host: str) -> str:
     if host.startswith("["):
         return "has brackets, which belong into URLs only: write the address without them"
     if ":" in host and "/" not in host:
-        return "" if _is_address(socket.AF_INET6, host.partition("%")[0]) else "is not an IPv6 address"
+        return "" if _is_address(IPv6Address, host.partition("%")[0]) else "is not an IPv6 address"
     if _NUMERIC.fullmatch(host):
-        known = _is_address(socket.AF_INET, host)
+        known = _is_address(IPv4Address, host)
         return "" if known else "is not an IPv4 address: four numbers from 0 to 255, without zeros before them"
     if len(host) > _LONGEST_NAME or not _HOST_NAME.fullmatch(host):
         return "is not a host: write a name or an address such as 192.0.2.10"
     return ""
 
 
-def _is_address(family: int, text: str) -> bool:
+def _is_address(kind: type[IPv4Address | IPv6Address], text: str) -> bool:
     try:
-        socket.inet_pton(family, text)
-    except (OSError, ValueError):  # ValueError: it has a NUL
+        kind(text)
+    except ValueError:
         return False
     return True

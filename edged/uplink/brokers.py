@@ -1,6 +1,7 @@
 """What all connections over MQTT have in common: where the broker is, how to be its client, and how hard to drive it.
 
-A connector over MQTT adds to `BrokerConnection` what its dialect needs, and makes its link of `broker` and `upstream.pacing`.
+A connector over MQTT adds to `BrokerConnection` what its dialect needs, and makes its link of `broker` and
+`upstream.pacing`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What all connections over HTTP have in common: where the server is, how to be its client, and how hard to drive it.
 
-A connector over HTTP adds to `ServerConnection` what its dialect needs, and makes its link of `server` and `pacing`.
+A connector over HTTP adds to `ServerConnection` what its dialect needs, and makes its link of `server` and
+`upstream.pacing`.
 """
 
 from __future__ import annotations
