@@ -189,6 +189,7 @@ async def test_each_flow_gives_up_by_its_own_age_and_says_how_many(tmp_path: Pat
             await asyncio.to_thread(mosquitto.start)
             await until(lambda: buffer.stats().connections["cloud/all"].delivered == 3)
             await until(lambda: buffer.stats().connections["cloud/fresh"].pending == 0)
+            await until(lambda: len(subscriber.messages) >= 4)
             await buffer.flush()
             states = flow_states(config, uplink.forwarders, buffer.stats())
             whole = told(buffer.stats(), config, "cloud")
