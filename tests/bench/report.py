@@ -99,7 +99,7 @@ def _serial(results: Results) -> Iterator[Row]:
             continue
         baudrate = f"{int(name.removeprefix('rtu-')):,}"
         yield Row(
-            f"RTU at {baudrate} baud, 10 slaves × 20 registers: share of the wire limit", f"≥ {share:.0%}",
+            f"RTU at {baudrate} baud, 10 devices × 20 registers: share of the wire limit", f"≥ {share:.0%}",
             f"{one['share']:.1%} on average, {one['typical']:.1%} typically", one["share"] >= share,
         )  # fmt: skip
         early = one["early"]
