@@ -27,6 +27,7 @@ _LINE = re.compile(r"(\d+) ?([5678])([NEOMS])(1\.5|1|2)")
 _PARITIES: dict[str, Parity] = {"N": "none", "E": "even", "O": "odd", "M": "mark", "S": "space"}
 _DEFAULTS = {"baudrate": 9600, "bytesize": 8, "parity": "none", "stopbits": 1}
 _LISTEN_LIMIT = 5.0
+_SHORTEST_TIMEOUT, _LONGEST_TIMEOUT, _LONGEST_PAUSE = 0.001, 600.0, 60.0
 
 
 def parse_line(text: str) -> dict[str, object]:
@@ -189,8 +190,12 @@ class SerialDevice(DeviceConfig):
         super().__post_init__()
         if self.line:
             parse_line(self.line)
-        if self.timeout <= 0:
-            raise ValueError("`timeout` must be longer than 0")
+        if not _SHORTEST_TIMEOUT <= self.timeout <= _LONGEST_TIMEOUT:
+            raise ValueError(
+                f"`timeout` must lie between {Duration(_SHORTEST_TIMEOUT)} and {Duration(_LONGEST_TIMEOUT)}"
+            )
+        if self.pause > _LONGEST_PAUSE:
+            raise ValueError(f"`pause` is the rest before a request: at most {Duration(_LONGEST_PAUSE)}")
         if not 0 <= self.retries <= 10:  # noqa: PLR2004  # the range stated in the message
             raise ValueError("`retries` must lie between 0 and 10")
         if self.messages and (self.send or self.sample):

@@ -25,6 +25,8 @@ FramingType = Literal["lines", "delimiter", "fixed", "length", "markers", "gap",
 Encoding = Literal["ascii", "latin-1", "utf-8", "cp437", "cp1252"]
 Known = Literal["nmea", "obis", "sml", "mbus"]
 
+_LONGEST_GAP = 60.0
+
 _USES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     # type: (needed, possible besides)
     "lines": (frozenset(), frozenset()),
@@ -113,6 +115,8 @@ class Framing:
             raise ValueError(f"`type: {self.type}` needs `{missing[0]}`")
         if useless := sorted(given - needed - possible):
             raise ValueError(f"`{useless[0]}` has no meaning with `type: {self.type}`")
+        if self.gap > _LONGEST_GAP:
+            raise ValueError(f"`gap` is the silence that ends a frame: at most {Duration(_LONGEST_GAP)}")
         if not 1 <= self.max <= MAX_FRAME:
             raise ValueError(f"`max` must lie between 1 and {MAX_FRAME}")
         if self.length is not None and not 1 <= self.length <= MAX_FRAME:
@@ -217,6 +221,8 @@ class CheckConfig:
             raise ValueError("`crc` has the parameters of `type: crc`: give both or none")
         if self.first < 0:
             raise ValueError("`first` counts from 0, the first byte of the frame")
+        if self.last is not None and 0 <= self.last <= self.first:
+            raise ValueError("`last` is where the covered bytes end: beyond `first`, or nothing is checked")
 
     def build(self) -> Check | None:
         """The check; None for `none`."""

@@ -49,7 +49,7 @@ GOOD = "decode: {regex: '(?P<v>.*)'}\npoints: {v: {}}\n"
             "in which `message`",
         ),
         ("dialogue: mbus\ndecode: {known: sml}\npoints: {v: {}}", "{known: mbus}"),
-        (GOOD + "timeout: 0", "longer than 0"),
+        (GOOD + "timeout: 0", "must lie between 1ms and 10m"),
         (GOOD + "retries: 11", "between 0 and 10"),
     ],
 )
