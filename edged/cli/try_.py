@@ -60,6 +60,7 @@ def try_(flow: str, sample: str, config: str | None, as_json: bool) -> None:  # 
         ],
         "counted": {"in": total, "filtered": result.left_out, "errors": made.errors.count},
         "last_error": made.errors.last,
+        "unknown": sorted({one.device for one in given} - set(whole.devices)),
         "sent": [_sent(flow, made, whole, target, given) for target in chosen.connections],
     }
     click.echo(json.dumps(record, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(record)))
@@ -68,6 +69,7 @@ def try_(flow: str, sample: str, config: str | None, as_json: bool) -> None:  # 
 def _given(text: str, flow: FlowConfig) -> list[Sample]:
     """The samples that a person gave. Raises ConfigError."""
     from edged.config.flowing import given_sample  # as above
+    from edged.config.flows import LATEST
 
     if text in flow.tests:
         return [given_sample(one.device, one.values, one.time) for one in flow.tests[text].given]
@@ -85,9 +87,10 @@ def _given(text: str, flow: FlowConfig) -> list[Sample]:
             raise ConfigError('a sample is {"device": "…", "values": {"point": 1.5}}')
         if not all(value is None or isinstance(value, bool | int | float | str) for value in one["values"].values()):
             raise ConfigError("a value is a number, a text, true, false or null")
-        if isinstance(one.get("time", 0), bool) or not isinstance(one.get("time", 0), int | float):
+        time = one.get("time", 0)
+        if isinstance(time, bool) or not isinstance(time, int | float) or not abs(time) < LATEST:
             raise ConfigError("`time` is a number of seconds since 1970")
-        samples.append(given_sample(one["device"], one["values"], float(one.get("time", 0))))
+        samples.append(given_sample(one["device"], one["values"], float(time)))
     return samples
 
 
@@ -143,6 +146,8 @@ def _payload(payload: bytes) -> dict[str, str]:
 
 
 def _lines(record: dict[str, Any]) -> Iterator[str]:
+    for device in record["unknown"]:
+        yield f"the configuration has no device {device!r}: it has no labels, units and adapter here"
     for number, step in enumerate(record["steps"]):
         yield f"{number}. {step['step']}"
         yield from (f"     {json.dumps(one, ensure_ascii=False)}" for one in step["samples"])

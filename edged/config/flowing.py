@@ -233,7 +233,7 @@ def _same(one: object, other: object) -> bool:
     return (
         isinstance(one, int | float)
         and isinstance(other, int | float)
-        and abs(one - other) <= 1e-9 * max(1.0, abs(one), abs(other))
+        and (one == other or abs(one - other) <= 1e-9 * max(1.0, abs(one), abs(other)))
     )
 
 

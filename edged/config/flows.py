@@ -16,6 +16,8 @@ from edged.config.types import Duration, Name
 Function = Literal["min", "max", "avg", "last", "count"]
 _FEWEST = 1.0
 _LONGEST = 86_400.0
+LATEST = 2.5e11
+"""Seconds since 1970, in the year 9892: no sample is later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +198,10 @@ class GivenConfig(Settings):
     """Point → value; null is a bad one."""
     time: float = 0.0
     """Seconds since 1970."""
+
+    def __post_init__(self) -> None:
+        if not abs(self.time) < LATEST:  # not a number is not less either
+            raise ValueError("`time` is a number of seconds since 1970")
 
 
 @dataclass(frozen=True, kw_only=True)
