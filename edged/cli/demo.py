@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from edged.cli import EXIT_PROBLEM, NoDaemonError, client
+from edged.cli import EXIT_INTERRUPTED, EXIT_PROBLEM, NoDaemonError, client
 
 if TYPE_CHECKING:
     from edged.config.model import Config
@@ -142,6 +142,8 @@ class _Demo:
                 await asyncio.sleep(0.5)  # what is on its way from the broker to the receiver
                 self._show_latest()
                 return await self._result(folder, audit)
+        if self._stop.is_set() and process.returncode == -signal.SIGTERM:
+            raise SystemExit(EXIT_INTERRUPTED)  # before the gateway had got as far as ending in good order
         # Outside of the receiver's task group, which would wrap it.
         told = "\n".join(self._log[-20:])
         raise click.ClickException(f"the gateway ended with exit code {process.returncode}:\n{told}")

@@ -17,7 +17,7 @@ from typing import Any
 from edged.config.lint import Nodes
 from edged.config.model import Config
 from edged.config.nodes import locate
-from edged.config.problems import Report
+from edged.config.problems import Report, quoted
 from edged.config.types import FileName
 from edged.media.ports import NoPortError, find_port
 
@@ -32,12 +32,32 @@ def check_machine(config: Config, nodes: Nodes, report: Report, base: Path) -> N
             node, path = nodes[section, name].value, f"{section}.{name}"
             for key, message in (*_port(settings), *_files(settings, base)):
                 report.warning(locate(node, (key,)), f"{path}.{key}", message)
+    _check_shared(config, nodes, report)
     entry, place = nodes.get(("buffer", "")), config.buffer.path
     if entry is not None and place:
         folder = Path(place).parent
         if folder.is_dir() and not may(folder, stat.S_IRWXU):
             message = f"{folder} may not be written by {who()}: sudo chown {SERVICE} {folder}"
             report.warning(locate(entry.value, ("path",)), "buffer.path", message)
+
+
+def _check_shared(config: Config, nodes: Nodes, report: Report) -> None:
+    """Buses whose ports have different names and are the same one."""
+    first: dict[str, str] = {}
+    for name, settings in config.buses.items():
+        port = getattr(settings, "port", None)
+        if not isinstance(port, str) or "://" in port or not settings.enabled:
+            continue
+        try:
+            device = os.path.realpath(find_port(port)[0])
+        except NoPortError:
+            continue
+        other = first.setdefault(device, name)
+        if other != name and port != getattr(config.buses[other], "port", None):  # the same name is an error anyway
+            report.warning(
+                locate(nodes["buses", name].value, ("port",)), f"buses.{name}.port",
+                f"is the port of the bus {quoted(other)} by another name: put all devices on one of the two",
+            )  # fmt: skip
 
 
 def _port(settings: Any) -> Iterator[tuple[str, str]]:
@@ -96,7 +116,11 @@ def _user() -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(SERVICE)
     except KeyError:
-        return pwd.getpwuid(os.geteuid())
+        user = os.geteuid()
+    try:
+        return pwd.getpwuid(user)
+    except KeyError:  # a container may run as any number
+        return pwd.struct_passwd((f"with the number {user}", "", user, os.getegid(), "", "/", ""))
 
 
 def _group(number: int) -> str:

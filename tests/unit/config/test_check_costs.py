@@ -18,6 +18,7 @@ from edged.cli.check import check
 from edged.config.budget import BusLoad
 from edged.config.cost import DAY, flash
 from edged.config.load import load
+from edged.config.machine import may, who
 from edged.config.problems import Report
 from tests.support.gateway import Gateway, running
 
@@ -122,6 +123,16 @@ def test_a_port_without_permission(serial_port: str, tmp_path: Path) -> None:
     )
     said = warnings(checked(tmp_path, text.replace("{t: {}}", "{t: {holding: 1}}"))[1])
     assert any("may not be opened by" in one and "usermod -aG" in one for one in said)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_a_user_that_the_machine_does_not_know_can_check(serial_port: str) -> None:
+    os.setresuid(54_321, 54_321, 0)
+    try:
+        assert not may(Path(serial_port), stat.S_IRUSR)
+        assert "54321" in who() or "edged" in who()
+    finally:
+        os.setresuid(0, 0, 0)
 
 
 def test_online_polls_each_device_from_here(tmp_path: Path) -> None:
