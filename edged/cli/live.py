@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -156,12 +156,25 @@ def render_status(record: Mapping[str, Any]) -> str:
                 parts += _flow_lines(flow, name, one)
     for name, server in record["servers"].items():
         parts += ["", *_server_lines(name, server)]
-    parts += [f"\nconnection {name}: deactivated (`enabled: false`)" for name in record.get("deactivated", ())]
+    parts += _deactivated_lines(record)
     parts += [
         f"\n{name} was started again {fault['restarts']} times, last {fault['time']}: {fault['detail']}"
         for name, fault in record["faults"].items()
     ]
     return "\n".join(parts)
+
+
+def _deactivated_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """Connections that nothing is sent to because somebody said so, and what gathers for them meanwhile."""
+    why = dict.fromkeys(record.get("deactivated", ()), "`enabled: false`")
+    flows = record["flows"].values()
+    used = {name for one in flows if one["enabled"] for name in one["connections"]}
+    for name in (name for one in flows for name in one["connections"] if name not in used):
+        why.setdefault(name, "all its flows have `enabled: false`")
+    for name, reason in why.items():
+        places = record["buffer"]["connections"].items()
+        waiting = sum(one["pending"] for place, one in places if place.partition("/")[0] == name)
+        yield f"\nconnection {name}: deactivated ({reason}){f', {waiting:,} readings wait' if waiting else ''}"
 
 
 def _health_lines(health: Mapping[str, Any] | None) -> Iterable[str]:

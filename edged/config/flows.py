@@ -226,7 +226,7 @@ class FlowConfig(Settings):
     description: str = ""
     """What it is for, for people."""
     enabled: bool = True
-    """`false` keeps the entry, but sends nothing."""
+    """`false` keeps the entry, and its place in the buffer, where readings wait; but sends nothing."""
     match: tuple[MatchConfig, ...] = ()
     """Readings that one of these matches are taken (OR). Without any: all."""
     sql: str = ""

@@ -171,6 +171,10 @@ async def test_what_is_bad_stays_alone_and_says_so_once(tmp_path: Path) -> None:
     assert shown.count("values could not be worked out, the last:") == 3
     assert "  flow off: deactivated (`enabled: false`)" in shown
     assert "connection spare: deactivated (`enabled: false`)" in shown
+    assert "deactivated (all its flows" not in shown
+    idle = render_status({**status, "connections": {}, "flows": {"off": status["flows"]["off"]}})
+    assert "connection cloud: deactivated (all its flows have `enabled: false`), " in idle
+    assert "readings wait" in idle
     assert "flow crashes to foreign was started again" in shown
 
     audit = Audit()
