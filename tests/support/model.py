@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -253,10 +253,11 @@ class Gateway(RuleBasedStateMachine):
 
 
 def main(examples: int, seeds: Sequence[int]) -> None:
-    """Run it under the faulty disk: always the same examples, or those of each seed."""
+    """Run it under the faulty disk: always the same examples, or those of each seed, and then also make them small."""
+    phases = [Phase.generate, *([Phase.shrink] if seeds else [])]  # to make it small takes minutes
     usual = settings(
         max_examples=examples, stateful_step_count=25, deadline=None, derandomize=not seeds, database=None,
-        print_blob=True, suppress_health_check=list(HealthCheck),
+        print_blob=True, phases=phases, suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     for number in seeds or [0]:
         run_state_machine_as_test(seed(number)(Gateway) if seeds else Gateway, settings=usual)

@@ -24,7 +24,7 @@ def test_buffer_and_forwarder_agree_with_a_list_in_memory(tmp_path: Path) -> Non
     }  # fmt: skip
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.support.model", "30"],
+            [sys.executable, "-m", "tests.support.model", "50"],
             env=environ, capture_output=True, text=True, timeout=55, check=False,
         )  # fmt: skip
     finally:
