@@ -104,8 +104,10 @@ def change(
         old, name, boot(), began, watch, _worked(proof.socket, watch), proof.databases, proof.socket,
         running.get("InvocationID", ""), home.link("previous"),
     )  # fmt: skip
+    if not trial.before:
+        home.set_link("previous", old)  # somebody has to finish it after a power cut
+    home.begin(trial)  # before the link changes: it alone knows then what there was before
     home.set_link("previous", old)
-    home.begin(trial)
     try:
         fit(home, old, name)  # what dpkg has unpacked counts when the new release does
         systemctl("start", WATCHER)
