@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _FULL = 0.8
 """Beyond this share of its time a bus has no room left."""
+_WIDE = 70
+"""From so many columns on there is room for long names."""
 _SECONDS_A_DAY = 86_400
 _LONG_ENOUGH = 30.0
 """Over fewer seconds no growth is told: the file grows in steps."""
@@ -107,25 +109,33 @@ def _holds_back(record: Mapping[str, Any], name: str) -> bool:
     return connection is not None and not connection["connected"]
 
 
+class _Widths(NamedTuple):
+    """Of the first two columns, characters."""
+
+    name: int = 20
+    state: int = 16
+
+
 def screen(record: Mapping[str, Any], values: Mapping[str, str], width: int, height: int) -> Table:
     """One screen of at most so many columns and lines."""
     from rich.table import Table
 
-    head, tail = list(_head(record)), list(_tail(record))
-    buses = [_bus_line(bus, record["budget"].get(bus["bus"])) for bus in record["buses"]]
+    at = _Widths() if width >= _WIDE else _Widths(12, 13)
+    head, tail = list(_head(record)), list(_tail(record, at))
+    buses = [_bus_line(bus, record["budget"].get(bus["bus"]), at) for bus in record["buses"]]
     devices = [(bus["bus"], device) for bus in record["buses"] for device in bus["devices"]]
     devices.sort(key=lambda entry: entry[1]["health"] != "down")  # what is wrong is never the part cut off
     room = max(height - len(head) - len(tail) - 3, 2)
     shown_buses = buses[: max(1, min(len(buses), room // 2))]
     room -= len(shown_buses) + (len(shown_buses) < len(buses))
     shown = devices if len(devices) <= room else devices[: max(room - 1, 0)]
-    lines = [*head, _title("bus", "load / budget", "transactions, late polls, error"), *shown_buses]
+    lines = [*head, _title("bus", "load / budget", "transactions, late polls, error", at), *shown_buses]
     if len(shown_buses) < len(buses):
-        lines.append(_title(f"… and {len(buses) - len(shown_buses)} more buses", "", ""))
-    lines.append(_title("device", "health", "last value"))
-    lines += [_device_line(device, values) for _, device in shown]
+        lines.append(_title(f"… and {len(buses) - len(shown_buses)} more buses", "", "", at))
+    lines.append(_title("device", "health", "last value", at))
+    lines += [_device_line(device, values, at) for _, device in shown]
     if len(shown) < len(devices):
-        lines.append(_title(f"… and {len(devices) - len(shown)} more devices", "", ""))
+        lines.append(_title(f"… and {len(devices) - len(shown)} more devices", "", "", at))
     grid = Table.grid()
     grid.add_column(no_wrap=True, overflow="ellipsis", width=width)
     for line in [*lines, *tail]:
@@ -134,10 +144,11 @@ def screen(record: Mapping[str, Any], values: Mapping[str, str], width: int, hei
     return grid
 
 
-def _title(first: str, second: str, third: str) -> Text:
+def _title(first: str, second: str, third: str, at: _Widths) -> Text:
     from rich.text import Text
 
-    return Text(f"{first:<20} {second:<16} {third}", style="bold reverse" if second else "dim")
+    cells = f"{first:<{at.name}} {second:<{at.state}} {third}" if second else first
+    return Text(cells, style="bold reverse" if second else "dim")
 
 
 def _head(record: Mapping[str, Any]) -> Iterable[Text]:
@@ -155,13 +166,13 @@ def _head(record: Mapping[str, Any]) -> Iterable[Text]:
         yield Text(f"{name} was started again {fault['restarts']} times: {fault['detail']}", style="bold red")
 
 
-def _bus_line(bus: Mapping[str, Any], budget: float | None) -> Text:
+def _bus_line(bus: Mapping[str, Any], budget: float | None, at: _Widths) -> Text:
     from rich.text import Text
 
     load = bus["load"]
     shown = f"{100 * load:.0f} %" + (f" / {100 * budget:.0f} %" if budget else "")
-    text = Text(f"{bus['bus']:<20.20} ", style="red" if bus["health"] == "down" else "")
-    text.append(f"{shown:<16} ", style="red" if max(load, budget or 0) > _FULL else "green")
+    text = Text(f"{bus['bus']:<{at.name}.{at.name}} ", style="red" if bus["health"] == "down" else "")
+    text.append(f"{shown:<{at.state}} ", style="red" if max(load, budget or 0) > _FULL else "green")
     text.append(f"{bus['transactions']:,}")
     if bus["overruns"]:
         text.append(f", {bus['overruns']:,} late", style="yellow")
@@ -173,29 +184,30 @@ def _bus_line(bus: Mapping[str, Any], budget: float | None) -> Text:
     return text
 
 
-def _device_line(device: Mapping[str, Any], values: Mapping[str, str]) -> Text:
+def _device_line(device: Mapping[str, Any], values: Mapping[str, str], at: _Widths) -> Text:
     from rich.text import Text
 
     down = device["health"] == "down"
-    text = Text(f"{device['device']:<20.20} ", style="red" if down else "")
+    text = Text(f"{device['device']:<{at.name}.{at.name}} ", style="red" if down else "")
     text.append(
-        f"{device['health']:<16} ", style="bold red" if down else "green" if device["health"] == "ok" else "yellow"
+        f"{device['health']:<{at.state}} ",
+        style="bold red" if down else "green" if device["health"] == "ok" else "yellow",
     )
     told = device["last_error"] if down else values.get(device["device"], "")
     text.append(printable(told), style="red" if down else "")
     return text
 
 
-def _tail(record: Mapping[str, Any]) -> Iterable[Text]:
+def _tail(record: Mapping[str, Any], at: _Widths) -> Iterable[Text]:
     """The connections and the buffer."""
     from rich.text import Text
 
     buffer = record["buffer"]
-    yield _title("connection", "state", "readings waiting, oldest")
+    yield _title("connection", "state", "readings waiting, oldest", at)
     for name, one in list(record["connections"].items())[:4]:
         up = one["connected"]
-        text = Text(f"{name:<20.20} ", style="" if up else "red")
-        text.append(f"{'connected' if up else 'NOT connected':<16} ", style="green" if up else "bold red")
+        text = Text(f"{name:<{at.name}.{at.name}} ", style="" if up else "red")
+        text.append(f"{'connected' if up else 'NOT connected':<{at.state}} ", style="green" if up else "bold red")
         flows = list(one.get("flows", {}))
         places = [cursor_name(name, flow) for flow in flows] or [name]
         waiting = _together([record["waiting"].get(place) for place in places]) or {

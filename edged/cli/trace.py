@@ -139,6 +139,12 @@ def _saved(lines: Iterator[str], path: Path) -> Iterator[str]:
         raise ConfigError(f"{path} cannot be written: {exc.strerror or exc}") from exc
 
 
+def notes_of(lines: Sequence[str]) -> list[FrameNote]:
+    """What a saved trace says; `.ci/screens` draws it. Raises ConfigError."""
+    head, pieces = _opened(iter(lines), None)
+    return explained(head, list(pieces))
+
+
 def explained(head: dict[str, Any], pieces: Sequence[Piece]) -> list[FrameNote]:
     """What the pieces say, by time. Without an adapter that can tell, just the bytes."""
     notes = [
