@@ -53,6 +53,8 @@ class WindowReader:
         return replace(row, samples=tuple(self._clock.settled(row.samples, row.boot)))
 
     def _finished(self, piece: Piece) -> Window:
+        if not self._sent:
+            self._sent = self._before_us(piece)
         before = [one for one in self._sent if one[0] < piece.rows[0].first]  # it may be read a second time
         replay = piece.rows[0].target not in {"", PRIORITY}
         made = piece.batch(window for _, window, again in before if again == replay)
@@ -61,3 +63,11 @@ class WindowReader:
             found.clear()
         self._sent = [*before, *((made.last, window, replay) for window in sorted(found))][-_REMEMBERED:]
         return made
+
+    def _before_us(self, piece: Piece) -> list[tuple[int, int, bool]]:
+        """What a process before this one may have sent: the part of the interval that the boot before this has read."""
+        first = next((sample for row in piece.rows for sample in row.samples if sample.points), None)
+        if first is None or piece.rows[0].first == 1:
+            return []
+        window, booted = first.time // self._interval, first.time - first.mono
+        return [(0, window, False)] if booted > window * self._interval else []

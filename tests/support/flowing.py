@@ -29,12 +29,12 @@ def config_of(
 
 @asynccontextmanager
 async def running(
-    path: Path, config: Config, *, retention: float = 0, **context: Any
+    path: Path, config: Config, *, retention: float = 0, boot: str = "", **context: Any
 ) -> AsyncIterator[tuple[Buffer, Uplink]]:
     """Its buffer and its connection, while the context lasts."""
     places = config.cursors()
     settings = BufferConfig(flush=Duration(0.05), retention=Duration(retention))
-    buffer = Buffer(path, settings, list(places), boot=boot_id(), max_age=places)
+    buffer = Buffer(path, settings, list(places), boot=boot or boot_id(), max_age=places)
     await buffer.start()
     uplink = Uplink(config, "cloud", config.connections["cloud"], context_of(**context), buffer, None)
     tasks = [asyncio.create_task(uplink.run(place)) for place in uplink.places]

@@ -140,6 +140,34 @@ async def test_an_interval_survives_a_restart_and_is_sent_once(tmp_path: Path, m
     assert [(one["supply_min"], one["supply_max"], one["supply_avg"]) for one in second] == [(60.0, 119.0, 89.5)] * 2
 
 
+async def test_a_restart_in_the_interval_of_a_boot_does_not_show_the_rest_as_whole(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    config = config_of(mosquitto.port, minutes=MINUTES)
+
+    async def read(buffer: Buffer, begin: int, end: int, booted: int) -> None:
+        for second in range(begin, end):
+            buffer.count(read=1)
+            stamp = START + second * 1_000_000, (second - booted) * 1_000_000
+            assert buffer.put(Sample("chiller", *stamp, ("supply",), [float(second)]))
+        await buffer.flush()
+
+    with subscribed(mosquitto.port, "plants/#") as subscriber:
+        async with running(tmp_path / "buffer.db", config, boot="a") as (buffer, _):
+            await read(buffer, 0, 20, -1000)
+        async with running(tmp_path / "buffer.db", config, boot="b") as (buffer, _):
+            await read(buffer, 30, 40, 25)
+            await until(lambda: len(of(subscriber.messages, "plants/minutes")) == 1)
+        async with running(tmp_path / "buffer.db", config, boot="b") as (buffer, _):
+            await read(buffer, 40, 130, 25)
+            await until(lambda: len(of(subscriber.messages, "plants/minutes")) == 3)
+    tables = [table for one in of(subscriber.messages, "plants/minutes") for table in one["tables"]]
+    counts = [dict(zip(table["points"], table["values"][0], strict=True))["supply_count"] for table in tables]
+    assert counts == [20, 30, 60]
+    odd = [{quality for _, _, quality in table.get("quality", [])} for table in tables]
+    assert odd == [{"uncertain(partial)"}, {"uncertain(late)"}, set()]
+
+
 async def test_a_replay_works_out_whole_intervals_once_more(tmp_path: Path, mosquitto: Mosquitto) -> None:
     config = config_of(mosquitto.port, minutes=MINUTES, hot=HOT)
     minute = [("boiler", 60 * n) for n in range(2)], [("chiller", 60 * n) for n in range(2)]
