@@ -64,15 +64,15 @@ async def _predict(config: Config, nodes: Nodes, report: Report, base: Path) -> 
         devices = {device: placed(one, base) for device, one in config.devices_on(name).items()}
         if not (settings.enabled and devices):
             continue
-        mark, path = nodes["buses", name].key.mark, f"buses.{name}"
+        mark, path, here = nodes["buses", name].key.mark, f"buses.{name}", placed(settings, base)
         try:
-            one = await _measured(name, settings, devices, nodes, report)
+            one = await _measured(name, here, devices, nodes, report)
         except ConfigError as exc:
             report.error(mark, path, str(exc))
             continue
         loads.append(one)
         if one.load > FULL:
-            _judge(one, mark, path, await _remedy(one, settings, devices, nodes), report)
+            _judge(one, mark, path, await _remedy(one, here, devices, nodes), report)
     return loads
 
 

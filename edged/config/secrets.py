@@ -71,11 +71,16 @@ def _filled_if_it_can(value: Any, base: Path) -> Any:
 
 def placed(value: Any, base: Path) -> Any:
     """`value`, a configuration dataclass, with the whole path of every file in it, for what needs no secret."""
-    files = {
-        one.name: found for one in dataclasses.fields(value) if isinstance(found := getattr(value, one.name), FileName)
-    }
-    moved = {name: new for name, old in files.items() if (new := old.at(base)) != old}
+    held = {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.init}
+    moved = {name: new for name, old in held.items() if (new := _placed_if_it_can(old, base)) is not old}
     return dataclasses.replace(value, **moved) if moved else value
+
+
+def _placed_if_it_can(value: Any, base: Path) -> Any:
+    if isinstance(value, FileName):
+        there = value.at(base)
+        return value if there == value else there
+    return placed(value, base) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def places(name: str, base: Path) -> list[str]:

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from edged.cli.check import check
 from edged.config.load import load
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -44,6 +46,15 @@ def test_editors_find_the_schema() -> None:
     assert files
     for file in files:
         assert file.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=edged.schema.json\n"), file
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in CONFIG.glob("*.yaml")))
+def test_check_finds_no_error_in_a_shipped_configuration_wherever_it_is_called(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(check, [str(CONFIG / file)])
+    assert result.exit_code == 0, result.stderr
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in CONFIG.glob("*.yaml")))
