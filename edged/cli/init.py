@@ -8,7 +8,7 @@ import os
 import re
 import string
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,15 @@ def _ask(
     answers: _Answers, *, gateway: str | None, timezone: str | None, broker: str | None, scan: bool | None
 ) -> None:
     """What no option said."""
-    from edged.media import list_ports  # as above
+    from edged.config.types import Name  # as above
+    from edged.media import list_ports
 
     if gateway is None:
-        answers.id = click.prompt("Name of this gateway, unique at its broker", default=answers.id)
+        answers.id = click.prompt(
+            "Name of this gateway, unique at its broker", default=answers.id, value_proc=_parsed(Name.parse)
+        )
     if timezone is None:
-        answers.timezone = click.prompt("Time zone", default=answers.timezone)
+        answers.timezone = click.prompt("Time zone", default=answers.timezone, value_proc=_parsed(_zone))
     if not answers.lines:
         for port in list_ports():
             if click.confirm(f"Are Modbus devices on {port}?", default=bool(port.vendor)):
@@ -122,6 +125,24 @@ def _ask(
     if broker is None:
         url = "URL of the MQTT broker, such as mqtts://broker.example.com (Enter: later)"
         answers.broker = click.prompt(url, default="", show_default=False)
+
+
+def _parsed(parse: Callable[[str], str]) -> Callable[[str], str]:
+    """What click asks again for, with the reason, until it is good."""
+
+    def value(text: str) -> str:
+        try:
+            return parse(text.strip())
+        except ValueError as exc:
+            raise click.UsageError(str(exc)) from None
+
+    return value
+
+
+def _zone(text: str) -> str:
+    from edged.config.model import SiteConfig  # as above
+
+    return SiteConfig(timezone=text).timezone
 
 
 def _scan(answers: _Answers, *, quiet: bool) -> tuple[Sequence[Any], list[str], bool]:

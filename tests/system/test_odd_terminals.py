@@ -99,3 +99,15 @@ def test_what_cannot_be_used_is_told_in_a_line(config: Path, command: list[str],
     assert ran.returncode == code
     assert told in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_init_asks_again_until_an_answer_can_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "new.yaml"
+    command = f"{sys.executable} -m edged init {file} --no-scan --no-ble --host 192.0.2.10 --broker mqtt://h"
+    typed = "my gw\nplant-9\nEurope/Berln\nEurope/Berlin\n" + 20 * "\n"  # and no port has Modbus devices
+    ran = subprocess.run(
+        ["script", "-qec", command, "/dev/null"], check=False, capture_output=True, text=True, input=typed
+    )
+    assert "`my_gw` would be one" in ran.stdout
+    assert "did you mean Europe/Berlin?" in ran.stdout
+    assert "id: plant-9" in file.read_text("utf-8"), ran.stdout
