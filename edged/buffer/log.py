@@ -189,6 +189,8 @@ class Buffer:
             return []
         if self._tail.covers(after):
             return self._tail.read(after, through, max_readings, target)
+        # The file may be ahead of us by the commit that the writer is just about to tell of.
+        through = self.head if through is None else min(through, self.head)
         while True:
             batches, unreadable = await self._read(self._reader.batches, after, through, max_readings, target)
             self._report(unreadable)

@@ -243,12 +243,13 @@ class Bench:
         return row
 
     def _out_of_order(self, payloads: Iterable[dict[str, Any]]) -> int:
-        """Messages, and samples, that came late; but what was refused may come after those that were behind it."""
+        """Messages, and samples, that came late. What was refused may: it comes after others, and in any order."""
         audit, refused = Audit(), self.refuser.refused
 
         def is_prompt(payload: dict[str, Any]) -> bool:
             begin, end = payload.get("first", payload["seq"]), payload["seq"]
-            return not any(first <= end and begin <= last for first, last in refused)
+            sent_again = self.case.refuses and payload.get("replay")
+            return not sent_again and not any(first <= end and begin <= last for first, last in refused)
 
         prompt = [payload for payload in payloads if is_prompt(payload)]
         for payload in prompt:

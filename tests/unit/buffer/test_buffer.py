@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +62,24 @@ async def test_many_readings_are_flushed_before_the_timer(tmp_path: Path) -> Non
     async with running(tmp_path / "b.db", BufferConfig(flush=BY_HAND, flush_readings=30)) as buffer:
         put(buffer, *(sample(n) for n in range(1, 11)))
         assert await asyncio.wait_for(buffer.wait_beyond(0), 10) == 10
+
+
+async def test_what_the_file_has_and_nobody_was_told_of_yet_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    async with running(path) as buffer:
+        put(buffer, *map(sample, range(1, 6)))
+        await buffer.flush()
+    async with running(path) as buffer:  # anew, so that nothing of it is in memory
+        put(buffer, *map(sample, range(6, 11)))
+        flushing = asyncio.create_task(buffer.flush())
+        for _ in range(2):  # it asks for the flush; the writer gets it
+            await asyncio.sleep(0)
+        with closing(sqlite3.connect(path)) as looking:
+            while looking.execute("SELECT max(seq) FROM log").fetchone() != (10,):
+                time.sleep(0.001)  # noqa: ASYNC251  # the writer's word must not be heard before the read is asked for
+        assert numbers(await buffer.read(0)) == [1, 2, 3, 4, 5]
+        assert await flushing == 10
+        assert numbers(await read_all(buffer)) == list(range(1, 11))
 
 
 async def test_numbers_go_on_after_a_restart_even_if_all_rows_are_gone(tmp_path: Path) -> None:
