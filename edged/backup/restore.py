@@ -170,7 +170,7 @@ def _is_config(change: Change, goal: Goal) -> bool:
 
 def _is_shipped(main: Path, changes: Collection[Change]) -> bool:
     """Whether all that is there is what an installation puts there."""
-    from edged.cli.service import shipped  # noqa: PLC0415  # where it is known
+    from edged.cli.system_files import shipped  # noqa: PLC0415  # where it is known
 
     if [change.target for change in changes] != [main]:
         return False
