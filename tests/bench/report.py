@@ -213,8 +213,6 @@ def ratios(results: Results) -> dict[str, float]:
         ),
         "messages/s of the drain, by aiomqtt alone": drain["of_aiomqtt"],
         "CPU of a message of the drain, by aiomqtt alone": drain["cpu_to_aiomqtt"],
-        "bytes written per reading at 1,000 readings/s": steady["written_per_reading"],
-        "idle RSS, MiB": results["idle"]["rss_mib"],
     }
     held = [one for one in _loads(results) if kept_up(one)]
     if held:
