@@ -6,6 +6,7 @@ registers of another one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from .served import Shown, Unit
 _MOST_UNIT = 255
 _MOST_NUMBER = 999
 """Places are kept for all numbers below the highest."""
+_DIGITS = re.compile(r"[0-9]{1,9}")
 NOBODY = ""
 """The device of a place that a rule keeps free. What is read there is not known, and never 0."""
 
@@ -159,7 +161,7 @@ def _numbers(title: str, rule: ServedRule, devices: Mapping[str, DeviceConfig]) 
         if not rule.match.points(device, DeviceInfo(labels=config.labels), ("",)):
             continue
         text = config.labels.get(rule.number, "")
-        if not text.isascii() or not text.isdecimal() or int(text[:9]) > _MOST_NUMBER or len(text) > 9:  # noqa: PLR2004  # digits enough
+        if not _DIGITS.fullmatch(text) or int(text) > _MOST_NUMBER:
             said = f"the label `{rule.number}: {text}` is none" if text else f"the label `{rule.number}` is missing"
             raise ConfigError(
                 f"`{title}`: {device} needs a number from 0 to {_MOST_NUMBER}, which says where it is shown: {said}; "

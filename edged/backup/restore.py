@@ -19,6 +19,7 @@ from edged.backup.manifest import BUFFER, COMMANDS, Manifest, Member, chosen
 from edged.backup.pending import JOURNAL, Step, begin, finish
 from edged.buffer.lock import Lock
 from edged.buffer.offline import look
+from edged.cli.system_files import shipped
 from edged.clock import wall_us
 from edged.config.load import load
 from edged.downlink import restored
@@ -170,8 +171,6 @@ def _is_config(change: Change, goal: Goal) -> bool:
 
 def _is_shipped(main: Path, changes: Collection[Change]) -> bool:
     """Whether all that is there is what an installation puts there."""
-    from edged.cli.system_files import shipped  # noqa: PLC0415  # where it is known
-
     if [change.target for change in changes] != [main]:
         return False
     try:
