@@ -182,6 +182,10 @@ class Line:
     # -- what goes over the wire -------------------------------------------------------------------------------------
 
     def _readable(self) -> None:
+        self._hear()
+        self._tick()
+
+    def _hear(self) -> None:
         now = time.monotonic()
         try:
             data = os.read(self._master, _ONCE)
@@ -192,12 +196,12 @@ class Line:
         if self.echo and self.before_echo:
             os.write(self._master, self.before_echo)
         self._talk(data, now, ours=True, asks=True)
-        self._tick()
 
     def _check_gap(self, now: float) -> None:
         gap = now - self._last_end
         self.shortest_gap = min(self.shortest_gap, gap)
-        self.early += gap < self.silence or any(not talk.ours and talk.start <= now for talk in self._air)
+        # What has begun by the clock and has not been handed over yet, nobody can have heard.
+        self.early += gap < self.silence or any(not talk.ours and talk.done for talk in self._air)
 
     def _talk(self, data: bytes, start: float, *, ours: bool, asks: bool = False) -> None:
         """Put bytes on the wire from `start` on."""
@@ -220,6 +224,8 @@ class Line:
     def _tick(self) -> None:
         """Hand over what is due, and come back when there will be more."""
         now = time.monotonic()
+        if any(not talk.done and not talk.ours and talk.start < now for talk in self._air):
+            self._hear()  # what was sent before this begins must not seem to have come into it
         for talk in list(self._air):
             if self.echo or not talk.ours:
                 self._deliver(talk, now)
