@@ -23,12 +23,15 @@ _TIMING = (Path("wire", "serial"), Path("wire", "serial_adapter"), Path("unit", 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--timing none|only` for `.ci/test`, which runs the two kinds one after the other."""
+    """What `.ci/test` asks for: the two kinds one after the other, and what failed once more."""
     parser.addoption("--timing", choices=("all", "none", "only"), default="all", help="tests against a paced line")
+    parser.addoption("--again", action="store_true", help="what failed is tried again: refuse if a failure is final")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose by --timing, and skip what needs a broker that is not here."""
+    if config.getoption("--again") and any(item.get_closest_marker("final") for item in items):
+        raise pytest.UsageError("a failure of what is marked `final` is not to be tried away")
     chosen = config.getoption("--timing")
     if chosen != "all":
         places = [Path(__file__).parent / place for place in _TIMING]

@@ -52,6 +52,7 @@ FAULTS = [
 RTU_FAULTS = [*FAULTS, corrupted(2), corrupted(3)]
 
 
+@pytest.mark.final
 @pytest.mark.timeout(3600 if os.environ.get("EDGED_LONG") else 60)
 @pytest.mark.parametrize("count", [10, 1])
 @pytest.mark.parametrize("echo", [False, True])
