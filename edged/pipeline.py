@@ -7,7 +7,7 @@ a point that needs nothing costs nothing, and a sample whose points all need not
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -120,15 +120,18 @@ class DevicePipeline:
             self._sent = {}
         sent = self._sent
         for i, absolute, fraction in shape.bands:
-            if i in quality:
+            value, why = values[i], quality.get(i)
+            if value is None:
                 continue
-            last, value = sent.get(shape.points[i]), values[i]
-            recent = last is not None and last.quality is None and mono - last.mono < shape.heartbeats[i]
+            last = sent.get(shape.points[i])
+            recent = last is not None and last.quality == why and mono - last.mono < shape.heartbeats[i]
             if last is not None and recent and _within(value, last.value, absolute, fraction):
                 drop.add(i)
                 continue
-            sent[shape.points[i]] = _Sent(mono, value, None)
+            sent[shape.points[i]] = _Sent(mono, value, why)
         for i, why in quality.items():
+            if values[i] is not None:
+                continue  # of what is uncertain the value counts, as that of what is good
             name = shape.points[i]
             last = sent.get(name)
             if last is not None and last.quality == why and mono - last.mono < shape.heartbeats[i]:
@@ -139,15 +142,15 @@ class DevicePipeline:
                     self._failing = {}
                 self._failing[name] = None
         if self._failing:
-            _recover(shape, quality, self._failing, sent)
+            _recover(shape, values, self._failing, sent)
         return _without(shape, sample, drop) if drop else sample
 
 
-def _recover(shape: _Shape, quality: Mapping[int, Quality], failing: dict[str, None], sent: dict[str, _Sent]) -> None:
-    """Forget the failure of points that are good again."""
+def _recover(shape: _Shape, values: Sequence[Value], failing: dict[str, None], sent: dict[str, _Sent]) -> None:
+    """Forget the failure of points that have a value again."""
     banded = {i for i, _, _ in shape.bands}
     for i, name in enumerate(shape.points):
-        if i not in quality and name in failing:
+        if values[i] is not None and name in failing:
             del failing[name]
             if i not in banded:
                 sent.pop(name, None)

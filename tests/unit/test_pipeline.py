@@ -169,6 +169,34 @@ def test_the_first_value_after_a_failure_is_told_even_within_the_deadband(settin
     assert out == [5, "bad(timeout)", "suppressed", 5, "bad(timeout)"]
 
 
+UNCERTAIN = Quality("uncertain", "clock")
+
+
+def test_values_that_are_uncertain_are_no_failures_and_all_come_through() -> None:
+    pipeline = one_point()
+    out = [pipeline.process(sample(value, at=value, quality=UNCERTAIN)) for value in (1, 2, 2, 3)]
+    assert [one and (list(one.values), one.quality[0]) for one in out] == [
+        ([value], UNCERTAIN) for value in (1, 2, 2, 3)
+    ]
+
+
+def test_a_deadband_goes_for_uncertain_values_too_and_a_change_of_quality_is_told() -> None:
+    pipeline = one_point(deadband=1.0)
+    steps = [(5, UNCERTAIN), (5.5, UNCERTAIN), (6, UNCERTAIN), (6, None), (6.5, None), (6, UNCERTAIN)]
+    out = [pipeline.process(sample(value, quality=why)) for value, why in steps]
+    assert [one and (one.values[0], one.quality.get(0)) for one in out] == [
+        (5, UNCERTAIN), None, (6, UNCERTAIN), (6, None), None, (6, UNCERTAIN),
+    ]  # fmt: skip
+
+
+def test_a_failure_after_an_uncertain_value_is_a_new_one() -> None:
+    failure = bad(Reason.TIMEOUT)
+    steps = [(None, failure), (5, UNCERTAIN), (None, failure), (None, failure)]
+    pipeline = one_point()
+    out = [pipeline.process(sample(value, quality=why)) for value, why in steps]
+    assert [one and one.quality[0] for one in out] == [failure, UNCERTAIN, failure, None]
+
+
 def test_partial_suppression_keeps_the_others_with_their_quality() -> None:
     pipeline = DevicePipeline({"a": PointConfig(deadband=1.0), "b": PointConfig(), "c": PointConfig()})
     points = ("a", "b", "c")
@@ -218,3 +246,35 @@ def test_read_is_stored_plus_suppressed_and_no_value_is_infinite(
         for i, value in enumerate(out.values):
             assert (value is None) == (i in out.quality)
             assert not isinstance(value, float) or math.isfinite(value)
+
+
+qualities = st.sampled_from([None, UNCERTAIN, Quality("uncertain", "stale")])
+readings = st.one_of(
+    st.tuples(st.integers(-3, 3), qualities),
+    st.tuples(st.none(), st.sampled_from([bad(Reason.TIMEOUT), bad(Reason.DECODE)])),
+)
+
+
+@given(
+    st.lists(st.tuples(readings, st.integers(0, 40)), max_size=40),
+    st.sampled_from([None, 0, 2, "50%"]),
+    st.sampled_from([0, 60]),
+)
+def test_what_is_left_out_is_exactly_what_was_just_told(
+    steps: list[tuple[tuple[int | None, Quality | None], int]], deadband: float | str | None, heartbeat: int
+) -> None:
+    """Against the plain rule for one point, which remembers everything."""
+    pipeline = one_point(deadband=deadband, heartbeat=Duration(heartbeat))
+    now, told = 0, None
+    for (value, why), pause in steps:
+        now += pause
+        out = pipeline.process(sample(value, at=now, quality=why))
+        repeats = told is not None and told[1] == why and now - told[2] < heartbeat
+        if repeats and value is not None:
+            assert told is not None
+            known = told[0]
+            width = abs(known or 0) / 2 if isinstance(deadband, str) else deadband
+            repeats = width is not None and known is not None and (value == known or abs(value - known) < width)
+        assert (out is None) == repeats
+        if not repeats:
+            told = value, why, now
