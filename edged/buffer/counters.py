@@ -118,6 +118,8 @@ class Account:
             self.ahead.add(settle.ahead_from, last)
         if settle.in_place:
             self.cursor.add(first, last)
+        if self.ahead.low < self.cursor.low and len(self.ahead):
+            self.ahead.add(1, self.cursor.low)  # what the cursor says anyway need not be said twice
         return new
 
     def settle(self, settle: Settle, readings: int) -> None:

@@ -335,6 +335,7 @@ class Forwarder:
                 if route.takes(batch):
                     async for piece in self._pieces(route, batch):
                         yield piece
+                    route.taken = batch.last
                 route.reached = batch.last
             if not batches and route.reached < head:
                 route.reached = head  # what was there has been given up to make room, or is for another lane
@@ -347,7 +348,8 @@ class Forwarder:
         """The parts of a batch that are not settled."""
         if self._clock:
             await self._clock.ready(batch.boot)
-        since = max(route.reached, route.after) + 1 if route.target and batch.priority else 0
+        # From the last of them on, so that what is settled ahead stays one range, however much lies between.
+        since = route.taken + 1 if route.target and batch.priority else 0
         for chunk in self._encoder.split(batch):
             whole = chunk
             if chunk.boot != batch.boot or chunk.priority != batch.priority:

@@ -60,9 +60,11 @@ class Route:
     """Whether it sends all rows, whatever their target."""
     reached: int = 0
     """How far it has come in the log."""
+    taken: int = 0
+    """The end of the last row that was for this lane. What lies between it and `reached` is none of its business."""
 
     def __post_init__(self) -> None:
-        self.reached = self.after
+        self.reached = self.taken = self.after
 
     def takes(self, batch: Batch) -> bool:
         """Whether a batch is for this lane."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from edged.buffer.log import Buffer
+from edged.buffer.store import open_reader, read_state
 from edged.clock import boot_id, mono_us, wall_us
 from edged.config.model import BufferConfig, GatewayConfig
 from edged.config.types import Duration, Name
@@ -50,7 +51,7 @@ async def stopped(path: Path) -> AsyncIterator[Buffer]:
 
 
 async def session(
-    path: Path, *, takes_backlog: bool, until: int, fresh: int = 0, strict: bool = False
+    path: Path, *, takes_backlog: bool, until: int, fresh: int = 0, alarms: int = 0, strict: bool = False
 ) -> list[dict[str, object]]:
     """One run of buffer and forwarder, until so many messages have come; what they were."""
     buffer = Buffer(path, BufferConfig(flush=Duration(0.05)), ["cloud"], boot=boot_id())
@@ -64,6 +65,11 @@ async def session(
         await asyncio.sleep(0.001)
     for number in range(fresh):
         put(buffer, 100 + number)
+    for number in range(2 * alarms):  # each between others, and after those before it have come
+        put(buffer, number, priority=number % 2 == 1)
+        await buffer.flush()
+        while len(link.book.seqs("confirmed")) <= number:
+            await asyncio.sleep(0.002)
     async with asyncio.timeout(20):
         while len(link.book.seqs("confirmed")) < until:
             await asyncio.sleep(0.005)
@@ -104,6 +110,36 @@ async def test_what_went_ahead_is_passed_over_in_strict_order_too(tmp_path: Path
     assert [(one["lane"], one["seq"]) for one in second] == [("live", seq) for seq in range(1, 9)]
     async with stopped(path) as buffer:
         assert (buffer.cursor("cloud").low, buffer.cursor("cloud").islands) == (10, ())
+
+
+def written_ahead(path: Path) -> int:
+    """How many ranges of what was settled ahead are in the file."""
+    with closing(open_reader(path)) as db:
+        return len(read_state(db)[2].accounts["cloud"].ahead)
+
+
+async def test_what_is_written_of_alarms_does_not_grow_with_their_number(tmp_path: Path) -> None:
+    """Neither while they go ahead of a backlog that does not move, nor when nothing waits."""
+    held_up, flowing = tmp_path / "held_up.db", tmp_path / "flowing.db"
+    async with stopped(held_up) as buffer:
+        put(buffer, 0, age=60)
+    await session(held_up, takes_backlog=False, until=20, alarms=10)
+    assert written_ahead(held_up) <= 1
+    await session(flowing, takes_backlog=True, until=20, alarms=10)
+    assert written_ahead(flowing) <= 1
+
+
+async def test_what_an_older_edged_wrote_of_alarms_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    async with stopped(path) as buffer:
+        for number in range(20):
+            put(buffer, number, priority=number % 2 == 1)
+            await buffer.flush()
+        for seq in range(2, 21, 2):  # each for itself, as if nothing were known of what lies between them
+            buffer.settle("cloud", seq, seq, 1, lane="priority", outcome="delivered", ahead_from=seq, in_place=False)
+    assert written_ahead(path) == 10
+    await session(path, takes_backlog=True, until=10)
+    assert written_ahead(path) <= 1
 
 
 async def test_where_the_live_lane_begins_is_judged_by_the_sample_there(tmp_path: Path) -> None:
