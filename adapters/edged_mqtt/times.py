@@ -5,7 +5,6 @@ Times are microseconds since the Unix epoch.
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +19,8 @@ BEHIND = 31 * 86_400_000_000
 """Messages may have waited at the broker for so long. Older ones come from a clock that was never set."""
 _SECONDS, _MILLISECONDS, _MICROSECONDS = 1e11, 1e14, 1e17
 """A number below this is one of so many units since 1970, up to the year 5138."""
+_LATEST = 1e20
+"""The same year in nanoseconds."""
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,9})\d*)?\s*(Z|[+-]\d\d:?\d\d)", re.ASCII | re.IGNORECASE
 )
@@ -41,7 +42,7 @@ def parse(found: Any) -> int | None:
             return None
         whole = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // _MICROSECOND
         return whole + int((fraction or "0").ljust(6, "0")[:6])
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found <= 0:
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < _LATEST:
         return None
     if found < _SECONDS:
         return round(found * 1_000_000)

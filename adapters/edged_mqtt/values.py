@@ -12,6 +12,9 @@ from edged.adapter import Value
 from .point import MqttPoint, PointType
 
 _DIGITS = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_LEAST, _MOST = -(2**63), 2**64 - 1
+"""Whole numbers as the buffer and most receivers hold them."""
+_DIGITS_OF_MOST = len(str(_MOST))
 _MOST_TEXT = 4096
 """Characters of a text; what is longer is no reading."""
 
@@ -73,15 +76,22 @@ def _sent_number(point: MqttPoint, value: Value) -> float | str:
 
 
 def _number(_point: MqttPoint, found: Any) -> float:
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, int | float):
         raise UndecodableError(f"{_short(found)} is no number")
+    if isinstance(found, int):
+        if not _LEAST <= found <= _MOST:
+            raise UndecodableError("the number has more than 64 bits")
+    elif not math.isfinite(found):
+        raise UndecodableError(f"{found} is no number")
     return found
 
 
 def _integer(point: MqttPoint, found: Any) -> int:
     number = _number(point, found)
-    if not float(number).is_integer():
-        raise UndecodableError(f"{found} is no whole number")
+    if isinstance(number, float):
+        if not number.is_integer():
+            raise UndecodableError(f"{found} is no whole number")
+        number = _number(point, int(number))
     return int(number)
 
 
@@ -106,8 +116,12 @@ def _digits(point: MqttPoint, found: Any) -> float:
         return _number(point, found)
     if _DIGITS.fullmatch(found.strip()) is None:
         raise UndecodableError(f"{_short(found)} is no number")
+    text = found.strip().lstrip("+-")
+    if text.isdecimal() and len(text) <= _DIGITS_OF_MOST:  # a double's 53 bits would not do for long counters
+        whole = int(found)
+        return whole if _LEAST <= whole <= _MOST else float(found)
     number = float(found)
-    return _number(point, int(number) if number.is_integer() else number)
+    return int(number) if number.is_integer() and _LEAST <= number <= _MOST else _number(point, number)
 
 
 def _short(found: Any) -> str:

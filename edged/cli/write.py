@@ -118,7 +118,7 @@ def _direct(
 
 async def _write_here(config: Config, base: Path, command: Command) -> dict[str, Any]:
     from edged.adapter import load_adapter  # as above
-    from edged.clock import wall_us
+    from edged.clock import mono_us, wall_us
     from edged.config.secrets import filled
     from edged.control.commands import result_record
     from edged.downlink.api import CommandResult, State
@@ -134,7 +134,9 @@ async def _write_here(config: Config, base: Path, command: Command) -> dict[str,
         bus_config = filled(config.buses[name], base=base)
         devices = {one: filled(device, base=base) for one, device in config.devices_on(name).items()}
         bus = load_adapter(bus_config.adapter).open(name, bus_config, devices)
-        ending = await Execution(command, settings, Alone(bus), wanted(settings, bus, command)).run()
+        until = mono_us() + round((command.valid_for or 0.0) * 1e6)
+        expected = wanted(settings, bus, command)
+        ending = await Execution(command, settings, Alone(bus), expected, lambda: (until - mono_us()) / 1e6).run()
     except PermanentError as exc:
         ending = Ending(State.REJECTED, str(exc.reason), str(exc))
     finally:

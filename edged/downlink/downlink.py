@@ -327,7 +327,7 @@ class Downlink:
         except PermanentError as exc:
             await self._end(row, State.REJECTED, str(exc.reason), str(exc))
             return
-        execution = Execution(row.command, settings, polled, expected)
+        execution = Execution(row.command, settings, polled, expected, lambda: row.deadline.left(self._now()))
         interrupted = row.state == EXECUTING
         if not interrupted:
             row.state, row.changed = EXECUTING, wall_us()

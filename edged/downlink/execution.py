@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,17 +63,21 @@ class Execution:
     settings: PointConfig
     polled: Polled
     expected: Value
+    left: Callable[[], float]
+    """Seconds until the command expires, at the moment of asking."""
 
     async def run(self) -> Ending:
         """Write, and read back."""
         command = self.command
         try:
-            await self._write()
+            written = await self._write()
         except PermanentError as exc:
             state = State.REJECTED if exc.reason in _UNWRITTEN else State.FAILED
             return Ending(state, str(exc.reason), str(exc))
         except TransientError as exc:
             return await self._after(exc)
+        if not written:
+            return Ending(State.EXPIRED, "", "its time ran out while it waited for its turn on the bus")
         if not command.confirm:
             return Ending(State.EXECUTED)
         return await self._confirm()
@@ -90,16 +94,22 @@ class Execution:
             State.FAILED, "interrupted", f"the gateway was stopped while it wrote; the point reads {read}", read=read
         )
 
-    async def _write(self) -> None:
+    async def _write(self) -> bool:
+        """Whether it was begun: for its turn it may have waited too long. What takes longer than it may is cut off."""
         command = self.command
-        async with self.polled.turn() as bus, _limit():
-            if command.raw is None:
-                await bus.write(command.device, command.point, command.value)
-                return
-            payloads = payloads_of(bus)
-            if payloads is None:
-                raise PermanentError(f"the adapter of {command.device} takes no raw payloads", reason="raw")
-            await payloads.write_raw(command.device, command.point, command.raw)
+        async with self.polled.turn() as bus:
+            left = self.left()
+            if left <= 0:
+                return False
+            async with _limit(left):
+                if command.raw is None:
+                    await bus.write(command.device, command.point, command.value)
+                    return True
+                payloads = payloads_of(bus)
+                if payloads is None:
+                    raise PermanentError(f"the adapter of {command.device} takes no raw payloads", reason="raw")
+                await payloads.write_raw(command.device, command.point, command.raw)
+                return True
 
     async def _read(self) -> Value:
         """The value that the point has now, which goes upstream like any other reading. Raises TransientError."""
@@ -154,12 +164,14 @@ class Execution:
 
 
 @asynccontextmanager
-async def _limit() -> AsyncIterator[None]:
+async def _limit(left: float = _LONGEST) -> AsyncIterator[None]:
+    """`left`: seconds, if that is less than the longest there is."""
+    limit = min(left, _LONGEST)
     try:
-        async with asyncio.timeout(_LONGEST):
+        async with asyncio.timeout(limit):
             yield
     except TimeoutError:
-        raise TransientError(f"it did not come to an end within {_LONGEST:g} s", reason=Reason.TIMEOUT) from None
+        raise TransientError(f"it did not come to an end within {limit:.3g} s", reason=Reason.TIMEOUT) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from edged.errors import PermanentError
 
 LONGEST = 31 * 86_400
 """Seconds. A command whose time is longer than this could not be remembered for so long."""
+_MOST = 1e12
+"""Seconds beyond which nobody means what he says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +52,18 @@ class Deadline:
 
     def due(self, now: Now) -> Due:
         """Whether the command may be carried out now."""
-        if now.boot == self.boot:
-            if now.boottime >= self.boottime:
-                return Due.TOO_LATE
-            late = self.absolute and self.wall is not None and now.trusted and now.wall >= self.wall
-            return Due.TOO_LATE if late else Due.YES
-        if self.wall is None:
-            return Due.TOO_LATE
-        if not now.trusted:
+        if now.boot != self.boot and self.wall is not None and not now.trusted:
             return Due.UNKNOWN
-        return Due.TOO_LATE if now.wall >= self.wall else Due.YES
+        return Due.YES if self.left(now) > 0 else Due.TOO_LATE
+
+    def left(self, now: Now) -> float:
+        """Seconds for which it may still be carried out by the clocks that can tell; 0 or less if it may not."""
+        here, left = now.boot == self.boot, []
+        if here:
+            left.append(self.boottime - now.boottime)
+        if self.wall is not None and now.trusted and (self.absolute or not here):
+            left.append(self.wall - now.wall)
+        return min(left, default=0) / 1e6
 
 
 def deadline_of(command: Command, now: Now) -> Deadline:
@@ -71,6 +75,8 @@ def deadline_of(command: Command, now: Now) -> Deadline:
         )  # fmt: skip
     if command.expires is not None and not now.trusted:
         raise PermanentError("the gateway's clock is not set, so it cannot tell how old this is", reason="clock")
+    if command.valid_for is not None and not abs(command.valid_for) <= _MOST:  # NaN is not, either
+        raise PermanentError(f"{command.valid_for} s is no time that it could wait", reason="expiry")
     left = [] if command.valid_for is None else [round(command.valid_for * 1e6)]
     if command.expires is not None:
         left.append(command.expires - now.wall)

@@ -5,7 +5,6 @@ The messages are described in docs/reference/mqtt.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -20,6 +19,8 @@ from edged.uplink.payload import VERSION, CommandMessage
 from edged.uplink.topics import fill
 
 _KEYS = frozenset(one.name for one in fields(CommandMessage))
+_LONGEST = 1e12
+"""Seconds of a `ttl` beyond which nobody means what he says."""
 _EARLIEST = 10**15
 """Microseconds: September 2001. A smaller number is seconds or milliseconds."""
 
@@ -121,7 +122,7 @@ def _moment(value: object, key: str) -> int:
 
 
 def _span(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LONGEST:
         return float(value)
     if isinstance(value, str):
         return float(Duration.parse(value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from edged.downlink.store import KEPT, Desired, read_offline
 from edged.model import Sample
 from edged.polling import Assignment, BusPoller
 from edged.testing.bus import FakeBus, FakeDevice
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     import pytest
@@ -32,8 +33,12 @@ class WrittenBus(FakeBus):
         self.written: list[tuple[str, Value]] = []
         self.fail: Callable[[], None] = lambda: None
         self.follows = True
+        self.before: Callable[[], Awaitable[None]] | None = None
+        """What a write does before anything is on the wire."""
 
     async def write(self, device: str, point: str, value: Value) -> None:
+        if self.before is not None:
+            await self.before()
         self.written.append((device, value))
         self.fail()
         if self.follows:
@@ -112,6 +117,32 @@ async def test_a_device_that_confirms_and_does_not_follow_is_found_out(tmp_path:
         done = await here.end("1")
         assert (done.state, done.reason, done.value) == (State.FAILED, "mismatch", 1)
         assert not here.desired
+
+
+async def test_a_command_that_expires_while_the_bus_is_busy_is_not_written(tmp_path: Path) -> None:
+    async with stand(tmp_path) as here:
+        bus = here.buses["a"]
+        bus.devices["a"].seconds = 1.0  # a poll takes longer than the command may wait
+        polls = len(bus.devices["a"].polls)
+        await until(lambda: len(bus.devices["a"].polls) > polls)
+        assert (await here.send("late", 7, valid_for=0.3)).state is State.ACCEPTED
+        assert (await here.end("late")).state is State.EXPIRED
+        assert not bus.written
+
+
+async def test_a_write_that_does_not_come_about_in_time_is_given_up(tmp_path: Path) -> None:
+    async with stand(tmp_path) as here:
+        bus, begun = here.buses["a"], asyncio.Event()
+
+        async def never() -> None:
+            begun.set()
+            await asyncio.sleep(30)  # such as a radio that looks for its device
+
+        bus.before = never
+        await here.send("late", 7, valid_for=1.0)
+        late = await here.end("late")
+        assert (late.state, late.reason, late.value) == (State.FAILED, "timeout", 1)
+        assert begun.is_set()
 
 
 async def test_a_write_without_an_answer_is_not_repeated(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +43,13 @@ def test_nothing_may_wait_longer_than_its_id_is_remembered() -> None:
     assert deadline_of(command(valid_for=LONGEST + 1, expires=WALL + SECOND), now()).due(now()) is Due.YES
 
 
+@pytest.mark.parametrize("span", [math.nan, math.inf, -math.inf, 1e308, -1e308])
+def test_a_span_that_is_no_time_is_refused(span: float) -> None:
+    with pytest.raises(PermanentError) as caught:
+        deadline_of(command(valid_for=span), now())
+    assert caught.value.reason == "expiry"
+
+
 @given(st.floats(0.001, 86_400), st.floats(0, 200_000), st.booleans())
 def test_within_a_boot_the_span_counts_whatever_the_wall_clock_does(span: float, later: float, trusted: bool) -> None:
     deadline = deadline_of(command(valid_for=span), now())
@@ -67,3 +76,22 @@ def test_after_another_boot_only_a_trusted_clock_can_tell() -> None:
 def test_a_command_whose_age_nobody_can_know_is_too_late() -> None:
     deadline = deadline_of(command(valid_for=60), now(trusted=False))
     assert deadline.due(now(1, boot="b")) is Due.TOO_LATE
+
+
+@given(
+    st.none() | st.integers(-5, 100), st.none() | st.floats(0.001, 100), st.integers(-200, 200), st.integers(-200, 200),
+    st.booleans(), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_what_is_left_agrees_with_whether_it_is_due(
+    expires: int | None, span: float | None, wall: int, later: int, first: bool, then: bool, rebooted: bool
+) -> None:  # fmt: skip
+    if expires is None and span is None:
+        return
+    given = command(expires=None if expires is None else WALL + expires * SECOND, valid_for=span)
+    deadline = deadline_of(given, now(trusted=first or expires is not None))
+    moment = Now(WALL + wall * SECOND, then, max(0, later) * SECOND, "b" if rebooted else "a")
+    due = deadline.due(moment)
+    if due is not Due.UNKNOWN:
+        assert (deadline.left(moment) > 0) == (due is Due.YES)
+    if not rebooted and span is not None:
+        assert deadline.left(moment) <= span - max(0, later) + 1e-6

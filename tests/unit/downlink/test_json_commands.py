@@ -72,6 +72,14 @@ def test_the_earliest_expiry_counts(more: dict[str, Any], expires: int) -> None:
     assert parsed(**{**GOOD, **more}).expires == expires
 
 
+@pytest.mark.parametrize("ttl", [1e12, 1e300, 1e308, "1e308", "9" * 400 + "s", 0, -1, True])
+@pytest.mark.parametrize("more", [{}, {"expires": TIME + 1}])
+def test_a_time_that_nobody_can_mean_is_refused(ttl: object, more: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as caught:
+        parsed(**{**GOOD, "ttl": ttl, **more})
+    assert caught.value.reason == "malformed"
+
+
 def test_a_ttl_also_bounds_what_a_sender_from_the_future_sends() -> None:
     assert parsed(**GOOD).valid_for == 10
 

@@ -65,7 +65,7 @@ def test_what_is_sent_is_found_again(steps: list[str], value: int) -> None:
     (1_700_000_000_250_000, 1_700_000_000_250_000),
     (1_700_000_000_250_000_000, 1_700_000_000_250_000),
     ("2022-07-18T09:34:15", None), ("2022-13-18T09:34:15Z", None), ("09:34", None), (0, None), (-5, None), (True, None),
-    (math.nan, None), (math.inf, None), (None, None), ([1], None),
+    (math.nan, None), (math.inf, None), (None, None), ([1], None), (10**400, None), (-(10**400), None), (1e300, None),
 ])  # fmt: skip
 def test_times_as_they_are_written(said: Any, microseconds: int | None) -> None:
     assert times.parse(said) == microseconds
@@ -105,7 +105,13 @@ def test_topics_of_a_filter(wanted: str, topic: str, *, fits: bool) -> None:
     (MqttPoint(type="integer"), 3, 3), (MqttPoint(type="integer"), 3.0, 3), (MqttPoint(type="integer"), 3.5, None),
     (MqttPoint(type="digits"), " -1.5e1", -15), (MqttPoint(type="digits"), "1_000", None),
     (MqttPoint(type="digits"), "nan", None), (MqttPoint(type="digits"), "0x10", None), (MqttPoint(type="digits"), 2, 2),
-    (MqttPoint(type="digits"), "\u0661", None),
+    (MqttPoint(type="digits"), "\u0661", None), (MqttPoint(type="digits"), " +12345678901234567 ", 12345678901234567),
+    (MqttPoint(type="digits"), "-9223372036854775809", -(2.0**63)), (MqttPoint(type="digits"), "1" * 5000, None),
+    (MqttPoint(type="digits"), "1e999", None), (MqttPoint(type="digits"), "1e300", 1e300),
+    (MqttPoint(), 10**400, None), (MqttPoint(), -(10**400), None), (MqttPoint(type="digits"), 10**400, None),
+    (MqttPoint(type="integer"), 10**400, None), (MqttPoint(type="integer"), 1e300, None),
+    (MqttPoint(type="integer"), math.inf, None), (MqttPoint(type="integer"), 2**64 - 1, 2**64 - 1),
+    (MqttPoint(invalid=(-127,)), 10**400, None), (MqttPoint(type="boolean"), 10**400, None),
     (MqttPoint(type="boolean"), True, True), (MqttPoint(type="boolean"), 1, None),
     (MqttPoint(type="boolean"), "true", None),
     (MqttPoint(type="boolean", words=("OFF", "ON")), "ON", True),
