@@ -33,14 +33,20 @@ class Decoder(Protocol):
         ...
 
 
-_NESTED = re.compile(r"\((?:[^()\\]|\\.)*(?<!\\)[+*](?:[^()\\]|\\.)*\)(?:[+*]|\{\d*,\d*\})")
+_TOKEN = re.compile(
+    r"""(?P<open>\((?:\?(?:P<\w+>|[:>=!]|<[=!]))?) | (?P<close>\))
+    | (?P<many>[*+] | \{\d*,\d*\}) | (?P<maybe>[?|])
+    | (?:\\. | \[\^?\]?(?:\\.|[^\]\\])*\] | .)""",
+    re.VERBOSE | re.DOTALL,
+)
 
 
 def check_pattern(pattern: str) -> re.Pattern[str]:
     r"""A regular expression, compiled. Raises ValueError if it is none, names nothing, or might take for ever.
 
-    A repeated group that itself repeats something, as in `(\d+ ?)+`, is refused: such patterns can take exponential
-    time on a line that nearly matches. All others are held in check by the bounded length of a frame.
+    A repeated group that can match different lengths, as in `(\d+ ?)+` or `(\d{1,3},?)*`, is refused: the ways to cut
+    a line into its repetitions can be exponentially many. All others are held in check by the bounded length of a
+    frame.
     """
     try:
         compiled = re.compile(pattern, re.ASCII | re.DOTALL)
@@ -48,9 +54,33 @@ def check_pattern(pattern: str) -> re.Pattern[str]:
         raise ValueError(f"{pattern!r} is not a regular expression: {exc}") from None
     if not compiled.groupindex:
         raise ValueError(f"{pattern!r} has no named group: write (?P<name>…) around each value")
-    if _NESTED.search(re.sub(r"\[(?:\\.|[^\]\\])*\]", "x", pattern)):
-        raise ValueError(f"{pattern!r} repeats a group that itself repeats: on some lines this takes for ever")
+    if _repeats_what_varies(pattern):
+        raise ValueError(
+            f"{pattern!r} repeats a group that has `*`, `+`, `?`, `|` or `{{n,m}}` in it: on some lines this takes for "
+            f"ever; write the repetitions one after the other"
+        )
     return compiled
+
+
+def _repeats_what_varies(pattern: str) -> bool:
+    """Whether a group that is repeated, any number of times, contains anything else that can match more or less."""
+    varies = [False]
+    """Of each group that is open, the whole pattern included, whether its content so far does."""
+    inner = False
+    """The same of the group that ended just before this place."""
+    for found in _TOKEN.finditer(pattern):
+        kind, ended = found.lastgroup, inner
+        inner = False
+        if kind == "open":
+            varies.append(False)
+        elif kind == "close":
+            inner = varies.pop()
+            varies[-1] |= inner
+        elif kind == "many" and ended:
+            return True
+        elif kind in {"many", "maybe"}:
+            varies[-1] = True
+    return False
 
 
 class RegexDecoder:

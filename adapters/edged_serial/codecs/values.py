@@ -27,6 +27,8 @@ _INTEGER = re.compile(r"([+-]?)[ \t]*(\d{1,30})")
 _HEX = re.compile(r"(?:0[xX])?([0-9A-Fa-f]{1,16})")
 _TRUE, _FALSE = frozenset({"1", "true", "on", "yes"}), frozenset({"0", "false", "off", "no"})
 _MAX_DIGITS = 60
+_LEAST, _MOST = -(2**63), 2**64 - 1
+"""What is stored and sent as an integer has 64 bits."""
 
 
 def number(text: str, decimal: str = ".") -> float | None:
@@ -114,15 +116,22 @@ def _word(raw: str | float) -> str:
 def _as_number(raw: str | float, decimal: str) -> float | None:
     if isinstance(raw, str):
         return number(raw, decimal)
-    return None if isinstance(raw, bool) or not math.isfinite(raw) else raw
+    if isinstance(raw, bool):
+        return None
+    if isinstance(raw, int) and not _LEAST <= raw <= _MOST:
+        try:
+            return float(raw)
+        except OverflowError:
+            return None
+    return raw if math.isfinite(raw) else None
 
 
 def _as_integer(raw: str | float, _decimal: str) -> int | None:
     if isinstance(raw, str):
-        return integer(raw)
-    if isinstance(raw, bool) or not math.isfinite(raw) or raw != int(raw):
-        return None
-    return int(raw)
+        found = integer(raw)
+    else:
+        found = None if isinstance(raw, bool) or raw % 1 else int(raw)  # of what is not finite the rest is NaN
+    return found if found is not None and _LEAST <= found <= _MOST else None
 
 
 def _as_hex(raw: str | float, _decimal: str) -> int | None:

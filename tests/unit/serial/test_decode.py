@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import math
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edged_serial.codecs import decode as d
@@ -12,7 +13,7 @@ from edged_serial.codecs.nmea import NmeaDecoder, sentence
 from edged_serial.codecs.obis import ObisDecoder
 from edged_serial.codecs.sml import SmlDecoder, file_of
 from edged_serial.codecs.talk import Template
-from edged_serial.codecs.values import Conversion, Measured, factor_between, integer, number
+from edged_serial.codecs.values import Conversion, Measured, PointType, Raw, factor_between, integer, number
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)
 PLAIN = st.text("0123456789.-xyz", max_size=6)
@@ -78,6 +79,28 @@ def test_a_number_is_what_python_reads_too(text: str) -> None:
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_survives(value: float) -> None:
     assert number(repr(value)) == value
+
+
+@given(
+    st.sampled_from(["number", "integer", "hex", "text", "boolean"]),
+    st.one_of(
+        st.integers(-(10**400), 10**400), st.integers(-(2**65), 2**65), st.floats(), st.booleans(), st.none(),
+        st.text(max_size=8), st.integers(-(2**65), 2**65).map(str),
+    ),
+    st.sampled_from([None, (0, 3)]),
+)  # fmt: skip
+@example("number", 10**400, None)
+@example("integer", 2**64, None)
+def test_any_raw_value_gives_what_can_be_stored_or_nothing(
+    kind: PointType, raw: Raw, bits: tuple[int, int] | None
+) -> None:
+    value = Conversion(kind, bits=bits)(raw)
+    assert not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, int):
+        assert -(2**63) <= value < 2**64
+    if kind == "integer" and bits is None and value is not None:
+        assert isinstance(raw, int | float | str)
+        assert value == (int(raw) if isinstance(raw, str) else raw), "never another number"
 
 
 def test_integers_hex_text_and_booleans() -> None:
@@ -188,14 +211,22 @@ def test_csv_separated_by_any_number_of_spaces() -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"(?P<a>(\d+)+)", r"(?P<a>(?:x*y*)*)", r"(?P<a>\d", r"\d+", r"(?P<a>([ab]+ ?){2,})"]
-)
+    "pattern",
+    [
+        r"(?P<a>(\d+)+)", r"(?P<a>(?:x*y*)*)", r"(?P<a>\d", r"\d+", r"(?P<a>([ab]+ ?){2,})",
+        # each of these takes more than a minute with forty digits
+        r"(?P<a>(?:\d{1,3},?)+);", r"(?P<a>(?:(?:\d+),?)+);", r"(?P<a>(?:\d?\w?)+);", r"(?:\d|\d\d)+(?P<a>;)",
+    ],
+)  # fmt: skip
 def test_patterns_that_cannot_be_used(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"regular expression|named group|for ever"):
         d.check_pattern(pattern)
 
 
-@pytest.mark.parametrize("pattern", [r"(?P<a>\d+)(?: \d+)?", r"(?P<a>[(+*]+)", r"(?P<a>(?:ab){3})", r"\((?P<a>\d+)\)+"])
+@pytest.mark.parametrize(
+    "pattern", [r"(?P<a>\d+)(?: \d+)?", r"(?P<a>[(+*]+)", r"(?P<a>(?:ab){3})", r"\((?P<a>\d+)\)+",
+    r"(?:(?:\d+),){3}(?P<a>.*)", r"(?P<a>[()]+)(?:ab)*", r"\[(?P<a>\d+)\](?: OK)?", r"[]+](?:ab)+(?P<a>\d{2,4})"],
+)  # fmt: skip
 def test_harmless_patterns_are_taken(pattern: str) -> None:
     d.check_pattern(pattern)
 
