@@ -127,10 +127,9 @@ def _as_number(raw: str | float, decimal: str) -> float | None:
 
 
 def _as_integer(raw: str | float, _decimal: str) -> int | None:
-    if isinstance(raw, str):
-        found = integer(raw)
-    else:
-        found = None if isinstance(raw, bool) or raw % 1 else int(raw)  # of what is not finite the rest is NaN
+    if isinstance(raw, bool) or (not isinstance(raw, str) and raw % 1):  # which is NaN of what is not finite
+        return None
+    found = integer(raw) if isinstance(raw, str) else int(raw)
     return found if found is not None and _LEAST <= found <= _MOST else None
 
 
