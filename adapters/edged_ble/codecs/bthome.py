@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from edged.adapter import Quality, Value
 
-from .advert import ABSENT, Advertisement, Decoded, Kind, ValueType, refused, uuid_of
+from .advert import ABSENT, Advertisement, Decoded, Kind, ValueType, address_of, refused, uuid_of
 from .aes import Ccm
 
 SERVICE = uuid_of("FCD2")
 _UUID = b"\xd2\xfc"
-_ENCRYPTED, _VERSION = 0x01, 2
+_ENCRYPTED, _ADDRESSED, _VERSION = 0x01, 0x02, 2
+_HEAD = 7
+"""Bytes before the objects where the packet has the sender's address in it, as version 2 had at first."""
 _COUNTER, _TAG = 4, 4
 _EVENTS: Mapping[int, Mapping[int, str]] = {
     0x3A: {
@@ -165,18 +167,23 @@ class BTHome:
         version = data[0] >> 5
         if version != _VERSION:
             return refused(f"BTHome version {version}, and only version {_VERSION} is understood")
+        head = _HEAD if data[0] & _ADDRESSED else 1
+        if len(data) < head:
+            return refused("a BTHome packet that is cut")
+        if head == _HEAD and (said := address_of(data[6:0:-1])) != adv.address:
+            return refused(f"its data are those of the sensor {said}")
         if data[0] & _ENCRYPTED:
-            return self._open(data, adv.address)
+            return self._open(data, head, adv.address)
         if self._cipher is not None:
             return refused("not encrypted although the sensor has a `bind_key`: somebody else may have sent it")
-        return parse(data[1:])
+        return parse(data[head:])
 
-    def _open(self, data: bytes, address: str) -> Decoded:
+    def _open(self, data: bytes, head: int, address: str) -> Decoded:
         if self._cipher is None:
             return refused("encrypted: the sensor needs its `bind_key`")
         if self._last is not None and self._last[0] == data:
             return self._last[1]
-        if len(data) < 1 + _COUNTER + _TAG:
+        if len(data) < head + _COUNTER + _TAG:
             return refused("an encrypted BTHome packet that is too short")
         counter = int.from_bytes(data[-_COUNTER - _TAG : -_TAG], "little")
         if self._counter is not None and counter <= self._counter:
@@ -186,7 +193,7 @@ class BTHome:
         except ValueError:
             return refused(f"encrypted, and {address} is not the sensor's address, which is needed to decrypt")
         nonce = mac + _UUID + data[:1] + data[-_COUNTER - _TAG : -_TAG]
-        plain = self._cipher.decrypt(nonce, data[1 : -_COUNTER - _TAG], data[-_TAG:]) if len(mac) == 6 else None  # noqa: PLR2004  # bytes of an address
+        plain = self._cipher.decrypt(nonce, data[head : -_COUNTER - _TAG], data[-_TAG:]) if len(mac) == 6 else None  # noqa: PLR2004  # bytes of an address
         if plain is None:
             return refused("the `bind_key` does not fit")
         found = parse(plain)

@@ -95,7 +95,7 @@ def _number(
 
 
 def _wide(
-    point: str, size: int, unit: str, divisor: int, absent: int | None = None
+    point: str, size: int, unit: str, divisor: int, *absent: int
 ) -> tuple[Mapping[str, Kind], str, Callable[[bytes], Values]]:
     """The same, unsigned and of any number of bytes."""
 
@@ -103,7 +103,7 @@ def _wide(
         if len(data) != size:
             raise ValueError(f"{len(data)} bytes instead of {size}")
         raw = int.from_bytes(data, "little")
-        return {point: None if raw == absent else raw if divisor == 1 else raw / divisor}
+        return {point: None if raw in absent else raw if divisor == 1 else raw / divisor}
 
     return {point: Kind("number", unit)}, point, parse
 
@@ -263,6 +263,8 @@ def _elevation(data: bytes) -> Values:
 
 
 _NO_16, _NO_24 = 0xFFFF, 0xFFFFFF
+_NOT_VALID_24 = 0xFFFFFE
+"""What the supplement calls "value is not valid" beside "value is not known"; only some have it."""
 _TABLE: Mapping[str, tuple[str, tuple[Mapping[str, Kind], str, Callable[[bytes], Values]]]] = {
     "2A00": ("Device Name", _text("device_name")),
     "2A19": ("Battery Level", _number("battery", "B", "%", type_="integer")),
@@ -297,7 +299,7 @@ _TABLE: Mapping[str, tuple[str, tuple[Mapping[str, Kind], str, Callable[[bytes],
     "2AEE": ("Electric Current", _number("current", "H", "A", divisor=100, absent=_NO_16)),
     "2AF2": ("Energy", _wide("energy", 3, "kWh", 1, _NO_24)),
     "2AFB": ("Illuminance", _wide("illuminance", 3, "lx", 100, _NO_24)),
-    "2B05": ("Power", _wide("power", 3, "W", 10, _NO_24)),
+    "2B05": ("Power", _wide("power", 3, "W", 10, _NO_24, _NOT_VALID_24)),
     "2B18": ("Voltage", _number("voltage", "H", "V", divisor=64, absent=_NO_16)),
     "2B8C": ("CO2 Concentration", _number("co2", "H", "ppm", absent=_NO_16)),
     "2BD3": ("Non-Methane Volatile Organic Compounds Concentration", _medical("voc", "kg/m³")),

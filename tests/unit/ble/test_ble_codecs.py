@@ -25,12 +25,12 @@ def company(data: str, number: int, address: str = SHELLY) -> Advertisement:
     return Advertisement(address, manufacturer_data={number: bytes.fromhex(data)})
 
 
-def sealed(plain: str, counter: int, key: bytes = KEY, address: str = SHELLY) -> Advertisement:
+def sealed(plain: str, counter: int, key: bytes = KEY, address: str = SHELLY, head: bytes = b"\x41") -> Advertisement:
     """As bthome.io/encryption says it is made."""
     count = counter.to_bytes(4, "little")
-    nonce = bytes.fromhex(address.replace(":", "")) + b"\xd2\xfc\x41" + count
+    nonce = bytes.fromhex(address.replace(":", "")) + b"\xd2\xfc" + head[:1] + count
     secret = Ccm(key).encrypt(nonce, bytes.fromhex(plain), 4)
-    return service(b"\x41" + secret[:-4] + count + secret[-4:], address=address)
+    return service(head + secret[:-4] + count + secret[-4:], address=address)
 
 
 # -- AES ---------------------------------------------------------------------------------------------------------------
@@ -183,6 +183,31 @@ def test_other_versions_of_bthome_are_named_and_not_decoded(payload: str) -> Non
     assert found is not None
     assert not found.values
     assert found.problem
+
+
+REVERSED = bytes.fromhex(SHELLY.replace(":", ""))[::-1]
+
+
+def test_an_address_in_a_bthome_packet_is_no_value_and_has_to_be_the_senders() -> None:
+    decoder = bthome.BTHome()
+    found = decoder.decode(service(b"\x42" + REVERSED + bytes.fromhex("02ca09")))
+    assert found is not None
+    assert found.values == {"temperature": 25.06}
+    for other in (b"\x42" + REVERSED[:-1], b"\x42" + REVERSED[:-1] + b"\x02" + bytes.fromhex("02ca09")):
+        found = decoder.decode(service(other))
+        assert found is not None
+        assert not found.values
+        assert found.problem
+
+
+def test_an_encrypted_bthome_packet_can_have_its_address_too() -> None:
+    found = bthome.BTHome(KEY).decode(sealed("02ca09", 7, head=b"\x43" + REVERSED))
+    assert found is not None
+    assert (found.values, found.packet_id) == ({"temperature": 25.06}, 7)
+    for length in range(15):
+        cut = bthome.BTHome(KEY).decode(service((b"\x43" + REVERSED + bytes(8))[:length]))
+        assert cut is not None
+        assert cut.problem
 
 
 def test_the_encrypted_example_of_bthome() -> None:

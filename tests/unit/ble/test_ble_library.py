@@ -99,6 +99,24 @@ def test_the_library_and_our_own_decoder_of_bthome_say_the_same(number: int) -> 
         assert theirs.values.keys() == ours.values.keys()
 
 
+NUMBERS = sorted(number for number, one in bthome.OBJECTS.items() if one.size and number < 0x3A)
+
+
+@needed
+@given(
+    st.dictionaries(st.sampled_from(NUMBERS), st.binary(min_size=4, max_size=4), min_size=1, max_size=6), st.booleans()
+)
+def test_whole_bthome_packets_mean_the_same_to_the_library(objects: dict[int, bytes], addressed: bool) -> None:
+    head = b"\x42" + bytes.fromhex(ADDRESS.replace(":", ""))[::-1] if addressed else b"\x40"
+    body = b"".join(bytes((number,)) + objects[number][: bthome.OBJECTS[number].size] for number in sorted(objects))
+    whole = Advertisement(ADDRESS, "x", -60, {}, {bthome.SERVICE: head + body})
+    ours, theirs = bthome.BTHome().decode(whole), LibraryDecoder("bthome-ble").decode(whole)
+    assert ours is not None
+    assert theirs is not None
+    known = {name: value for name, value in ours.values.items() if name in theirs.values}
+    assert known == pytest.approx(dict(theirs.values), abs=1e-9)
+
+
 @needed
 def test_bthome_knows_every_object_of_the_library_with_the_same_size() -> None:
     theirs = import_module("bthome_ble.const").MEAS_TYPES
