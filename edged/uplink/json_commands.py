@@ -15,6 +15,7 @@ import orjson
 from edged.config.types import Duration
 from edged.downlink.api import Change, Command, CommandResult, Incoming, Refused
 from edged.uplink.api import Message
+from edged.uplink.incoming import loaded
 from edged.uplink.payload import VERSION, CommandMessage
 from edged.uplink.topics import fill
 
@@ -28,7 +29,7 @@ _EARLIEST = 10**15
 def parse_command(message: Incoming) -> Command:
     """The command in a message. Raises Refused."""
     try:
-        document = orjson.loads(message.payload)
+        document = loaded(message.payload)
     except orjson.JSONDecodeError as exc:
         raise Refused("malformed", f"it is not JSON: {exc}", reply=message.reply) from exc
     if not isinstance(document, dict):

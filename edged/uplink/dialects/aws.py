@@ -17,6 +17,7 @@ from edged.downlink.api import Command, CommandResult, Incoming, Reply
 from edged.errors import EdgedError, PermanentError, TransientError
 from edged.uplink.api import Message
 from edged.uplink.dialects.twins import OWN, Limits, Wish, Wishes, changes_to, merged, outcome, wishes_in
+from edged.uplink.incoming import loaded
 
 MAX_TOPIC, MAX_SLASHES = 256, 7
 MAX_IN_FLIGHT = 100
@@ -145,7 +146,7 @@ class Shadow:
         if message.topic not in self.topics.answers:
             return None
         try:
-            document = orjson.loads(message.payload)
+            document = loaded(message.payload)
             token = str(document.get("clientToken", ""))
         except (orjson.JSONDecodeError, AttributeError):
             return None
@@ -197,7 +198,7 @@ class ShadowCommands:
         if not (whole or message.topic == self._shadow.topics.delta) or not self._clock_trusted():
             return []
         try:
-            document = orjson.loads(message.payload)
+            document = loaded(message.payload)
             version = int(document["version"])
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return []

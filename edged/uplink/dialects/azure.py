@@ -28,6 +28,7 @@ from edged.uplink.dialects.twins import (
     merged,
     outcome,
 )
+from edged.uplink.incoming import loaded
 from edged.uplink.laidout import Layout, proof
 from edged.uplink.moments import text_of
 
@@ -234,7 +235,7 @@ class Twin:
     def adopt(self, body: bytes) -> None:
         """The whole twin, as the hub has it. Raises ValueError."""
         try:
-            side = orjson.loads(body)["reported"]
+            side = loaded(body)["reported"]
             self.known = {key: value for key, value in side.items() if not key.startswith("$")}
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
             raise ValueError(f"no device twin: {type(exc).__name__}") from None
@@ -247,7 +248,7 @@ class Twin:
 def parsed(payload: bytes) -> dict[str, Any] | None:
     """The JSON object in a payload; None where there is none."""
     try:
-        document = orjson.loads(payload)
+        document = loaded(payload)
     except orjson.JSONDecodeError:
         return None
     return document if isinstance(document, dict) else None

@@ -21,6 +21,7 @@ from edged.errors import PermanentError
 from edged.model import GOOD, Sample, Value
 from edged.uplink.api import Chunk, Envelope, Lane, Message
 from edged.uplink.dialects.cutting import cut
+from edged.uplink.incoming import loaded
 
 TELEMETRY, CONNECT, DISCONNECT = "v1/gateway/telemetry", "v1/gateway/connect", "v1/gateway/disconnect"
 ATTRIBUTES, RPC = "v1/gateway/attributes", "v1/gateway/rpc"
@@ -154,19 +155,22 @@ class RpcCommands:
         if message.topic != RPC:
             return []
         try:
-            document = orjson.loads(message.payload)
+            document = loaded(message.payload)
             known = document["device"]
             number, method, params = document["data"]["id"], document["data"]["method"], document["data"].get("params")
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
             raise Refused("malformed", f"no RPC of ThingsBoard's gateway API: {exc!r}") from None
+        if not (isinstance(known, str) and isinstance(number, int | str) and isinstance(method, str)):
+            raise Refused("malformed", "no RPC of ThingsBoard's gateway API: device, id or method is of another type")
         reply = Reply(correlation=orjson.dumps([known, number]))
         device = next((str(name) for name in self._devices if self._device_name(str(name)) == known), "")
         if not device:
             raise Refused("unknown-point", f"there is no device {known!r}", reply=reply)
-        point, value = method, params
+        point: object = method
+        value = params
         if method in _METHODS and isinstance(params, dict):
             point, value = params.get("point"), params.get("value")
-        if point not in [str(name) for name in self._devices[device].points]:
+        if not isinstance(point, str) or point not in [str(name) for name in self._devices[device].points]:
             raise Refused("unknown-point", f"{device} has no point {point!r}", reply=reply)
         if not isinstance(value, bool | int | float | str):
             raise Refused("malformed", "the value is a number, a text, true or false", reply=reply)

@@ -215,22 +215,23 @@ class Wishes:
         self._valid_for = valid_for
         self._requester = requester
         self._reply = reply
-        self._seen: dict[tuple[str, str], tuple[Wish, int]] = {}
+        self._seen: dict[tuple[str, str], tuple[str, bytes, int]] = {}
+        """Point → mark of the last wish, what it said, and the how manieth of this mark it was."""
 
     def command(self, wish: Wish) -> Command | None:
         """None if it was seen before. Whatever is wrong with it is found out where all commands are judged."""
         given = wish.given if isinstance(wish.given, Mapping) else {"value": wish.given}
         text = orjson.dumps([self._requester, wish.device, wish.point, wish.mark, given], option=orjson.OPT_SORT_KEYS)
-        seen, count = self._seen.get((wish.device, wish.point), (wish, 0))
-        if seen is not wish and seen.mark == wish.mark:
-            if seen.given == wish.given and type(seen.given) is type(wish.given):
+        mark, before, count = self._seen.get((wish.device, wish.point), ("", b"", 0))
+        if before and mark == wish.mark:
+            if before == text:
                 return None
             count += 1  # a mark may be as coarse as a second, in which somebody changed his mind
         else:
             count = 0
         if len(self._seen) >= _SEEN:
             del self._seen[next(iter(self._seen))]
-        self._seen[wish.device, wish.point] = wish, count
+        self._seen[wish.device, wish.point] = wish.mark, text, count
         ident = blake2b(text + str(count).encode(), digest_size=12).hexdigest()
         value = given.get("value")
         expires, valid_for = self._until(given.get("expires"), wish)

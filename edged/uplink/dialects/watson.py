@@ -18,6 +18,7 @@ from edged.errors import PermanentError
 from edged.uplink.api import Chunk, Envelope, Lane, Message
 from edged.uplink.dialects.clouds import command_of
 from edged.uplink.encoders import presentable
+from edged.uplink.incoming import loaded
 from edged.uplink.json_commands import JsonCommands
 from edged.uplink.moments import text_of
 from edged.uplink.payload import VERSION
@@ -140,7 +141,7 @@ class WatsonCommands:
         if message.retained:
             raise Refused("retained", "a command must not be retained", reply=reply)
         try:
-            document = orjson.loads(message.payload)
+            document = loaded(message.payload)
         except orjson.JSONDecodeError as exc:
             raise Refused("malformed", f"it is not JSON: {exc}", reply=reply) from None
         inner = document.get("d", document) if isinstance(document, dict) else None

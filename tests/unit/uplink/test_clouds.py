@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.config.base import DeviceConfig, PointConfig
+from edged.config.types import Name
 from edged.downlink.api import Command, CommandResult, Dialect, Incoming, Refused, State
 from edged.errors import EdgedError
 from edged.uplink.api import Message
@@ -19,8 +21,16 @@ from edged.uplink.dialects.azure import Identity, Twin, answer_of
 from edged.uplink.dialects.azure_commands import AzureCommands
 from edged.uplink.dialects.azure_dps import assignment
 from edged.uplink.dialects.clouds import Unretained
+from edged.uplink.dialects.homeassistant import HomeAssistantCommands
+from edged.uplink.dialects.homeassistant import Names as HaNames
+from edged.uplink.dialects.sparkplug import Node
+from edged.uplink.dialects.sparkplug_commands import SparkplugCommands
+from edged.uplink.dialects.thingsboard import RpcCommands
 from edged.uplink.dialects.twins import Limits
 from edged.uplink.dialects.watson import Names, WatsonCommands
+from edged.uplink.json_commands import JsonCommands
+
+DEVICES = {"chiller": DeviceConfig(bus=Name("line"), points={Name("setpoint"): PointConfig(writable=True)})}
 
 WORDS = st.sampled_from(
     [
@@ -37,7 +47,33 @@ LEAVES = (
 JSON = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=5), max_leaves=20
 )
-PAYLOADS = JSON.map(orjson.dumps) | st.binary(max_size=20)
+
+
+@st.composite
+def nested(draw: st.DrawFn) -> bytes:
+    """As deep as a parser may just take it, below keys that a dialect looks at."""
+    before = draw(st.sampled_from(DOCUMENTS))
+    left, right = draw(st.sampled_from([(b"[", b"]"), (b'{"a": ', b"}"), (b'{"chiller": ', b"}")]))
+    depth = draw(st.sampled_from([100, 240, 300, 500, 900, 1000, 1020, 2000]))
+    return before.replace(b"@", left * depth + b"1" + right * depth)
+
+
+DOCUMENTS = [
+    b"@", b'{"d": @}', b'{"d": {"value": @}}',
+    b'{"point": @, "value": 1}', b'{"point": "chiller/setpoint", "value": @}',
+    b'{"version": 1, "state": @, "metadata": @}', b'{"version": 1, "state": {"chiller": {"setpoint": @}}}',
+    b'{"version": 1, "state": {"delta": {"chiller": {"setpoint": 1}}}, "metadata": {"desired": @}}',
+    b'{"version": 1, "state": {"chiller": {"setpoint": 1}}, "metadata": {"chiller": {"setpoint": @}}}',
+    b'{"desired": {"chiller": {"setpoint": @}}, "reported": @}', b'{"desired": @, "reported": @}',
+    b'{"chiller": {"setpoint": @}, "$version": 2}', b'{"chiller": {"setpoint": {"value": 1, "expires": @}}}',
+    b'{"device": "chiller", "data": {"id": 1, "method": @, "params": 1}}',
+    b'{"device": "chiller", "data": {"id": @, "method": "setpoint", "params": 1}}',
+    b'{"device": @, "data": {"id": 1, "method": "setpoint", "params": 1}}',
+    b'{"device": "chiller", "data": {"id": 1, "method": "write", "params": {"point": @, "value": 1}}}',
+    b'{"device": "chiller", "data": {"id": 1, "method": "write", "params": {"point": "setpoint", "value": @}}}',
+    b'{"id": @, "point": "chiller/setpoint", "value": 1, "ttl": 5, "time": "2026-11-21T12:00:00Z"}',
+]  # fmt: skip
+PAYLOADS = JSON.map(orjson.dumps) | st.binary(max_size=20) | nested()
 PREFIX = "$aws/things/plant-7/shadow"
 TOPICS = st.sampled_from(
     [
@@ -46,6 +82,8 @@ TOPICS = st.sampled_from(
         "$iothub/methods/POST/write/?$rid=%ff", "$iothub/twin/PATCH/properties/desired/?$version=1",
         "devices/plant-7/messages/devicebound/", "devices/plant-7/messages/devicebound/%24.mid=x&%24.exp=y&&=",
         "iot-2/type/edged-device/id/chiller/cmd/write/fmt/json", "iot-2/cmd/x", "iot-2/type/edged/id/%/cmd//fmt/", "x",
+        "v1/gateway/rpc", "edged/plant-7/ha/set/chiller/setpoint", "edged/plant-7/ha/set/%/+", "edged/plant-7/command",
+        "spBv1.0/edged/DCMD/plant-7/chiller", "spBv1.0/edged/DCMD/plant-7/#",
     ]
 )  # fmt: skip
 
@@ -57,6 +95,10 @@ def dialects() -> Sequence[Dialect]:
         ShadowCommands(shadow, 60.0, lambda: True),
         AzureCommands(Identity("hub", "plant-7"), "plant-7", "cloud", 30.0, run="run", twin=Twin()),
         WatsonCommands(Names("o", "edged", "plant-7", "edged-device"), "plant-7", "cloud", valid_for=30.0, run="run"),
+        RpcCommands(DEVICES, str, 30.0, "run"),
+        HomeAssistantCommands(HaNames("homeassistant", "edged/plant-7/ha"), DEVICES, 30.0, "run"),
+        SparkplugCommands(Node("edged", "plant-7", lambda: DEVICES), 30.0, "scada"),
+        JsonCommands("plant-7", "cloud", command_topic="edged/plant-7/command", result_topic="edged/plant-7/result"),
     )
 
 
@@ -115,6 +157,6 @@ def test_nothing_is_retained_where_that_is_not_wanted() -> None:
     assert [(one.topic, one.retain) for one in found] == [("status", False), *[("health", False)] * 3]
 
 
-@pytest.mark.parametrize("dialect", dialects(), ids=["aws", "azure", "watson"])
+@pytest.mark.parametrize("dialect", dialects(), ids=lambda one: type(one).__name__)
 def test_what_is_for_somebody_else_is_ignored(dialect: Dialect) -> None:
-    assert list(dialect.decode(Incoming(topic="edged/plant-7/command", payload=b"{}"))) == []
+    assert list(dialect.decode(Incoming(topic="edged/plant-8/command", payload=b"{}"))) == []

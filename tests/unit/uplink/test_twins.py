@@ -155,6 +155,8 @@ def test_wishes_that_alternate_within_a_second_are_different_commands() -> None:
     ids = [one.id for one in found if one is not None]
     assert [one.value if one else None for one in found] == [1, 2, 1, None, True]
     assert len(set(ids)) == 4
+    assert of.command(wish({"value": True}, since=1_000_000)) is None, "the same, in another form"
+    assert of.command(wish({"value": 1}, since=1_000_000)) is not None, "one is not true"
 
 
 @pytest.mark.parametrize(
