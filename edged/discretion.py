@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+import re
+from collections.abc import Iterator
+from urllib.parse import parse_qsl, quote, urlsplit
 
+WORDS = (
+    r"pass|pas+w|pwd|secret|token|credential|bearer|hmac|psk|authorization"
+    r"|(?:access|account|api|app|bind|encryption|group|private|security|shared|subscription|signing)[-_.]?key"
+)
+"""What the name of a setting, header or parameter says when a secret stands behind it: a part of a pattern."""
+_NAME = re.compile(WORDS, re.IGNORECASE)
+_PARAMETER = re.compile(rf"{WORDS}|^(?:auth|code|key|sas|sig|signature)$", re.IGNORECASE)
 _SHORTEST = 4
 """Characters. What is shorter would also be found in words that are no secret."""
 _hidden: set[str] = set()
@@ -21,3 +30,28 @@ def discreet(text: str) -> str:
         if secret in text:
             text = text.replace(secret, "***")
     return text
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether what is called so is probably a secret, e.g. a header."""
+    return _NAME.search(name) is not None
+
+
+def secrets_in(url: str) -> Iterator[tuple[str, str]]:
+    """(parameter, value) of those in the query of a URL that are probably secrets, as Azure's `code` or `sig`."""
+    try:
+        query = urlsplit(url).query
+    except ValueError:
+        return
+    yield from ((name, value) for name, value in parse_qsl(query) if value and _PARAMETER.search(name))
+
+
+def without_parameters(text: str) -> str:
+    """The text, with asterisks for the values of such parameters of all URLs in it."""
+    return _IN_QUERY.sub(lambda hit: hit["head"] + "*" * len(hit["value"]), text)
+
+
+_IN_QUERY = re.compile(
+    rf"(?P<head>[?&#](?:[\w.%-]*(?:{WORDS})[\w.%-]*|auth|code|key|sas|sig|signature)=)(?P<value>[^\s&#\"'`<>]*[^\s&#\"'`<>.,;:)])",
+    re.IGNORECASE,
+)

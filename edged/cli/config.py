@@ -215,15 +215,14 @@ def _load(main: Path, name: str = "") -> Config:
 
 
 def _unified(old: Mapping[str, Source], new: Mapping[str, Source]) -> Iterator[str]:
-    from edged.config.problems import masked, printable  # as above
+    from edged.config.masking import masked  # as above
+    from edged.config.problems import printable
 
     for path in dict.fromkeys([*old, *new]):
-        before, after = (
-            [printable(masked(line)) + "\n" for line in files[path].content.decode("utf-8", "replace").splitlines()]
-            if path in files
-            else []
-            for files in (old, new)
-        )
+        texts = [
+            files[path].content.decode("utf-8", "replace").splitlines() if path in files else [] for files in (old, new)
+        ]
+        before, after = ([printable(masked(lines, at)) + "\n" for at in range(len(lines))] for lines in texts)
         yield from difflib.unified_diff(
             before, after, path if path in old else "/dev/null", path if path in new else "/dev/null"
         )

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edged.config.jargon import called, folded
+from edged.config.masking import discreetly, masked
 
 Severity = Literal["error", "warning"]
 
-_SECRET_VALUE = re.compile(
-    r"""(?ix) (?<![\w.-]) [\w.-]* (?: pass | pwd | secret | token | credential | (?:api|access|group)[-_]?key ) [\w.-]*
-    ["']? \s* : \s+
-    (?! !secret\b | [\[{&*] )
-    (?P<value> "(?:[^"\\]|\\.)*" | '[^']*' | [^\s#,}][^#,}]* )""",
-)
-_URL_PASSWORD = re.compile(r"(?<=://)(?P<user>[^\s/:@]*:)(?P<value>[^\s/@]+)(?=@)")
 _WIDTH = 100
 """How much of a long line is shown around the offending text."""
 
@@ -48,6 +41,15 @@ class Mark:
         """The whole line."""
         return self.file.lines[self.line - 1] if 0 < self.line <= len(self.file.lines) else ""
 
+    @property
+    def shown(self) -> str:
+        """The whole line without secrets."""
+        return masked(self.file.lines, self.line - 1) if self.text else ""
+
+    def discreetly(self, message: str) -> str:
+        """A message about it without the secrets of the line."""
+        return discreetly(message, self.file.lines, self.line - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -61,8 +63,9 @@ class Problem:
 
     def __str__(self) -> str:
         """`file:line:column: path: message`, with `warning: ` before the path where it is only that."""
-        parts = [str(self.mark), "warning" if self.severity == "warning" else "", self.path, self.message]
-        return printable(_without_url_password(": ".join(part for part in parts if part)))
+        severity = "warning" if self.severity == "warning" else ""
+        parts = [str(self.mark), severity, self.mark.discreetly(self.path), self.mark.discreetly(self.message)]
+        return printable(": ".join(part for part in parts if part))
 
     def render(self) -> str:
         """The same with the offending line and a caret under the text."""
@@ -73,8 +76,8 @@ class Problem:
         mark = self.mark
         return {
             "severity": self.severity, "file": mark.file.name, "line": mark.line, "column": mark.column,
-            "length": mark.length, "path": self.path, "message": _without_url_password(self.message),
-            "text": masked(mark.text),
+            "length": mark.length, "path": mark.discreetly(self.path), "message": mark.discreetly(self.message),
+            "text": mark.shown,
         }  # fmt: skip
 
 
@@ -111,20 +114,10 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "·" for char in text)
 
 
-def masked(line: str) -> str:
-    """A line of the configuration with the values of passwords and the like replaced by asterisks."""
-    line = _without_url_password(line)
-    return _SECRET_VALUE.sub(lambda hit: hit[0][: hit.start("value") - hit.start()] + "*" * len(hit["value"]), line)
-
-
-def _without_url_password(text: str) -> str:
-    return _URL_PASSWORD.sub(lambda hit: hit["user"] + "*" * len(hit["value"]), text)
-
-
 def _excerpt(mark: Mark) -> list[str]:
     if not mark.text:
         return []
-    line, start = printable(masked(mark.text)), mark.column - 1
+    line, start = printable(mark.shown), mark.column - 1
     length = max(1, min(mark.length, len(line) - start))
     if len(line) > _WIDTH:
         cut = max(0, min(start - _WIDTH // 4, len(line) - _WIDTH))
