@@ -14,6 +14,7 @@ _KEY = re.compile(rf"(?<![\w.-])[\"']?(?P<name>[\w.-]*(?:{WORDS})[\w.-]*)[\"']?\
 _MAY_HOLD_MANY = re.compile(WORDS.replace("pass|", "pass(?:phrase|key|code)|", 1).replace("hmac|", ""), re.IGNORECASE)
 """Below others, such as `bypass` or `hmac`, are settings that are to be shown."""
 _NAMED = re.compile(r"!secret\s+[A-Za-z0-9_][\w.-]*(?=\s*(?:[,}\]#]|$))")
+_TAG = re.compile(r"!secret\s+")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'")
 _REST = re.compile(r"(?:(?!\s+#).)*")
 _REST_IN_BRACKETS = re.compile(r"(?:[^,}\]\n]|,(?=\S)|[}\]](?![\s,}\]]|$))*")
@@ -69,13 +70,15 @@ def _masked_values(line: str) -> str:
     for key in _KEY.finditer(line):
         if key.start() < done:
             continue
-        many = line.startswith(("{", "["), key.end())
+        tag = None if _NAMED.match(line, key.end()) else _TAG.match(line, key.end())
+        begin = tag.end() if tag else key.end()
+        many = line.startswith(("{", "["), begin)
         if many and not _MAY_HOLD_MANY.search(key["name"]):
             continue
         flow = "{" in line[: key.start()] or "[" in line[: key.start()]
-        end = key.end() + _length(line[key.end() :], flow=flow)
-        value = line[key.end() : end]
-        shown += line[done : key.end()] + (_PIECE.sub(_star, value) if many else _starred(value))
+        end = begin + _length(line[begin:], flow=flow)
+        value = line[begin:end]
+        shown += line[done:begin] + (_PIECE.sub(_star, value) if many else _starred(value))
         done = end
     return shown + line[done:]
 
