@@ -9,10 +9,11 @@ answer, too. What a unit has turned out not to answer is tried last.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from . import pdu
+from .config import ModbusDevice
 from .doubt import Doubts, Shape, shape_of
 from .pdu import READ_FUNCTIONS, Request
 from .planner import ADDRESSES, Limits, Span, Table
@@ -133,3 +134,21 @@ def _longer(span: Span, limits: Limits) -> Iterator[Request[Any]]:
         if start >= 0 and wide.end <= ADDRESSES and wide.count <= most and not any(map(wide.overlaps, limits.avoid)):
             yield pdu.read(wide.table, wide.start, wide.count)
             return
+
+
+def limits_of(devices: Mapping[str, ModbusDevice]) -> dict[int, Limits]:
+    """What must not be read of each unit. Several entries may describe one: then what any of them says."""
+    units: dict[int, list[Limits]] = {}
+    for device in devices.values():
+        units.setdefault(device.unit, []).append(device.limits)
+    return {unit: _narrowest(limits) for unit, limits in units.items()}
+
+
+def _narrowest(limits: Iterable[Limits]) -> Limits:
+    each = tuple(limits)
+    return Limits(
+        max_registers=min(one.max_registers for one in each),
+        max_coils=min(one.max_coils for one in each),
+        one_request_per_point=any(one.one_request_per_point for one in each),
+        avoid=tuple(dict.fromkeys(span for one in each for span in one.avoid)),
+    )

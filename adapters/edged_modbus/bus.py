@@ -79,8 +79,12 @@ class ModbusBus:
         """Whether requests occupy a shared medium, and the costs are known seconds on it."""
         self._interned: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._jobs: dict[str, WeakSet[ModbusJob]] = {}
-        self._rest_until: dict[str, float] = {}
-        """Until when a device is to be left alone."""
+        self._pauses: dict[int, float] = {}
+        """How long each unit is to be left alone after a request. Several devices may describe one unit."""
+        for device in devices.values():
+            self._pauses[device.unit] = max(self._pauses.get(device.unit, 0.0), float(device.pause))
+        self._rest_until: dict[int, float] = {}
+        """Until when each unit is to be left alone."""
         self._unsupported: dict[str, set[int]] = {}
         """Function codes for writing that a device turned out not to know."""
 
@@ -146,7 +150,7 @@ class ModbusBus:
                 if refused and place.partial:
                     # The device cannot mask: read the register, change the bits, write it back.
                     read: Request[Sequence[int]] = pdu.read_registers(place.table, place.start, place.count)  # type: ignore[assignment]  # a tuple
-                    words = merged_words(place, raw, await self.ask(link, device, config, read))
+                    words = merged_words(place, raw, await self.ask(link, config, read))
                     requests = requests_for_words(place.start, words)
                     refused = await self._first_known(link, device, config, requests)
             if refused is not None:
@@ -218,7 +222,7 @@ class ModbusBus:
         async with self._link() as link:
             if read is None:
                 return RawAnswer(texts=await self._identity(link, device, wanted))
-            words: Sequence[int] = await self.ask(link, device, wanted, cast("Request[Sequence[int]]", read))
+            words: Sequence[int] = await self.ask(link, wanted, cast("Request[Sequence[int]]", read))
             return RawAnswer(tuple(map(int, words)))
 
     async def close(self) -> None:
@@ -238,10 +242,10 @@ class ModbusBus:
         """The other jobs of its device that have anything to read."""
         return [other for other in self._jobs[job.device] if other is not job and other.readers]
 
-    async def ask(self, link: Link, device: str, config: ModbusDevice, request: Request[T]) -> T:
-        """One exchange, when the device may be asked again. Raises what `Link.exchange` does."""
-        await self._rest(device)
-        pause: float = config.pause
+    async def ask(self, link: Link, config: ModbusDevice, request: Request[T]) -> T:
+        """One exchange, when the unit may be asked again. Raises what `Link.exchange` does."""
+        await self._rest(config.unit)
+        pause = self._pauses.get(config.unit, 0.0)
         try:
             return await link.exchange(config.unit, request, config.timeout)
         except DeviceFailureError as exc:
@@ -250,10 +254,10 @@ class ModbusBus:
             raise
         finally:
             if pause:
-                self._rest_until[device] = time.monotonic() + pause
+                self._rest_until[config.unit] = time.monotonic() + pause
 
-    async def _rest(self, device: str) -> None:
-        if self._rest_until and (seconds := self._rest_until.get(device, 0.0) - time.monotonic()) > 0:
+    async def _rest(self, unit: int) -> None:
+        if self._rest_until and (seconds := self._rest_until.get(unit, 0.0) - time.monotonic()) > 0:
             await asyncio.sleep(seconds)
 
     @contextlib.asynccontextmanager
@@ -278,7 +282,7 @@ class ModbusBus:
                 refused = RefusedError(request.function, _UNKNOWN_FUNCTION)
                 continue
             try:
-                await self.ask(link, device, config, request)
+                await self.ask(link, config, request)
             except RefusedError as exc:
                 if exc.code != _UNKNOWN_FUNCTION:
                     raise
@@ -292,7 +296,7 @@ class ModbusBus:
         objects: dict[int, bytes] = {}
         for level in _LEVELS:
             try:
-                await self._identify_level(link, device, config, level, objects)
+                await self._identify_level(link, config, level, objects)
             except (PermanentError, TransientError) as exc:
                 if objects:
                     break  # it has told what it wants to tell
@@ -300,13 +304,11 @@ class ModbusBus:
                 raise kind(f"{device} does not identify itself: {exc}", reason=exc.reason) from exc
         return {_object_name(number): _text(data) for number, data in sorted(objects.items())}
 
-    async def _identify_level(
-        self, link: Link, device: str, config: ModbusDevice, level: int, objects: dict[int, bytes]
-    ) -> None:
+    async def _identify_level(self, link: Link, config: ModbusDevice, level: int, objects: dict[int, bytes]) -> None:
         first = 0
         for _ in range(_PAGES):
             request = pdu.read_identification(level, first)
-            page = await self.ask(link, device, config, request)
+            page = await self.ask(link, config, request)
             objects.update(page.objects)
             if page.next_object is None or page.next_object <= first:
                 return

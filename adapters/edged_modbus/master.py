@@ -17,7 +17,7 @@ from edged.adapter import Reason, TransientError
 from edged.media import Medium
 
 from . import pdu as pdus
-from .barrier import Barriers
+from .barrier import Barriers, limits_of
 from .config import ModbusDevice
 from .doubt import Doubts
 from .framing import ASCII, RTU, Framing, Parser
@@ -447,8 +447,3 @@ def _answered_by_echo(request: Request[Any]) -> bool:
     except InvalidReplyError:
         return False
     return True
-
-
-def limits_of(devices: Mapping[str, ModbusDevice]) -> dict[int, Limits]:
-    """What must not be read of each unit."""
-    return {device.unit: device.limits for device in devices.values()}

@@ -33,8 +33,8 @@ class Asker(Protocol):
         """The other jobs of its device that have anything to read."""
         ...
 
-    async def ask(self, link: Link, device: str, config: ModbusDevice, request: Request[T]) -> T:
-        """One exchange, when the device may be asked again. Raises what `Link.exchange` does."""
+    async def ask(self, link: Link, config: ModbusDevice, request: Request[T]) -> T:
+        """One exchange, when the unit may be asked again. Raises what `Link.exchange` does."""
         ...
 
 
@@ -160,7 +160,7 @@ class Poll:
             self._transactions += 1
             attempts -= 1
             try:
-                return await self._bus.ask(self._link, job.device, job.config, request)
+                return await self._bus.ask(self._link, job.config, request)
             except DeviceFailureError as exc:
                 if attempts <= 0 or exc.code not in _WORTH_REPEATING:
                     raise

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 
 from edged.media import LineSettings, Medium, SocketPort
 
+from .barrier import limits_of
 from .config import ModbusDevice, ModbusRtuOverTcpBus
 from .framing import RTU
 from .link import Endpoint
-from .master import SerialMaster, limits_of
+from .master import SerialMaster
 
 _AT_ONCE = 10_000_000
 """The speed of a line of which nobody says how fast it is: nothing is added to what a device is given to answer."""

@@ -216,8 +216,8 @@ class Asker(Protocol):
         """The one tuple for samples of this shape."""
         ...
 
-    async def ask(self, link: Link, device: str, config: ModbusDevice, request: Request[T]) -> T:
-        """One exchange, when the device may be asked again. Raises what `Link.exchange` does."""
+    async def ask(self, link: Link, config: ModbusDevice, request: Request[T]) -> T:
+        """One exchange, when the unit may be asked again. Raises what `Link.exchange` does."""
         ...
 
 
@@ -364,7 +364,7 @@ class SunSpecPoll:
         while True:
             self._transactions += 1
             try:
-                words = await self._bus.ask(self._link, job.device, job.config, request)
+                words = await self._bus.ask(self._link, job.config, request)
             except RefusedError as exc:
                 self._note(span, (), str(exc))
                 raise

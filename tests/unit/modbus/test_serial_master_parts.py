@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edged.adapter import Name
 from edged_modbus import pdu
 from edged_modbus.ascii import AsciiReplyParser, ascii_frame, lrc
-from edged_modbus.barrier import Barriers
+from edged_modbus.barrier import Barriers, limits_of
+from edged_modbus.config import ModbusDevice
 from edged_modbus.doubt import Doubts
 from edged_modbus.frame import rtu_frame
 from edged_modbus.pace import Pace
@@ -151,6 +153,29 @@ def test_there_is_always_a_barrier_and_it_reads_next_to_the_request_at_most(coun
             assert number != count
         doubts.add(7, barrier, 1.0)
         barriers.missed(7, barrier)
+
+
+entries = st.builds(
+    ModbusDevice,
+    bus=st.just(Name("b")),
+    unit=st.integers(1, 3),
+    max_registers=st.integers(1, 125),
+    max_coils=st.integers(1, 2000),
+    one_request_per_point=st.booleans(),
+    avoid=st.lists(st.sampled_from(["holding 1", "holding 40-49", "input 7"]), max_size=2).map(tuple),
+)
+
+
+@given(st.lists(entries, max_size=6))
+def test_a_barrier_keeps_to_what_any_entry_of_its_unit_says(devices: list[ModbusDevice]) -> None:
+    found = limits_of({str(number): device for number, device in enumerate(devices)})
+    assert found.keys() == {device.unit for device in devices}
+    for device in devices:
+        limits = found[device.unit]
+        assert limits.max_registers <= device.max_registers
+        assert limits.max_coils <= device.max_coils
+        assert limits.one_request_per_point >= device.one_request_per_point
+        assert set(map(Span.parse, device.avoid)) <= set(limits.avoid)
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,21 @@ async def test_a_device_is_left_alone_between_requests_if_it_needs_that() -> Non
         assert time.monotonic() - began >= 0.06
 
 
+async def test_a_unit_is_left_alone_whichever_of_its_entries_was_read_last() -> None:
+    entries = {
+        "meter": device(holding(0), pause=Duration(0.03)),
+        "its-settings": device(holding(1000)),
+        "another": device(holding(0), unit=2),
+    }
+    async with Rogue([good]) as server, opened("tcp", server.port, entries) as bus:
+        jobs = {name: bus.prepare(name, list(entry.points)) for name, entry in entries.items()}
+        began = time.monotonic()
+        await bus.poll(jobs["its-settings"])
+        await bus.poll(jobs["another"])
+        await bus.poll(jobs["meter"])
+        assert time.monotonic() - began >= 0.03
+
+
 def test_only_a_line_of_known_speed_has_a_predicted_load() -> None:
     points = holding(*range(20))
     for kind, settings, seconds in (
