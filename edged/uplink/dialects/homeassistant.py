@@ -119,9 +119,10 @@ class Discovery:
                 for point, config in settings.points.items():
                     component, more = self._entity(str(device), str(point), config)
                     key = key_of(str(device), str(point))
+                    common = self._common(node, str(device), str(point), settings, component)
                     yield (
                         self.names.config(component, node, key),
-                        self._common(node, str(device), str(point), settings) | more,
+                        common | _value_of(str(point), component, more) | more,
                     )
 
     def _origin(self) -> dict[str, str]:
@@ -130,6 +131,7 @@ class Discovery:
     def _connected(self, node: str) -> dict[str, Any]:
         return {
             "name": "Connected", "unique_id": f"{node}_connected", "state_topic": self.names.status,
+            "object_id": f"{node}_connected", "default_entity_id": f"binary_sensor.{_entity_id(f'{node}_connected')}",
             "payload_on": "online", "payload_off": "offline", "device_class": "connectivity",
             "entity_category": "diagnostic", "origin": self._origin(), "device": self._gateway(node),
         }  # fmt: skip
@@ -139,9 +141,9 @@ class Discovery:
             "identifiers": [node], "name": str(self.gateway.id), "manufacturer": "edged", "sw_version": __version__,
         }  # fmt: skip
 
-    def _common(self, node: str, device: str, point: str, settings: DeviceConfig) -> dict[str, Any]:
-        value = f"value_json['values'][{quoted(point)}]"
-        there = f"{quoted(point)} in value_json['values']"
+    def _common(self, node: str, device: str, point: str, settings: DeviceConfig, component: str) -> dict[str, Any]:
+        value, there = _found(point)
+        key = f"{node}_{key_of(device, point)}"
         about = {"identifiers": [f"{node}_{key_of(device)}"], "name": device, "via_device": node}
         if settings.profile:
             about["model"] = settings.profile
@@ -149,10 +151,10 @@ class Discovery:
             about["suggested_area"] = room
         return {
             "name": point,
-            "unique_id": f"{node}_{key_of(device, point)}",
-            "object_id": f"{node}_{key_of(device, point)}",
+            "unique_id": key,
+            "object_id": key,  # until Home Assistant 2026.3; since 2025.10 the next takes its place
+            "default_entity_id": f"{component}.{_entity_id(key)}",
             "state_topic": self.names.state(device),
-            "value_template": f"{{{{ {value} if {there} else this.state }}}}",
             "availability_mode": "all",
             "availability": [
                 {"topic": self.names.status},
@@ -198,8 +200,33 @@ def quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def _found(point: str) -> tuple[str, str]:
+    """Expressions of Jinja: the value of a point in a state, and whether it is in there; a sample need not have all."""
+    return f"value_json['values'][{quoted(point)}]", f"{quoted(point)} in value_json['values']"
+
+
+def _value_of(point: str, component: str, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The template of the value, and what Home Assistant is to do with a state that does not have it.
+
+    Where it can, it ignores what is empty. What it shows instead, `this.state`, may be in the unit that a person
+    chose, and must not be taken for a value of ours; texts have no unit.
+    """
+    value, there = _found(point)
+    if component in {"number", "select"} or more.keys() & {"unit_of_measurement", "state_class"}:
+        return {"value_template": f"{{% if {there} %}}{{{{ {value} }}}}{{% endif %}}"}
+    before = "this.state"
+    if component == "sensor":
+        before = "(this.state if this.state not in ['unknown', 'unavailable'] else 'None')"
+    return {"value_template": f"{{{{ {value} if {there} else {before} }}}}"}
+
+
+def _entity_id(key: str) -> str:
+    """As Home Assistant makes one of it: small letters, digits and `_`."""
+    return re.sub(r"[^a-z0-9]+", "_", key.lower()).strip("_")
+
+
 def _truth(point: str, *, switch: bool) -> dict[str, Any]:
-    value, there = f"value_json['values'][{quoted(point)}]", f"{quoted(point)} in value_json['values']"
+    value, there = _found(point)
     said = {
         "value_template": (
             f"{{% if {there} and {value} is not none %}}{{{{ 'ON' if {value} else 'OFF' }}}}{{% endif %}}"

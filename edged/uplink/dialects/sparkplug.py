@@ -122,6 +122,11 @@ class Node:
         owner, point = self._aliases.get(metric.alias or 0, ("", ""))
         return point if owner == device else ""
 
+    def is_signed(self, device: str, point: str) -> bool:
+        """Whether hosts know the metric of a point as one of a type with a sign."""
+        column = self._devices.get(device, {}).get(point)
+        return column is not None and column.kind is DataType.INT64
+
     def device_of(self, level: str) -> str:
         """The device that a level of a topic names; empty if there is none."""
         return next((device for device in self._devices if escape(device) == level), "")

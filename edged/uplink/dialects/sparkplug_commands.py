@@ -7,8 +7,10 @@ broker either, since each session begins anew; so a command is as fresh as the m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from edged.downlink.api import Command, CommandResult, Incoming, Refused
+from edged.downlink.rules import LONGEST_ID
 from edged.uplink.api import Message
 from edged.uplink.dialects import sparkplug_payload as payload
 from edged.uplink.dialects.sparkplug import Node
@@ -47,15 +49,19 @@ class SparkplugCommands:
         point = self._node.point_of(metric, device)
         if not point:
             raise Refused("unknown-point", f"{device} has no metric {metric.name or metric.alias!r}")
-        if metric.value is None:
+        value = metric.signed() if self._node.is_signed(device, point) else metric.value
+        if value is None:
             raise Refused("malformed", f"null for {device}/{point} is no value")
         if sent is None and metric.time is None:  # two writes of the same value could not be told apart
             raise Refused("malformed", f"the command for {device}/{point} has no timestamp")
+        ident = f"{sent}-{metric.time}-{device}/{point}={value!r}"
+        if len(ident) > LONGEST_ID:
+            ident = f"{sent}-{metric.time}-{blake2b(ident.encode(), digest_size=16).hexdigest()}"
         return Command(
-            id=f"{sent}-{metric.time}-{device}/{point}={metric.value!r}",
+            id=ident,
             device=device,
             point=point,
-            value=metric.value,
+            value=value,
             valid_for=self._valid_for,
             requester=self._requester,
         )

@@ -5,6 +5,7 @@ Source: Eclipse Sparkplug 3.0.0, 6.4 (the protobuf schema and its fields).
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from enum import IntEnum
 from edged.model import Quality, Reason, Value
 from edged.uplink.dialects.protobuf import data, fields, number, varint
 
+_FLOATS = 2.0**128 - 2.0**103
+"""No float of 32 bits is as large."""
 _INT64_MAX, _UINT64_MAX, _INT64_MIN = 2**63 - 1, 2**64 - 1, -(2**63)
 _double = struct.Struct("<d").pack
 
@@ -149,6 +152,15 @@ class Metric:
     time: int | None = None
     """Milliseconds since the Unix epoch, by the sender's clock."""
     value: Value = None
+    bits: int = 0
+    """Not 0: a whole number of so many bits came without its type, which only the birth says
+    [payloads-metric-datatype-not-req]. `value` is not negative then."""
+
+    def signed(self) -> Value:
+        """The value, where the birth says that its type has a sign."""
+        if not self.bits or not isinstance(self.value, int):
+            return self.value
+        return _two_s_complement(self.value, self.bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,22 +207,34 @@ def _metric(known: dict[int, int | bytes]) -> Metric:
         alias=alias if isinstance(alias, int) else None,
         time=time if isinstance(time, int) else None,
         value=None if known.get(_NULL) else _value(known, kind if isinstance(kind, int) else 0),
+        bits=0 if kind else 32 if _INT in known else 64 if _LONG in known else 0,
     )
+
+
+def _two_s_complement(value: int, bits: int) -> int:
+    return (value & (1 << bits) - 1 ^ 1 << bits - 1) - (1 << bits - 1)
+
+
+def _fraction(content: bytes, form: str) -> float:
+    """A float, as its sender wrote it in decimals: the 0.1 of 32 bits is not to become 0.10000000149."""
+    if len(content) != struct.calcsize(form):
+        raise ValueError("a number of another length")
+    result: float = struct.unpack(form, content)[0]
+    if form == "<f" and math.isfinite(result):
+        shorter = (float(f"{result:.{digits}g}") for digits in range(6, 10))
+        return next(short for short in shorter if abs(short) < _FLOATS and struct.pack("<f", short) == content)
+    return result
 
 
 def _value(known: dict[int, int | bytes], kind: int) -> Value:
     for field, value in known.items():
         if isinstance(value, int) and field in {_INT, _LONG}:
             bits = _SIGNED.get(kind, 0)
-            return (value & (1 << bits) - 1 ^ 1 << bits - 1) - (1 << bits - 1) if bits else value
+            return _two_s_complement(value, bits) if bits else value
         if field == _BOOLEAN:
             return bool(value)
         if isinstance(value, bytes) and field in {_FLOAT, _DOUBLE}:
-            form, size = ("<f", 4) if field == _FLOAT else ("<d", 8)
-            if len(value) != size:
-                raise ValueError("a number of another length")
-            result: float = struct.unpack(form, value)[0]
-            return result
+            return _fraction(value, "<f" if field == _FLOAT else "<d")
         if isinstance(value, bytes) and field == _STRING:
             return value.decode()
     return None

@@ -90,6 +90,7 @@ def test_a_sensor_says_all_that_is_known_of_it() -> None:
         "name": "supply",
         "unique_id": "edged_plant-7_chiller_supply",
         "object_id": "edged_plant-7_chiller_supply",
+        "default_entity_id": "sensor.edged_plant_7_chiller_supply",
         "state_topic": "edged/plant-7/ha/state/chiller",
         "availability_mode": "all",
         "availability": [{"topic": "edged/plant-7/ha/status"}, {"topic": "edged/plant-7/ha/state/chiller"}],
@@ -127,11 +128,37 @@ def test_units_ranges_and_words_count(topic: str, said: dict[str, Any]) -> None:
     assert {key: config[key] for key in said} == said
 
 
-def rendered(template: str, **value: Any) -> str:
+def rendered(template: str, shown: str = "before", /, **value: Any) -> str:
     """What a template makes of a state message; `this.state` is what Home Assistant shows until then."""
     made = jinja2.Environment(autoescape=False).from_string(template)  # noqa: S701  # it makes no HTML
-    text: str = made.render(value_json={"values": value}, this={"state": "before"})
+    text: str = made.render(value_json={"values": value}, this={"state": shown})
     return text
+
+
+@pytest.mark.parametrize("entity", ["sensor/{}supply", "sensor/{}level", "number/{}setpoint", "select/{}program"])
+def test_what_is_shown_in_another_unit_is_never_taken_for_a_new_value(entity: str) -> None:
+    """A person may have chosen °F: then `this.state` is 70.7, and as a value it would be 70.7 °C."""
+    config = discovery()[entity.format("edged_plant-7/chiller_") + "/config"]
+    assert rendered(config["value_template"], "70.7", other=1) == "", "Home Assistant ignores what is empty"
+    assert rendered(config["value_template"], "unknown", other=1) == ""
+
+
+def test_a_text_that_is_not_in_a_state_stays_as_it_is() -> None:
+    found = discovery()
+    mode = found["sensor/edged_plant-7/chiller_mode/config"]["value_template"]
+    label = found["text/edged_plant-7/chiller_label/config"]["value_template"]
+    assert rendered(mode, "on", other=1) == "on"
+    assert rendered(mode, "unavailable", other=1) == "None", "it is not one of the options"
+    assert rendered(mode, "on", mode="off") == "off"
+    assert rendered(label, "hi", other=1) == "hi"
+
+
+def test_entities_are_named_in_both_ways_that_home_assistant_has_had() -> None:
+    for topic, config in discovery().items():
+        component, name = config["default_entity_id"].split(".")
+        assert component == topic.split("/")[0]
+        assert name == config["object_id"].replace("-", "_")
+        assert name.isidentifier()
 
 
 def test_the_templates_find_the_value_and_whether_there_is_one() -> None:
@@ -139,7 +166,7 @@ def test_the_templates_find_the_value_and_whether_there_is_one() -> None:
     supply = found["sensor/edged_plant-7/chiller_supply/config"]
     pump = found["switch/edged_plant-7/chiller_pump/config"]
     assert rendered(supply["value_template"], supply=21.5) == "21.5"
-    assert rendered(supply["value_template"], other=1) == "before", "a sample need not have all points"
+    assert rendered(supply["value_template"], other=1) == "", "a sample need not have all points"
     assert rendered(pump["value_template"], pump=True) == "ON"
     assert rendered(pump["value_template"], pump=False) == "OFF"
     assert rendered(pump["value_template"], pump=None) == ""

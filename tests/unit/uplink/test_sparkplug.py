@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edged.buffer.batch import Batch
 from edged.config.base import DeviceConfig, PointConfig
 from edged.config.types import Name
 from edged.downlink.api import Incoming, Refused, TwinPoint, TwinValue
+from edged.downlink.rules import LONGEST_ID
 from edged.errors import PermanentError
 from edged.model import Quality, Reason, Sample, Value, bad
 from edged.uplink.api import Chunk, Envelope, Lane
@@ -23,6 +25,7 @@ from edged.uplink.dialects.protobuf import fields
 from edged.uplink.dialects.sparkplug import Node, SparkplugMessage, provenance
 from edged.uplink.dialects.sparkplug_commands import SparkplugCommands
 from edged.uplink.dialects.sparkplug_payload import DataType
+from edged_modbus.point import ModbusPoint
 from tests.support.sparkplug import parsed, payload_class, properties_of, value_of
 
 MS = 1_700_000_000_123
@@ -332,6 +335,24 @@ def test_every_kind_of_value_can_be_read(field: str, value: Any) -> None:
     assert (metric.alias, metric.value) == (300, value)
 
 
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+@example(struct.unpack("<f", b"\xff\xff\x7f\x7f")[0])
+def test_a_float_of_32_bits_is_the_shortest_number_that_is_one(value: float) -> None:
+    given_payload = payload_class()()
+    given_payload.metrics.add(name="x", float_value=value)
+    (metric,) = payload.parse(given_payload.SerializeToString()).metrics
+    assert isinstance(metric.value, float)
+    assert struct.pack("<f", metric.value) == struct.pack("<f", value)
+    assert len(repr(metric.value)) <= len(repr(value))
+
+
+@pytest.mark.parametrize("value", [21.7, 0.1, -1e-3, 1e30, 0.0, math.inf])
+def test_a_float_of_32_bits_is_read_as_it_was_written(value: float) -> None:
+    given_payload = payload_class()()
+    given_payload.metrics.add(name="x", float_value=value)
+    assert payload.parse(given_payload.SerializeToString()).metrics[0].value == value
+
+
 @given(st.binary(max_size=60))
 def test_whatever_comes_is_a_payload_or_a_value_error(content: bytes) -> None:
     try:
@@ -379,6 +400,33 @@ def test_a_host_writes_a_metric_by_name_or_alias(named: dict[str, Any]) -> None:
     assert (command.address, command.value, command.valid_for, command.expires) == ("m1/p0", 21.5, 30.0, None)
     assert dialect.decode(dcmd(double_value=21.5, **named))[0].id == command.id, "the broker may repeat it"
     assert dialect.decode(dcmd(double_value=21.5, time=MS + 1, **named))[0].id != command.id
+
+
+@pytest.mark.parametrize(
+    ("point", "given_value", "wanted"),
+    [
+        (ModbusPoint(holding=1, type="int16"), {"int_value": 2**32 - 5}, -5),
+        (ModbusPoint(holding=1, type="int32"), {"long_value": 2**64 - 5}, -5),
+        (ModbusPoint(holding=1, type="uint32"), {"long_value": 2**32 - 5}, 2**32 - 5),
+        (ModbusPoint(holding=1, type="uint64"), {"long_value": 2**64 - 5}, 2**64 - 5),
+        (ModbusPoint(holding=1, type="int16"), {"int_value": 7}, 7),
+    ],
+)
+def test_a_host_need_not_repeat_the_type_of_a_metric(point: Any, given_value: Any, wanted: int) -> None:
+    content = payload_class()(timestamp=MS)
+    content.metrics.add(name="p0", **given_value)
+    message = replace(dcmd(name="p0"), payload=content.SerializeToString())
+    (command,) = SparkplugCommands(node(p0=point), 30.0, "scada").decode(message)
+    assert command.value == wanted
+
+
+def test_a_long_text_can_be_written_and_is_recognised_when_it_comes_again() -> None:
+    dialect = SparkplugCommands(node(p0=PointConfig()), 30.0, "scada")
+    ids = [
+        dialect.decode(dcmd(name="p0", string_value=text))[0].id for text in ("x" * 4000, "x" * 4000, "x" * 3999 + "y")
+    ]
+    assert all(len(one) <= LONGEST_ID for one in ids)
+    assert ids[0] == ids[1] != ids[2]
 
 
 @pytest.mark.parametrize(
