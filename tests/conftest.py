@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from tests.support.virtualtime import VirtualTimeLoop
 
 # The same examples on every run and machine, and no timed assertions. HYPOTHESIS_PROFILE=explore looks for new ones.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
@@ -18,7 +21,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "steady
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
-_TIMING = (Path("wire", "serial"), Path("wire", "serial_adapter"), Path("unit", "test_polling.py"))
+_TIMING = (Path("wire", "serial"), Path("wire", "serial_adapter"))
 """Tests against real time, as of a paced line: what they judge is blurred where other tests run beside them."""
 
 
@@ -26,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What `.ci/test` asks for: the two kinds one after the other, and what failed once more."""
     parser.addoption("--timing", choices=("all", "none", "only"), default="all", help="tests against a paced line")
     parser.addoption("--again", action="store_true", help="what failed is tried again: refuse if a failure is final")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], VirtualTimeLoop]] | None:
+    """Time is virtual where a test says so."""
+    return {"virtual time": VirtualTimeLoop} if item.get_closest_marker("virtual_time") else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""The scheduler: grid, fairness, silence, recovery. Time is real and short; nothing asserts a tight duration."""
+"""The scheduler: grid, fairness, silence, recovery. Time is virtual: what takes its time is the fake bus."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edged.model import Sample
 from edged.polling import Assignment, BusPoller
 from edged.testing.bus import FakeBus, FakeDevice
 
+pytestmark = pytest.mark.virtual_time
 CONFIG = BusConfig(adapter="fake", retry_min=Duration(0.05), retry_max=Duration(0.2))
 
 
