@@ -13,6 +13,8 @@ from typing import Any
 from edged.cli import NoDaemonError
 from edged.errors import ConfigError, EdgedError
 
+_PART = 65_536
+
 
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
@@ -31,7 +33,7 @@ def call(path: Path, target: str, *, method: str = "GET", timeout: float = 60) -
     """The parsed answer to one request. Raises NoDaemonError; ConfigError, EdgedError with the daemon's words."""
     with closing(_open(path, method, target, timeout)) as connection:
         try:
-            response = connection.getresponse()
+            response = _answer(connection, path)
             body = response.read()
             record = json.loads(body)
         except TimeoutError as exc:
@@ -56,12 +58,31 @@ def lines(path: Path, target: str, *, method: str = "GET") -> Iterator[bytes]:
     """The lines of an endless answer. Raises NoDaemonError; ConfigError, EdgedError with the daemon's words."""
     with closing(_open(path, method, target, None)) as connection:
         try:
-            response = connection.getresponse()
+            response = _answer(connection, path)
             if response.status != http.client.OK:
                 raise _refusal(response.read(), response.status)
-            yield from response
+            yield from _whole_lines(response)
         except (OSError, http.client.HTTPException) as exc:
-            raise EdgedError("the gateway has ended") from exc
+            raise EdgedError("the gateway has ended before this was complete") from exc
+
+
+def _answer(connection: http.client.HTTPConnection, path: Path) -> http.client.HTTPResponse:
+    """Raises EdgedError if somebody else answers, who may say anything."""
+    response = connection.getresponse()
+    if response.getheader("server") != "edged":
+        raise EdgedError(f"what answers on {path} is not edged; another socket can be named with --socket")
+    return response
+
+
+def _whole_lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Iterating over a response takes one that is cut off for one that ends: `read1` raises IncompleteRead."""
+    rest = b""
+    while part := response.read1(_PART):
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if rest:
+        yield rest
 
 
 def _open(path: Path, method: str, target: str, timeout: float | None) -> http.client.HTTPConnection:
