@@ -24,8 +24,11 @@ def escape(name: str) -> str:
 
 
 def unescape(level: str) -> str:
-    """The name that `escape` made `level` of."""
-    return unquote(level, errors="surrogatepass")
+    """The name that `escape` made `level` of; a level that it never makes is left as it is."""
+    try:
+        return unquote(level, errors="strict")
+    except UnicodeDecodeError:  # somebody else's topic: it names nothing of ours
+        return level
 
 
 def _quoted(char: str) -> str:

@@ -46,6 +46,8 @@ _CLASSES: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 """Unit → device class and state class, where the unit alone says what is measured. `%` does not, nor does `m³`."""
 _LARGEST = 1e9
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+"""As JSON and JavaScript write one; Python would take `1_0` or digits of other scripts, too."""
 _KEY = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -337,10 +339,9 @@ def _value(payload: bytes, config: PointConfig) -> Value:
         return text
     if text in {"ON", "OFF"}:
         return text == "ON"
-    try:
-        number = float(text)
-    except ValueError:
+    if _NUMBER.fullmatch(text) is None:
         if kind is None:
             return text
-        raise Refused("malformed", f"{text[:40]!r} is no number") from None
+        raise Refused("malformed", f"{text[:40]!r} is no number")
+    number = float(text)
     return int(number) if kind in {Kind.WHOLE, Kind.LARGE} and number.is_integer() else number

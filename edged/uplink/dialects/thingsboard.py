@@ -158,7 +158,9 @@ class RpcCommands:
             document = loaded(message.payload)
             known = document["device"]
             number, method, params = document["data"]["id"], document["data"]["method"], document["data"].get("params")
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as exc:
+        except orjson.JSONDecodeError as exc:
+            raise Refused("malformed", f"it is not JSON: {exc}") from None
+        except (KeyError, TypeError, AttributeError) as exc:
             raise Refused("malformed", f"no RPC of ThingsBoard's gateway API: {exc!r}") from None
         if not (isinstance(known, str) and isinstance(number, int | str) and isinstance(method, str)):
             raise Refused("malformed", "no RPC of ThingsBoard's gateway API: device, id or method is of another type")

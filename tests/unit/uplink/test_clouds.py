@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edged.config.base import DeviceConfig, PointConfig
@@ -82,7 +82,10 @@ TOPICS = st.sampled_from(
         "$iothub/methods/POST/write/?$rid=%ff", "$iothub/twin/PATCH/properties/desired/?$version=1",
         "devices/plant-7/messages/devicebound/", "devices/plant-7/messages/devicebound/%24.mid=x&%24.exp=y&&=",
         "iot-2/type/edged-device/id/chiller/cmd/write/fmt/json", "iot-2/cmd/x", "iot-2/type/edged/id/%/cmd//fmt/", "x",
-        "v1/gateway/rpc", "edged/plant-7/ha/set/chiller/setpoint", "edged/plant-7/ha/set/%/+", "edged/plant-7/command",
+        "v1/gateway/rpc", "edged/plant-7/ha/set/chiller/setpoint", "edged/plant-7/ha/set/%/+",
+        "edged/plant-7/ha/set/%ff/%ED%A0%80", "iot-2/type/edged-device/id/%ff/cmd/write/fmt/json",
+        "iot-2/type/edged-device/id/%ED%A0%80/cmd/%fe/fmt/json", "spBv1.0/edged/DCMD/plant-7/%ff",
+        "edged/plant-7/command",
         "spBv1.0/edged/DCMD/plant-7/chiller", "spBv1.0/edged/DCMD/plant-7/#",
     ]
 )  # fmt: skip
@@ -102,7 +105,18 @@ def dialects() -> Sequence[Dialect]:
     )
 
 
+DEEP = b"[" * 300 + b"1" + b"]" * 300
+
+
 @given(TOPICS, PAYLOADS)
+@example("v1/gateway/rpc", b'{"device": "chiller", "data": {"id": 1, "method": [1], "params": 1}}')
+@example("v1/gateway/rpc", b'{"device": "chiller", "data": {"id": %b, "method": "setpoint", "params": 1}}' % DEEP)
+@example("edged/plant-7/ha/set/%ff/%ED%A0%80", b"1")
+@example("iot-2/type/edged-device/id/chiller/cmd/write/fmt/json", b'{"d": {"value": %b}}' % DEEP)
+@example("iot-2/type/edged-device/id/%ED%A0%80/cmd/x/fmt/json", b'{"d": {"value": 1}}')
+@example(f"{PREFIX}/update/delta", b'{"version": 1, "state": {"chiller": {"setpoint": %b}}}' % DEEP)
+@example("$iothub/methods/POST/write/?$rid=1", b'{"point": "chiller/setpoint", "value": %b}' % DEEP)
+@example("edged/plant-7/command", b'{"id": "1", "point": "chiller/setpoint", "value": 1, "ttl": 1e305, "time": 1e15}')
 def test_any_message_is_commands_or_refused_and_every_result_can_be_told(topic: str, payload: bytes) -> None:
     for dialect in dialects():
         try:

@@ -280,6 +280,9 @@ def test_a_command_is_the_bare_value(point: str, payload: bytes, value: Any) -> 
     ("message", "reason"),
     [
         (order("setpoint", b"warm"), "malformed"),
+        (order("setpoint", b"1_0"), "malformed"),
+        (order("setpoint", "\u0663".encode()), "malformed"),
+        (order("setpoint", b"nan"), "malformed"),
         (order("setpoint", b"\xff"), "malformed"),
         (order("nothing", b"1"), "unknown-point"),
         (order("setpoint", b"1", retained=True), "retained"),
