@@ -162,7 +162,7 @@ def _object(kind: str, name: str, old: Any, new: Any, *, without: str = "") -> I
     if old is None or new is None:
         yield Change(kind, name, "added" if old is None else "removed")
         return
-    settings = tuple(one for one in _settings(old, new) if not without or one[0] != without)
+    settings = tuple(_settings(old, new, without))
     if settings:
         yield Change(kind, name, "changed", settings)
 
@@ -175,24 +175,24 @@ def _device(name: str, old: Any, new: Any) -> Iterator[Change]:
         yield from _object("point", f"{name}/{point}", old.points.get(point), new.points.get(point))
 
 
-def _settings(old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
-    """(setting, before, after) of what differs; nested settings with their path."""
+def _settings(old: Any, new: Any, without: str = "") -> Iterator[tuple[str, str, str]]:
+    """(setting, before, after) of what differs; nested settings with their path. `without`: one that is left out."""
     if old == new and type(old) is type(new):
         return
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = dict(_flat(old, without)), dict(_flat(new, without))
     for name in _all(before, after):
         if before.get(name) != after.get(name):
             yield name, _shown(before.get(name)), _shown(after.get(name))
 
 
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting of a configuration dataclass, defaults included; points are left to themselves."""
+def _flat(value: Any, without: str = "", path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a configuration dataclass, defaults included."""
     for one in dataclasses.fields(value):
         held, name = getattr(value, one.name), f"{path}{one.name}"
-        if not one.init or name == "points":
+        if not one.init or name == without:
             continue
         if dataclasses.is_dataclass(held) and not isinstance(held, Secret):
-            yield from _flat(held, f"{name}.")
+            yield from _flat(held, path=f"{name}.")
         elif isinstance(held, Mapping):
             yield from ((f"{name}.{key}", inner) for key, inner in held.items())
         else:

@@ -57,6 +57,15 @@ def test_in_words(old: str, new: str, lines: list[str], touched: str, tmp_path: 
     assert named == set(touched.split())
 
 
+def test_the_points_of_a_connection_are_settings_like_others(tmp_path: Path) -> None:
+    served = BASE + '  plc: {connector: modbus-server, listen: "127.0.0.1:1502", points: {meter/power: {input: 0}}}\n'
+    moved = compare(config(tmp_path, served), config(tmp_path, served.replace("input: 0", "input: 4")))
+    assert moved.lines() == ["connection plc: points.meter/power {'input': 0} → {'input': 4}"]
+    assert moved.touched.connections == {"plc"}
+    more = served.replace("{meter/power: {input: 0}}", "{meter/power: {input: 0}, oven/t: {input: 2}}")
+    assert compare(config(tmp_path, served), config(tmp_path, more)).touched.connections == {"plc"}
+
+
 def test_the_way_back_is_the_same_way(tmp_path: Path) -> None:
     before = config(tmp_path, BASE)
     after = config(tmp_path, BASE.replace("  oven: {bus: lab", "  kiln: {bus: lab"))
