@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from edged.config.nodes import Entry, Mapping, Scalar, is_empty, locate, plain
 from edged.config.problems import Problem, Report, did_you_mean, quoted, suggest
 from edged.config.profiles import Profiles
 from edged.config.source import Reader, home, read_all
-from edged.config.words import explain
+from edged.config.words import about_what_is_written, explain
 from edged.errors import ConfigError
 from edged.explorer import Explores
 from edged.uplink.connectors import connector_names, load_connector
@@ -106,6 +106,28 @@ def validate(target: Any, entry: Entry, path: str, report: Report) -> Any:
         for mark, keys, message in explain(exc.errors(include_url=False), entry.value, target, entry.key.mark):
             report.error(mark, ".".join([path, *map(str, keys)]), message)
         return None
+
+
+_SAID = frozenset({"adapter", "bus", "connector", "profile", "points"})
+"""Settings that have been judged before it is known what kind of thing the others belong to, or that need that kind."""
+
+
+def look_at_rest(target: Any, entry: Entry, path: str, report: Report, said: Collection[str | None] = _SAID) -> None:
+    """Say what is wrong with single settings of something that is known in part only.
+
+    Nothing is said of what may be missing, and unknown keys are told only where the kind of thing is known.
+    """
+    base = target in {BusConfig, ConnectionConfig, DeviceConfig}
+    known = {one.name for one in dataclasses.fields(target)}
+    written = entry.value if isinstance(entry.value, Mapping) else ()
+    rest = {key: one for key, one in written if key not in said and (key in known or not base)}
+    node = Mapping(entry.value.mark, rest)
+    try:
+        type_adapter(target).validate_json(json.dumps(plain(node)), strict=True)
+    except ValidationError as exc:
+        errors = about_what_is_written(exc.errors(include_url=False), node)
+        for mark, keys, message in explain(errors, node, target, entry.key.mark):
+            report.error(mark, ".".join([path, *map(str, keys)]), message)
 
 
 @dataclass(slots=True)
@@ -199,11 +221,13 @@ class _Sections:
         self._adapters[name] = None
         word = self._word(entry, "adapter", path, "adapter", adapter_names())
         if word is None:
+            look_at_rest(BusConfig, entry, path, self.reader.report)
             return None
         try:
             self._adapters[name] = load_adapter(word)
         except ConfigError as exc:
             self.reader.report.error(locate(entry.value, ("adapter",)), f"{path}.adapter", str(exc))
+            look_at_rest(BusConfig, entry, path, self.reader.report)
             return None
         bus: BusConfig | None = validate(self._adapters[name].bus_config, entry, path, self.reader.report)
         return bus
@@ -212,11 +236,13 @@ class _Sections:
         path = f"connections.{name}"
         word = self._word(entry, "connector", path, "connector", connector_names())
         if word is None:
+            look_at_rest(ConnectionConfig, entry, path, self.reader.report)
             return None
         try:
             target = load_connector(word).connection_config
         except ConfigError as exc:
             self.reader.report.error(locate(entry.value, ("connector",)), f"{path}.connector", str(exc))
+            look_at_rest(ConnectionConfig, entry, path, self.reader.report)
             return None
         connection: ConnectionConfig | None = validate(target, entry, path, self.reader.report)
         return connection
@@ -229,11 +255,15 @@ class _Sections:
         path, node = f"devices.{name}", entry.value
         bus = self._word(entry, "bus", path, "bus", list(self._adapters))
         adapter = self._adapters.get(bus) if bus is not None else self._only_adapter()
-        if adapter is None or not isinstance(node, Mapping):
+        if not isinstance(node, Mapping):
+            return None
+        if adapter is None:
+            look_at_rest(DeviceConfig, entry, path, self.reader.report)
             return None
         recognise = adapter.explorer().fingerprint if isinstance(adapter, Explores) else None
         merged = profiles.apply(node, path, adapter.profiles(), recognise)
         if merged is None:
+            look_at_rest(adapter.device_config, entry, path, self.reader.report)
             return None
         self.nodes["devices", name] = Entry(entry.key, merged)
         points = merged.get("points")
@@ -245,6 +275,7 @@ class _Sections:
             mark = node.entries[typo].key.mark if typo else entry.key.mark
             hint = f"; is {quoted(typo)} meant to be one of them?" if typo else ""
             self.reader.report.error(mark, path, f"has no points: list some under `points`, or name a `profile`{hint}")
+            look_at_rest(adapter.device_config, entry, path, self.reader.report, {*_SAID, typo})
             return None
         if bus is not None and "points" not in node.entries and (known := self._of_profile(adapter, merged)):
             return known

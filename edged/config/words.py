@@ -61,6 +61,15 @@ def explain(errors: Iterable[Any], node: Node, target: Any, name: Mark) -> Itera
             yield name if mark is node.mark and isinstance(node, Mapping) else mark, keys, message
 
 
+def about_what_is_written(errors: Iterable[Any], node: Mapping) -> Iterator[Any]:
+    """Those of pydantic's errors that stay right when settings are added: of unknown keys, and of single values."""
+    for error in errors:
+        extra = error["type"] in _EXTRA
+        there = find(node, _real_path(error["loc"], node, whole=extra))
+        if extra or not (there is None or isinstance(there, Mapping)):
+            yield error
+
+
 def _explain_one(error: Any, path: Loc, node: Node, target: Any, others: Sequence[str]) -> tuple[Mark, Loc, str]:
     kind, key = error["type"], str(path[-1]) if path else ""
     here = find(node, path)
