@@ -277,6 +277,7 @@ class SerialMaster:
         last = first + needed + 2 * stall
 
         def expire() -> None:
+            self._medium.catch_up()  # what came in time is not late because we are
             # Bytes that keep coming may be the answer, unless they are more than enough.
             until = min(max(first, self._last_rx + stall), last)
             if time.monotonic() >= until:

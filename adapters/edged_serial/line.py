@@ -227,7 +227,8 @@ class Line:
             return
         if gone in done:
             raise TransientError(gone.result(), reason=Reason.UNREACHABLE)
-        raise TimeoutError
+        if not self.medium.catch_up():  # what came in time is not late because we are
+            raise TimeoutError
 
     def _unanswered(self, framer: Framer, complaint: str, within: float) -> TransientError:
         if framer.rejected:
@@ -249,6 +250,8 @@ class Line:
         while (now := time.monotonic()) < patience:
             until = max(self._until(who), self._last + calm if not self._listeners else 0.0)
             if now >= until:
+                if self.medium.catch_up():
+                    continue  # what came while we were held up was not asked for by what is sent now
                 self._owed = {name: debt for name, debt in self._owed.items() if debt.until > now}
                 return
             self._paid.clear()

@@ -129,6 +129,17 @@ async def test_noise_around_a_good_reply_costs_nothing() -> None:
             assert line.line.requests == before + 1
 
 
+@pytest.mark.parametrize("kind", ["rtu", "ascii"])
+async def test_answer_in_time_is_taken_though_the_machine_stood_still_until_after_the_time_out(kind: Kind) -> None:
+    async with rig(kind, timeout=_TIMEOUT) as line:
+        await line.polls_well(1)
+        line.line.fault = late(0.5 * _TIMEOUT)
+        before = line.line.requests
+        asyncio.get_running_loop().call_later(0.3 * _TIMEOUT, time.sleep, 1.5 * _TIMEOUT)
+        await line.polls_well(1)
+        assert line.line.requests == before + 1, "it need not be asked again"
+
+
 async def test_wrong_baud_rate_shows_what_came_and_asks_for_the_settings() -> None:
     async with rig(timeout=0.1) as line:
         line.line.fault = lambda _request, _bursts, _random: [Burst(b"\xe6\x00\xf8\x80\xfe", 0.004)]

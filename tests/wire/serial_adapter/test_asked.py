@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -146,6 +147,26 @@ async def test_an_answer_later_than_the_next_request_would_be_ends_the_rest_and_
             await value(bus)
         line.fault = None
         assert await value(bus) == pytest.approx(7 + devices_.asked / 1000)
+        assert bus._line.late == 1
+
+
+async def test_a_machine_that_stands_still_takes_neither_a_late_answer_nor_one_in_time_for_what_it_is_not(
+    tmp_path: Path,
+) -> None:
+    devices_ = Pressure(7)
+    loop = asyncio.get_running_loop()
+    async with Line(devices_) as line, opened(tmp_path, line, a=ADDRESSED.format(address=7)) as bus:
+        assert await value(bus) == 7.001
+        line.fault = faults.late(0.1)
+        loop.call_later(0.05, time.sleep, 0.2)  # over the answer and the time-out
+        assert await value(bus) == 7.002
+        line.fault = faults.late(0.3)
+        with pytest.raises(TransientError):
+            await value(bus)
+        line.fault = None
+        debt = bus._line._owed[next(iter(bus._line._owed))]
+        loop.call_later(0.05, time.sleep, debt.until - time.monotonic())  # over the answer and the end of the rest
+        assert await value(bus) == 7.004
         assert bus._line.late == 1
 
 
