@@ -122,10 +122,14 @@ class Account:
             self.ahead.add(1, self.cursor.low)  # what the cursor says anyway need not be said twice
         return new
 
+    def send(self, settle: Settle) -> None:
+        """Note what the receiver took on a lane: the next message there names it. What it refused is no part of it."""
+        if settle.lane and settle.outcome == "delivered":
+            self.lanes[settle.lane] = max(self.lanes.get(settle.lane, 0), settle.last)
+
     def settle(self, settle: Settle, readings: int) -> None:
         """Book a settle of which `readings` are new. The caller has let the account `take` it."""
-        if settle.lane:
-            self.lanes[settle.lane] = max(self.lanes.get(settle.lane, 0), settle.last)
+        self.send(settle)
         if settle.outcome == "delivered":
             self.delivered += readings
             self.filtered += min(settle.left_out, readings)

@@ -23,7 +23,7 @@ class CursorState:
     islands: tuple[Span, ...] = ()
     """Ranges beyond `low` that are settled too: ascending, disjoint, not adjacent."""
     lanes: Mapping[str, int] = field(default_factory=dict)
-    """Lane → the highest seq settled on it."""
+    """Lane → the highest seq that the receiver took on it."""
     ahead: int = 0
     """All samples with priority up to this seq are settled."""
 

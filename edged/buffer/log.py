@@ -224,8 +224,7 @@ class Buffer:
             connection, first, last, readings, lane, outcome, reason, detail, ahead_from, in_place, left_out
         )
         account.take(settle)
-        if lane:
-            account.lanes[lane] = max(account.lanes.get(lane, 0), last)
+        account.send(settle)
         self._settles.append(settle)
         self._undurable[connection] += 1
         self._cadence.ask()

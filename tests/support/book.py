@@ -125,26 +125,26 @@ class Book:
     def assert_chained(self) -> None:
         """Each message names the one before it on its lane.
 
-        That one came before, was under way beside it, or was refused for good. Nothing that came is left out, but for
+        That one came before, or was under way beside it, whatever became of it. Nothing that came is left out, but for
         the first message of a run that is sent again although a later one was settled.
         """
-        tried, refused = defaultdict[int, set[int]](set), self.seqs("refused")
+        tried = defaultdict[int, set[int]](set)
         for one in self.sent:
             tried[one.seq].add(one.session)
         for begin, end in pairwise([*self.begins, self.sessions + 1]):
-            self._assert_run_chained(begin, end, tried, refused)
+            self._assert_run_chained(begin, end, tried)
 
-    def _assert_run_chained(self, begin: int, end: int, tried: dict[int, set[int]], refused: set[int]) -> None:
+    def _assert_run_chained(self, begin: int, end: int, tried: dict[int, set[int]]) -> None:
         came, settled = set[int](), dict[str, int]()
         before = defaultdict[str, list[int]](list)
         for one in self.sent:
-            if one.session < begin and one.fate in {"confirmed", "refused"}:
+            if one.session < begin and one.fate == "confirmed":
                 settled[one.lane] = max(one.seq, settled.get(one.lane, 0))
         for one in self.sent:
             if one.came and begin <= one.session < end:
                 prev = one.payload["prev"]
                 assert prev < one.seq, one
-                assert not prev or prev in came | refused or one.session in tried[prev], one
+                assert not prev or prev in came or one.session in tried[prev], one
                 start = settled.get(one.lane, 0)
                 earlier = [seq for seq in [start, *before[one.lane]] if seq < one.seq]
                 assert prev >= max(earlier, default=0), one

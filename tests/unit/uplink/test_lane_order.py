@@ -142,6 +142,19 @@ async def test_what_an_older_edged_wrote_of_alarms_is_forgotten(tmp_path: Path) 
     assert written_ahead(path) <= 1
 
 
+async def test_the_first_message_of_a_run_does_not_name_one_that_was_refused(tmp_path: Path) -> None:
+    """For a receiver it would be missing for ever."""
+    path = tmp_path / "b.db"
+    async with stopped(path) as buffer:
+        for number in range(3):
+            put(buffer, number)
+        await buffer.flush()
+        buffer.settle("cloud", 1, 1, 1, lane="live", outcome="delivered")
+        buffer.settle("cloud", 2, 2, 1, lane="live", outcome="dead", reason="not-authorized")
+    (sent,) = await session(path, takes_backlog=True, until=1)
+    assert (sent["lane"], sent["seq"], sent["prev"]) == ("live", 3, 1)
+
+
 async def test_where_the_live_lane_begins_is_judged_by_the_sample_there(tmp_path: Path) -> None:
     """Not by others in the same row."""
     path = tmp_path / "b.db"
