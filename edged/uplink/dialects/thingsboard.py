@@ -165,6 +165,8 @@ class RpcCommands:
         if not (isinstance(known, str) and isinstance(number, int | str) and isinstance(method, str)):
             raise Refused("malformed", "no RPC of ThingsBoard's gateway API: device, id or method is of another type")
         reply = Reply(correlation=orjson.dumps([known, number]))
+        if message.retained:
+            raise Refused("retained", "a command must not be retained", reply=reply)
         device = next((str(name) for name in self._devices if self._device_name(str(name)) == known), "")
         if not device:
             raise Refused("unknown-point", f"there is no device {known!r}", reply=reply)
