@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edged.errors import ConfigError
+
 if TYPE_CHECKING:
     from edged.cli.online import Answer
     from edged.config.budget import BusLoad
@@ -99,7 +101,10 @@ def _compile(path: Path, target: str) -> int:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
     else:
-        store(Path(target), content)
+        try:
+            store(Path(target), content)
+        except OSError as exc:
+            raise ConfigError(f"{target} cannot be written: {exc.strerror or exc}") from exc
     return 0
 
 

@@ -234,6 +234,10 @@ class ConnectionConfig(Settings):
     follows_devices: ClassVar[bool] = False
     """Whether its link's `announce` tells of devices that changed, so that a reload need not connect anew for that."""
 
+    def revealed(self) -> Iterator[tuple[str, str]]:
+        """(setting, what to do about it) of what is probably a secret, in settings that are none."""
+        yield from ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class CommandingConfig(ConnectionConfig):

@@ -169,6 +169,12 @@ def check_secrets(config: Config, nodes: Nodes, report: Report, base: Path | Non
             secrets.resolve(secret, base=base)
         except ConfigError as exc:
             report.error(mark, path, str(exc))
+    for name, connection in config.connections.items():
+        node = nodes["connections", name].value
+        for key, advice in connection.revealed():
+            there = locate(node, (key,))
+            mark = Mark(SourceFile(there.file.name), there.line, there.column)  # without its lines, which show it
+            report.warning(mark, f"connections.{name}.{key}", f"a secret in the clear: {advice}")
     warning = secrets.exposed(base) if used and base is not None else None
     if warning:
         report.warning(Mark(SourceFile(secrets.FILE_NAME)), "", warning)

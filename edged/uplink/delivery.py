@@ -12,6 +12,7 @@ from typing import Literal
 
 from edged.buffer.cursor import Span
 from edged.buffer.log import Buffer
+from edged.discretion import discreet
 from edged.errors import PermanentError
 from edged.uplink.api import (
     ENDED,
@@ -227,6 +228,7 @@ class Delivery:
 
     def _reject(self, session: Session, lane: Lane, piece: Chunk, reason: str, detail: str) -> None:
         """To the dead letters, so that the others can go on."""
+        detail = discreet(detail)  # an address may hold a key, too
         self._settle(session, lane, piece, "dead", reason, detail)
         counters = self.counters
         counters.rejected += 1

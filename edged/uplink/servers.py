@@ -65,7 +65,8 @@ class ServerConnection(SecuredConnection, PacedConnection):
 
 def server(
     config: ServerConnection, context: ConnectionContext, url: str, *, headers: Mapping[str, str],
-    signer: Callable[[], Signer], credentials: str, method: str, own_addresses: bool, patience: int,
+    signer: Callable[[], Signer], query: Callable[[], str] = str, credentials: str, method: str, own_addresses: bool,
+    patience: int,
 ) -> Server:  # fmt: skip
     """How to reach it; `url`: with its names filled in. Warns when its certificate is not checked."""
     from edged.uplink.links.http import Server  # noqa: PLC0415  # only a forwarding daemon pays for it
@@ -84,6 +85,7 @@ def server(
         method=method,
         headers={"User-Agent": f"edged/{__version__}", **headers},
         signer=signer,
+        query=query,
         credentials=credentials,
         probe=target(config.probe) if config.probe else "",
         connect_timeout=config.connect_timeout,

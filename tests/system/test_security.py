@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -188,7 +189,7 @@ async def test_no_port_is_open_and_no_secret_is_said(tmp_path: Path, monkeypatch
 HTTP_SECRETS = {
     "bearer": "a bearer's 1", "basic": "of Basic/2", "hmac": "signs & signs 3", "header": "X-Api-Key 4",
     "appkey": "the app-key 5", "azure": "dGhlIHNoYXJlZCBrZXkgNg==", "lora": "of an adapter 7",
-    "tag": "00112233445566778899aabbccddeeff",
+    "tag": "00112233445566778899aabbccddeeff", "query": "of a function 8", "tb": "a ThingsBoard token 9",
 }  # fmt: skip
 
 
@@ -216,7 +217,11 @@ def every_kind(http: int, broker: int) -> dict[str, Any]:
             },
         },
         "connections": {
-            "bearer": {**post, "url": f"{url}/400", "bearer": named["bearer"]},
+            "bearer": {
+                **post, "url": f"{url}/400?site=b25", "bearer": named["bearer"],
+                "secret_query": {"code": named["query"]},
+            },
+            "board": {"connector": "thingsboard", "url": f"mqtt://127.0.0.1:{broker}", "token": named["tb"]},
             "basic": {**post, "url": f"{url}/401", "username": "plant-7", "password": named["basic"]},
             "signed": {
                 **post, "url": f"{url}/500", "hmac": {"secret": named["hmac"]},
@@ -232,8 +237,8 @@ def every_kind(http: int, broker: int) -> dict[str, Any]:
 
 def echo(taken: Taken) -> Answer:
     """Refuse it, and repeat all that was shown."""
-    told = "; ".join(f"{name}: {value}" for name, value in taken.headers)
-    status = int(taken.target.split("/")[1])
+    told = "; ".join([f"{name}: {value}" for name, value in taken.headers] + [taken.target])
+    status = int(taken.target.partition("?")[0].split("/")[1])
     return Answer(status, {"Content-Type": "text/plain"}, f"I do not take {told}".encode())
 
 
@@ -265,6 +270,7 @@ async def test_a_secret_that_a_server_repeats_is_written_nowhere(tmp_path: Path)
             said[str(path)] = path.read_bytes().decode("latin-1")
     shown = "".join(f"{name}: {value}" for taken in server.requests for name, value in taken.headers)
     assert HTTP_SECRETS["bearer"] in shown, "the server has seen them"
+    assert "/400?site=b25&code=of%20a%20function%208" in {taken.target for taken in server.requests}
     leaks = {
         (where.rpartition("/")[2], name)
         for where, text in said.items()
@@ -273,6 +279,33 @@ async def test_a_secret_that_a_server_repeats_is_written_nowhere(tmp_path: Path)
     }
     assert not leaks
     assert "I do not take" in said["log"] + said["/v1/buffer/letters"], "the refusal itself is told"
+
+
+async def test_a_key_in_the_clear_that_a_server_repeats_is_not_told(tmp_path: Path) -> None:
+    """In the URL, in a header, as a user name: no good places, and `edged check` says so."""
+    keys = {"code": "in the query 1", "header": "in-a-header-2", "token": "as-the-user-name-3"}
+    with HttpServer(echo) as server, Mosquitto(tmp_path / "broker", anonymous=False) as broker:
+        gateway = Gateway(tmp_path / "gateway", config(broker.port) | {"connections": {
+            "api": {
+                "connector": "http", "url": f"http://127.0.0.1:{server.port}/400?code={quote(keys['code'])}",
+                "headers": {"X-Api-Key": keys["header"]},
+            },
+            "board": {
+                "connector": "thingsboard", "url": f"mqtt://127.0.0.1:{broker.port}", "username": keys["token"],
+            },
+        }})  # fmt: skip
+        async with running(gateway):
+            async with asyncio.timeout(40):
+                while not (letters := await asyncio.to_thread(answer, gateway, "/v1/buffer/letters")).count("I do not"):
+                    await asyncio.sleep(0.1)
+            said = {route: await asyncio.to_thread(answer, gateway, route) for route in ROUTES} | {"letters": letters}
+            for command in (["status"], ["buffer", "dead", "list"], ["check", str(gateway.config)], ["doctor"]):
+                said[" ".join(command)] = await asyncio.to_thread(edged, gateway, *command)
+    said["log"] = gateway.lines()
+    assert not {(where, name) for where, text in said.items() for name, key in keys.items() if found(key, text)}
+    told = next(text for command, text in said.items() if command.startswith("check"))
+    for advice in ("secret_query: {code: !secret NAME}", "secret_headers: {X-Api-Key: !secret NAME}", "token: !secret"):
+        assert advice in told
 
 
 async def test_the_history_keeps_passwords_that_stand_in_the_file_for_nobody_else(

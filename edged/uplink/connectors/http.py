@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from edged.config.base import STRICT, ConnectionConfig
 from edged.config.types import Secret
-from edged.discretion import hide
+from edged.discretion import hide, names_a_secret, secrets_in
 from edged.errors import ConfigError
 from edged.uplink.api import Chunk, ConnectionContext, Encoder, Envelope, Link
 from edged.uplink.dialects.http import fill_text, fill_url, signature
@@ -80,6 +81,8 @@ class HttpConnection(LaidOutConnection, ServerConnection):
     """The user name, if the server wants one (Basic)."""
     password: Secret | None = None
     """The password: `!secret NAME`."""
+    secret_query: dict[str, Secret] = field(default_factory=dict)
+    """Parameters of the URL that nobody may see, such as `code: !secret NAME` for a function of Azure."""
     bearer: Secret | None = None
     """A token: `!secret NAME`. It goes into `Authorization: Bearer …`."""
     hmac: HmacConfig | None = None
@@ -93,6 +96,14 @@ class HttpConnection(LaidOutConnection, ServerConnection):
         if self.hmac is not None and not self.hmac.key_id:
             yield "hmac.key_id_header", "there is no `key_id`"
         yield from super().idle()
+
+    def revealed(self) -> Iterator[tuple[str, str]]:
+        """See the base class."""
+        for name, _ in secrets_in(self.url):
+            yield "url", f"take `{name}` out of it, and write `secret_query: {{{name}: !secret NAME}}`"
+        for name in filter(names_a_secret, self.headers):
+            yield "headers", f"write `secret_headers: {{{name}: !secret NAME}}` instead"
+        yield from super().revealed()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,6 +121,8 @@ class HttpConnection(LaidOutConnection, ServerConnection):
         if self.username is not None and ":" in self.username:
             raise ValueError("`username` cannot have a colon (RFC 7617)")
         self._check_headers()
+        if twice := self.secret_query.keys() & {name for name, _ in parse_qsl(urlsplit(self.url).query)}:
+            raise ValueError(f"`secret_query` sets `{min(twice)}`, which is in `url` already")
 
     def _check_headers(self) -> None:
         for name, text in self.headers.items():
@@ -217,9 +230,19 @@ def _signer(config: HttpConnection, context: ConnectionContext) -> Callable[[], 
     return begin
 
 
+def _query(config: HttpConnection, context: ConnectionContext) -> str:
+    """The parameters that nobody may see. Raises ConfigError."""
+    texts = {name: context.secret(secret) for name, secret in config.secret_query.items()}
+    return urlencode(texts, quote_via=quote, safe="")
+
+
 def _credentials(config: HttpConnection) -> str:
     """The settings that say who we are, for people."""
-    used = [name for name in ("username", "bearer", "hmac", "secret_headers", "certificate") if getattr(config, name)]
+    used = [
+        name
+        for name in ("username", "bearer", "hmac", "secret_headers", "secret_query", "certificate")
+        if getattr(config, name)
+    ]
     return (
         " and ".join(f"`{name}`" for name in used) or "whether the server wants a `bearer` token or another credential"
     )
@@ -244,9 +267,12 @@ class HttpConnector:
             headers = _headers(config, names)
         except ValueError as exc:
             raise ConfigError(f"connection {context.name}: {exc}") from exc
+        for text in (*dict(secrets_in(url)).values(), *(headers[name] for name in filter(names_a_secret, headers))):
+            hide(text)
         made = server(
             config, context, url, headers=headers, signer=_signer(config, context), credentials=_credentials(config),
-            method=config.method, own_addresses="{device}" in config.url, patience=_PATIENCE,
+            query=partial(_query, config, context), method=config.method, own_addresses="{device}" in config.url,
+            patience=_PATIENCE,
         )  # fmt: skip
         return HttpLink(context.name, made, pacing(config))
 

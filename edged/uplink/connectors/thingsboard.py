@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edged.config.base import STRICT, ConnectionConfig
-from edged.config.types import Duration
+from edged.config.types import Duration, Secret
 from edged.discretion import hide
 from edged.uplink.api import ConnectionContext, Encoder, Link
 from edged.uplink.brokers import BrokerConnection, broker
@@ -23,11 +23,14 @@ _MAX_READINGS = 5000
 
 @dataclass(frozen=True, kw_only=True)
 class ThingsBoardConnection(BrokerConnection):
-    """A ThingsBoard server. The gateway's access token is the `username`."""
+    """A ThingsBoard server."""
 
     __pydantic_config__: ClassVar = STRICT
     follows_devices: ClassVar[bool] = True
 
+    token: Secret | None = None
+    """The gateway's access token: `!secret NAME`. Where it has a user name and a password instead: `username`,
+    `password`."""
     device_name: str = "{device}"
     """What a device is called in ThingsBoard, where names must be unique within a tenant. `{device}`, `{gateway}`,
     `{tenant}`, `{building}`, `{location}` and `{connection}` are filled in."""
@@ -38,6 +41,8 @@ class ThingsBoardConnection(BrokerConnection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.token is not None and self.username is not None:
+            raise ValueError("`token` and `username` are two ways to say who this is: leave one out")
         if "device" not in check_template(self.device_name, (*NAMES, "device")):
             raise ValueError("`device_name` must contain {device}: no two may be called the same")
         if not 1 <= self.max_readings <= _MAX_READINGS:
@@ -51,6 +56,12 @@ class ThingsBoardConnection(BrokerConnection):
         yield "session_expiry", "each session begins anew, so that no old command waits at the broker"
         if not self.commands:
             yield "command_timeout", "it needs `commands: true`"
+
+    def revealed(self) -> Iterator[tuple[str, str]]:
+        """See the base class."""
+        if self.username is not None and self.password is None:
+            yield "username", "without a password it is the access token; write `token: !secret NAME` instead"
+        yield from super().revealed()
 
 
 def _naming(config: ThingsBoardConnection, context: ConnectionContext) -> Callable[[str], str]:
@@ -77,9 +88,11 @@ class ThingsBoardConnector:
         if config.username and config.password is None:
             hide(config.username)  # the access token
         name = _naming(config, context)
+        token = config.token
         dialect = RpcCommands(context.devices, name, config.command_timeout, uuid4().hex)
         return MqttLink(
-            context.name, replace(broker(config, context), clean=True),
+            context.name,
+            replace(broker(config, context), clean=True, token=(lambda: context.secret(token)) if token else None),
             Announcements(context.gateway, context.devices, context.counters, name), pacing(config),
             CommandService(context.name, dialect, context.commands),
         )  # fmt: skip

@@ -57,6 +57,8 @@ class Server:
     headers: Mapping[str, str] = field(default_factory=dict)
     signer: Callable[[], Signer] = lambda: lambda *_: {}
     """Called when a session begins, so that renewed secrets count. Raises ConfigError."""
+    query: Callable[[], str] = str
+    """What goes into the query of each URL besides: called like the signer. Raises ConfigError."""
     credentials: str = "the URL"
     """The settings that the signer uses, for people."""
     probe: str = ""
@@ -86,6 +88,7 @@ class HttpLink:
         self._doubt = Doubt()
         self._where = str(server.origin)
         self._sign: Signer = lambda *_: {}
+        self._query = ""
         self._context: ssl.SSLContext | None = None
         self._files: tuple[tuple[int, int, int], ...] = ()
         self._looked = 0.0
@@ -127,7 +130,7 @@ class HttpLink:
         """Open a connection, and find out as far as possible whether the server takes us for who we are."""
         loop = asyncio.get_running_loop()
         self._lost = self._closed = None
-        self._sign = self.server.signer()
+        self._sign, self._query = self.server.signer(), self.server.query()
         self._turns = Turns()
         self._doubt.begin()
         self._accused = None
@@ -151,7 +154,8 @@ class HttpLink:
 
     async def _ask(self, probe: str) -> str:
         """What the server says to the probe, for people, if it is good. Raises EdgedError."""
-        reply = await self._exchange(lambda: Request("GET", probe, self._headers("GET", probe)))
+        path = self._asked(probe)
+        reply = await self._exchange(lambda: Request("GET", path, self._headers("GET", path)))
         match meaning(reply.status, own_address=False):
             case Meaning.DELIVERED:
                 return f"{probe} answers {reply.status}"
@@ -321,10 +325,14 @@ class HttpLink:
             await wire.close()
 
     def _request(self, message: Message) -> Request:
-        path = target(message.topic)
+        path = self._asked(target(message.topic))
         headers = self._headers(self.server.method, path, message.payload)
         own = [("Content-Type", message.content_type), *message.properties.items()]
         return Request(self.server.method, path, [*headers, *own], message.payload)
+
+    def _asked(self, path: str) -> str:
+        """The path with what goes into its query besides."""
+        return f"{path}{'&' if '?' in path else '?'}{self._query}" if self._query else path
 
     def _headers(self, method: str, path: str, body: bytes = b"") -> list[tuple[str, str]]:
         given = {**self.server.headers, **self._sign(method, path, body, time())}

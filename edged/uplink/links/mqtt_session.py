@@ -74,6 +74,8 @@ class Broker:
     """Not empty: MQTT over WebSocket."""
     tls: Tls | None = None
     username: str | None = None
+    token: Callable[[], str] | None = None
+    """A secret that goes where the user name goes; called like the password."""
     password: Callable[[], str] | None = None
     """Asked at every attempt. Raises ConfigError."""
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
@@ -148,8 +150,9 @@ class Session(aiomqtt.Client):
             properties.MaximumPacketSize = _INCOMING
             if keep is not None:
                 properties.ReceiveMaximum = UNACKNOWLEDGED
+        user = broker.token() if broker.token else broker.username
         super().__init__(
-            broker.host, broker.port, username=broker.username, logger=_wire, identifier=broker.client_id,
+            broker.host, broker.port, username=user, logger=_wire, identifier=broker.client_id,
             password=broker.password() if broker.password else None, protocol=protocol,
             will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=retain and will.retain) if will else None,
             clean_session=None if self._v5 else broker.clean, properties=properties,

@@ -111,3 +111,9 @@ def test_compile_writes_a_file_for_its_owner_only(path: Path, tmp_path: Path) ->
 def test_schema_prints_json_or_a_page() -> None:
     assert json.loads(CliRunner().invoke(schema, []).stdout)["title"] == "edged configuration"
     assert CliRunner().invoke(schema, ["--markdown"]).stdout.startswith("# Configuration reference")
+
+
+def test_a_place_where_nothing_can_be_compiled_to_is_told(path: Path) -> None:
+    nowhere = run(path, GOOD, "--compile", str(path / "out"))
+    assert isinstance(nowhere.exception, ConfigError), "which the command line tells in one line"
+    assert f"{path / 'out'} cannot be written" in str(nowhere.exception)

@@ -296,6 +296,7 @@ SECRET = Secret("x")
         ({"secret_headers": {"X-Signature": SECRET}, "hmac": HmacConfig(secret=SECRET)}, "set twice"),
         ({"bearer": SECRET, "username": "u"}, "use one of them"),
         ({"password": SECRET}, "needs a `username`"),
+        ({"url": "https://h/x?code=a", "secret_query": {"code": SECRET}}, "which is in `url` already"),
         ({"username": "a:b"}, "colon"),
         ({"url": "http://h", "ca": "x.pem"}, "only with TLS"),
         ({"window": 0}, "`window`"),
