@@ -57,7 +57,8 @@ def _command_lines(command: click.Command, name: str, parent: click.Context, hea
             for part in command.list_commands(context):
                 member = command.get_command(context, part)
                 assert member is not None  # noqa: S101  # click types it as optional; this name is from its own list
-                yield from _command_lines(member, part, context, "###")
+                if not member.hidden:
+                    yield from _command_lines(member, part, context, "###")
 
 
 def _help_lines(command: click.Command) -> Iterator[str]:

@@ -169,7 +169,7 @@ def environment(stage: Path, arch: str, wheels: Path, version: str) -> str:
             shutil.copytree(site / data / "edged", home / "share/edged")
         if not (site / data / "__init__.py").exists():
             shutil.rmtree(site / data, ignore_errors=True)
-    for useless in [*site.rglob("tests"), *site.rglob("*.c"), *site.rglob("*.pyx"), *site.rglob("*.h")]:
+    for useless in [path for kind in ("tests", "*.c", "*.h", "*.pyi", "*.pyx") for path in site.rglob(kind)]:
         shutil.rmtree(useless) if useless.is_dir() else useless.unlink(missing_ok=True)
     (home / "bin").mkdir()
     (home / "bin/python3").symlink_to(f"/usr/bin/python{PYTHON}")
@@ -213,7 +213,7 @@ def system_files(stage: Path, version: str) -> None:
     doc.mkdir(parents=True)
     (doc / "copyright").write_text(
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: edged\n\n"
-        "Files: *\nCopyright: The edged authors\nLicense: Apache-2.0\n\nLicense: Apache-2.0\n"
+        "Files: *\nCopyright: 2026 The edged authors\nLicense: Apache-2.0\n\nLicense: Apache-2.0\n"
         " On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.\n"
         "Comment:\n The Python libraries below /usr/lib/edged have licences of their own, which stand in their\n"
         " .dist-info folders; sbom.cdx.json names them.\n",
@@ -227,9 +227,13 @@ def system_files(stage: Path, version: str) -> None:
     for name, text in (("changelog", entry.encode()), ("NEWS.md", (doc / "NEWS.md").read_bytes())):
         (doc / name).unlink(missing_ok=True)
         (doc / f"{name}.gz").write_bytes(gzip.compress(text, 9, mtime=0))
-    bill = Path(tempfile.mkdtemp(dir=stage.parent)) / "sbom.json"
-    run(sys.executable, ROOT / ".ci/sbom.py", bill, SOURCE_DATE_EPOCH=str(epoch()))
-    (doc / "sbom.cdx.json.gz").write_bytes(gzip.compress(bill.read_bytes(), 9, mtime=0))
+    manuals = stage / "usr/share/man/man1"
+    manuals.mkdir(parents=True)
+    made = Path(tempfile.mkdtemp(dir=stage.parent))
+    for script, target in (("sbom.py", doc / "sbom.cdx.json"), ("manual.py", manuals / "edged.1")):
+        run(sys.executable, ROOT / ".ci" / script, made / target.name, SOURCE_DATE_EPOCH=str(epoch()))
+        packed = gzip.compress((made / target.name).read_bytes(), 9, mtime=0)
+        target.with_name(f"{target.name}.gz").write_bytes(packed)
     overrides = stage / "usr/share/lintian/overrides"
     overrides.mkdir(parents=True)
     shutil.copy(ROOT / ".ci/debian/lintian-overrides", overrides / "edged")

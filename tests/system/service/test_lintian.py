@@ -15,9 +15,9 @@ from tests.system.service.site import built
 @pytest.mark.timeout(300)
 @pytest.mark.skipif("EDGED_SYSTEM_TEST" not in os.environ, reason="needs the package: `make system-test` builds it")
 @pytest.mark.skipif(not shutil.which("lintian"), reason="sudo apt install lintian")
-def test_lintian_finds_no_error_in_the_package() -> None:
+def test_lintian_finds_nothing_in_the_package() -> None:
     done = subprocess.run(
-        ["lintian", "--allow-root", "--fail-on", "error", str(built("edged_*.deb"))],
+        ["lintian", "--allow-root", "--fail-on", "error,warning", str(built("edged_*.deb"))],
         check=False, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     print(done.stdout)
