@@ -5,7 +5,7 @@ They become new rows at the end of the log, with new numbers, that are settled f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from edged.buffer.batch import PRIORITY
@@ -15,6 +15,7 @@ from edged.buffer.jobs import Done
 from edged.buffer.rows import Row, make_rows
 from edged.buffer.table import decode_row, read_rows
 from edged.buffer.writer import Writer
+from edged.config.flows import connection_of
 from edged.errors import ConfigError, PermanentError
 from edged.model import Sample
 
@@ -58,14 +59,11 @@ class Progress:
 def retry(writer: Writer, done: Done, ids: Collection[int], connection: str, so_far: Progress) -> Progress:
     """Send dead letters again: those with these ids, or all, of one connection or all."""
     most = writer.store.max_transaction
-    query = (
-        "SELECT id, connection, readings, boot, data FROM dead_letters WHERE id > ? AND (? = '' OR connection = ?)"
-        " ORDER BY id"
-    )
-    rows = writer.store.db.execute(query, (so_far.after, connection, connection))
+    query = "SELECT id, connection, readings, boot, data FROM dead_letters WHERE id > ? ORDER BY id"
+    rows = writer.store.db.execute(query, (so_far.after,))
     chosen: list[tuple[int, str, int, str, bytes]] = []
     for row in rows:
-        if not ids or row[0] in ids:
+        if meant(row[1], connection) and (not ids or row[0] in ids):
             most -= len(row[4])
             if chosen and most < 0:
                 break
@@ -189,7 +187,19 @@ def _account(writer: Writer, connection: str) -> Account:
 
 def purge(writer: Writer, _done: Done, ids: Collection[int], connection: str) -> int:
     """Forget dead letters; returns how many. Their readings stay counted as dead."""
-    found = writer.store.db.execute("SELECT id FROM dead_letters WHERE ? = '' OR connection = ?", (connection,) * 2)
-    chosen = [(id_,) for (id_,) in found.fetchall() if not ids or id_ in ids]
+    found = writer.store.db.execute("SELECT id, connection FROM dead_letters").fetchall()
+    chosen = [(id_,) for id_, place in found if meant(place, connection) and (not ids or id_ in ids)]
     writer.store.db.executemany("DELETE FROM dead_letters WHERE id = ?", chosen)
     return len(chosen)
+
+
+def meant(place: str, connection: str) -> bool:
+    """Whether a place in the buffer is that of the connection, or of a flow to it. Empty: of all."""
+    return connection in {"", place, connection_of(place)}
+
+
+def check_known(places: Iterable[str], connection: str) -> None:
+    """Raises ConfigError where no place is the connection's: a wrong name must not look like an empty list."""
+    known = sorted(set(places))
+    if connection and not any(meant(place, connection) for place in known):
+        raise ConfigError(f"the buffer knows no connection {connection!r}; it has {', '.join(known) or 'none'}")

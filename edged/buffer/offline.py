@@ -42,7 +42,12 @@ def look(path: Path, action: str, options: Mapping[str, Sequence[str]]) -> dict[
     with _opened(path) as store:
         if action == "letters":
             with closing(Reader(path)) as reader:
-                return {"letters": letter_records(reader.letters(), next(iter(options.get("connection", ())), ""))}
+                connection = next(iter(options.get("connection", ())), "")
+                return {
+                    "letters": letter_records(
+                        reader.letters(), connection, known=store.load().accounts if connection else ()
+                    )
+                }
         stats = _stats(store)
         if action == "stats":
             return asdict(stats)

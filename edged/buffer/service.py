@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from edged.buffer.again import Choice, Progress, purge, replay, retry
+from edged.buffer.again import Choice, Progress, check_known, meant, purge, replay, retry
 from edged.buffer.counters import BufferStats, Verification
 from edged.buffer.log import Buffer
 from edged.buffer.store import Letter
@@ -18,6 +18,8 @@ from edged.model import Sample
 
 _PATIENCE = 15.0
 """Seconds to wait for what has not been flushed yet."""
+_EVER = 2**62
+"""Microseconds; what SQLite can compare with a time."""
 Options = Mapping[str, Sequence[str]]
 """As in the query of a URL: each may be given more than once."""
 
@@ -37,18 +39,31 @@ async def _verify(buffer: Buffer, _options: Options) -> dict[str, Any]:
 
 
 async def _letters(buffer: Buffer, options: Options) -> dict[str, Any]:
-    return {"letters": letter_records(await buffer.letters(), _one(options, "connection"))}
+    return {
+        "letters": letter_records(await buffer.letters(), _one(options, "connection"), known=buffer.stats().connections)
+    }
 
 
 async def _retry(buffer: Buffer, options: Options) -> dict[str, Any]:
-    ids, connection, progress = _ids(options), _one(options, "connection"), Progress()
+    connection, progress = _one(options, "connection"), Progress()
+    ids, unknown = await _chosen(buffer, options, connection)
     while not progress.over:
         progress = await buffer.change(partial(_call, retry, ids, connection, progress))
-    return {"letters": progress.items, "readings": progress.readings, "skipped": progress.skipped}
+    return {"letters": progress.items, "readings": progress.readings, "skipped": progress.skipped | unknown}
 
 
 async def _purge(buffer: Buffer, options: Options) -> dict[str, Any]:
-    return {"letters": await buffer.change(partial(_call, purge, _ids(options), _one(options, "connection")))}
+    connection = _one(options, "connection")
+    ids, unknown = await _chosen(buffer, options, connection)
+    return {"letters": await buffer.change(partial(_call, purge, ids, connection)), "skipped": unknown}
+
+
+async def _chosen(buffer: Buffer, options: Options, connection: str) -> tuple[frozenset[int], dict[str, int]]:
+    """(The dead letters that are named, none for all; why some are none, and how many). Raises ConfigError."""
+    ids = _ids(options)
+    letters = letter_records(await buffer.letters(), connection, known=buffer.stats().connections)
+    unknown = len(ids - {one["id"] for one in letters})
+    return ids, {"`edged buffer dead list` shows no such number": unknown} if unknown else {}
 
 
 async def _replay(buffer: Buffer, options: Options) -> dict[str, Any]:
@@ -131,19 +146,25 @@ def verification(stats: BufferStats, found: Verification) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def letter_records(letters: Sequence[Letter], connection: str) -> list[dict[str, Any]]:
-    """Dead letters of one connection, or of all, as plain data."""
+def letter_records(letters: Sequence[Letter], connection: str, *, known: Iterable[str]) -> list[dict[str, Any]]:
+    """Dead letters of one connection and its flows, or of all, as plain data.
+
+    Raises ConfigError for a connection that has none and is not among the `known` ones.
+    """
+    check_known([*known, *(letter.connection for letter in letters)], connection)
     return [
-        {**letter._asdict(), "time": iso(letter.time)} for letter in letters if connection in {"", letter.connection}
+        {**letter._asdict(), "time": iso(letter.time)} for letter in letters if meant(letter.connection, connection)
     ]
 
 
 def choice(options: Options) -> Choice:
     """Which readings are meant: `from`, `to` (microseconds since 1970) and `device`. Raises ConfigError."""
     try:
-        begin, end = int(_one(options, "from") or 0), int(_one(options, "to") or 2**62)
+        begin, end = int(_one(options, "from") or 0), int(_one(options, "to") or _EVER)
     except ValueError:
         raise ConfigError("`from` and `to` are whole microseconds since 1970") from None
+    if not max(abs(begin), abs(end)) <= _EVER:
+        raise ConfigError("`from` or `to` is no time: they are whole microseconds since 1970")
     return Choice(begin, end, frozenset(options.get("device", ())))
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import click
 
 from edged.cli import EXIT_PROBLEM, NoDaemonError
+from edged.cli.moments import MOMENT, chosen_range
 from edged.config.flows import spoken
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ Options = dict[str, list[str]]
 _LONG = 24 * 3600.0
 """Seconds that an answer may take: verifying reads the whole file."""
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-_CONNECTION = click.option("--connection", metavar="NAME", help="Only those of this connection.")
-_MOMENT = "A moment: 2026-11-20, 2026-11-20T12:00 (this machine's time zone), …Z or +01:00; or how long ago: 90m, 2d."
+_CONNECTION = click.option("--connection", metavar="NAME", help="Only those of this connection, or CONNECTION/FLOW.")
+_KEPT = "`buffer: retention` says how long readings are kept that need no more sending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ def stats(place: _Place, as_json: bool) -> None:
 
 
 @buffer.command()
-@click.option("--from", "begin", metavar="MOMENT", help=_MOMENT)
+@click.option("--from", "begin", metavar="MOMENT", help=MOMENT)
 @click.option("--to", "end", metavar="MOMENT", help="Likewise; not included.")
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Only this device; may be repeated.")
 @click.option("--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True)
@@ -202,20 +203,19 @@ def export(
 
     CSV has a line for each reading; JSON has one object a line for each sample.
     """
-    records = place.export(_range(begin, end, devices))
+    write = _write_json if as_json or form == "json" else _write_csv
     try:
-        if as_json or form == "json":
-            for record in records:
-                click.echo(json.dumps(record, ensure_ascii=False))
-        else:
-            _write_csv(records)
+        written = write(place.export(chosen_range(begin, end, devices)))
     except BrokenPipeError:
         sys.stderr.close()  # the reader has enough; nothing to complain about
+        return
+    if not written:
+        click.echo(f"edged: nothing of that is in the buffer; {_KEPT}", err=True)
 
 
 @buffer.command()
-@click.option("--connection", metavar="NAME", required=True, help="To which connection.")
-@click.option("--from", "begin", metavar="MOMENT", required=True, help=_MOMENT)
+@click.option("--connection", metavar="NAME", required=True, help="To which connection, or CONNECTION/FLOW.")
+@click.option("--from", "begin", metavar="MOMENT", required=True, help=MOMENT)
 @click.option("--to", "end", metavar="MOMENT", help="Likewise; not included.")
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Only this device; may be repeated.")
 @_JSON
@@ -228,8 +228,10 @@ def replay(
     They must still be in the buffer: `retention` keeps them. The messages have new numbers and are marked as
     historical and as a replay. What still waits for the connection is left out: it comes anyway.
     """
-    record = place.ask("replay", connection=[connection], **_range(begin, end, devices))
-    _tell(as_json, record, f"{record['readings']:,} readings are sent to {connection} once more")
+    record = place.ask("replay", connection=[connection], **chosen_range(begin, end, devices))
+    none = f"\nNothing of that is in the buffer, or it still waits for {connection}; {_KEPT}"
+    text = f"{record['readings']:,} readings are sent to {connection} once more"
+    _tell(as_json, record, text if record["readings"] else text + none)
 
 
 @buffer.command("verify")
@@ -296,9 +298,7 @@ def retry(place: _Place, ids: tuple[int, ...], every: bool, connection: str | No
     They get new numbers and are marked as historical and as a replay. If they are refused again, they come back.
     """
     record = place.ask("retry", **_letters(ids, every, connection))
-    left = "".join(f"\n{count} are left: {why}" for why, count in record["skipped"].items())
-    _tell(as_json, record, f"{record['letters']} with {record['readings']:,} readings are sent again{left}")
-    sys.exit(EXIT_PROBLEM if record["skipped"] else 0)
+    _tell_letters(as_json, record, f"{record['letters']} with {record['readings']:,} readings are sent again")
 
 
 @dead.command()
@@ -310,7 +310,14 @@ def retry(place: _Place, ids: tuple[int, ...], every: bool, connection: str | No
 def purge(place: _Place, ids: tuple[int, ...], every: bool, connection: str | None, as_json: bool) -> None:
     """Delete them for ever, by the number that `list` shows, or --all. They stay counted."""
     record = place.ask("purge", **_letters(ids, every, connection))
-    _tell(as_json, record, f"{record['letters']} are deleted")
+    _tell_letters(as_json, record, f"{record['letters']} are deleted")
+
+
+def _tell_letters(as_json: bool, record: dict[str, Any], text: str) -> None:
+    """What was done to dead letters, and which were left."""
+    left = "".join(f"\n{count} are left: {why}" for why, count in record["skipped"].items())
+    _tell(as_json, record, text + left)
+    sys.exit(EXIT_PROBLEM if record["skipped"] else 0)
 
 
 @click.command(short_help="Prove that no reading is unaccounted for, here or at the receiver.")
@@ -387,41 +394,25 @@ def _letters(ids: tuple[int, ...], every: bool, connection: str | None) -> dict[
     return {"id": ids, "connection": [connection] if connection else []}
 
 
-def _range(begin: str | None, end: str | None, devices: tuple[str, ...]) -> Options:
-    options: Options = {"device": list(devices)}
-    if begin is not None:
-        options["from"] = [str(_moment(begin))]
-    if end is not None:
-        options["to"] = [str(_moment(end))]
-    return options
+def _write_json(records: Iterable[Mapping[str, Any]]) -> int:
+    """Returns how many samples that were."""
+    count = 0
+    for count, record in enumerate(records, 1):  # noqa: B007  # the last count is what is wanted
+        click.echo(json.dumps(record, ensure_ascii=False))
+    return count
 
 
-def _moment(text: str) -> int:
-    """Microseconds since 1970 of what a person wrote."""
-    from datetime import datetime, timedelta
-
-    from edged.clock import wall_us
-    from edged.config.types import Duration
-
-    try:
-        return wall_us() - round(Duration.parse(text) * 1e6)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise click.UsageError(f"{text!r} is not a moment. {_MOMENT}") from None
-    return (moment - datetime.fromtimestamp(0, moment.tzinfo)) // timedelta(microseconds=1)
-
-
-def _write_csv(records: Iterable[Mapping[str, Any]]) -> None:
+def _write_csv(records: Iterable[Mapping[str, Any]]) -> int:
+    """Likewise."""
+    count = 0
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(("time", "device", "point", "value", "quality", "seq"))
-    for record in records:
+    for count, record in enumerate(records, 1):  # noqa: B007  # as above
         quality = record.get("quality", {})
         for point, value in record["values"].items():
             shown = json.dumps(value) if isinstance(value, bool) else value
             rows.writerow((record["time"], record["device"], point, shown, quality.get(point, "good"), record["seq"]))
+    return count
 
 
 def _tell(as_json: bool, record: Mapping[str, Any], text: str) -> None:

@@ -53,7 +53,9 @@ async def test_refused_readings_are_listed_and_sent_again_to_their_connection_on
         assert (letter["connection"], letter["first"], letter["last"], letter["readings"]) == ("cloud", 1, 3, 9)
         assert (letter["reason"], letter["detail"]) == ("too_large", "refused: x")
         assert (await ask(buffer, "letters", connection=["local"]))["letters"] == []
-        assert await ask(buffer, "retry", id=[99]) == {"letters": 0, "readings": 0, "skipped": {}}
+        for action in ("retry", "purge"):
+            told = await ask(buffer, action, id=[99, letter["id"] + 1])
+            assert (told["letters"], told["skipped"]) == (0, {"`edged buffer dead list` shows no such number": 2})
         assert await ask(buffer, "retry", id=[letter["id"]]) == {"letters": 1, "readings": 9, "skipped": {}}
         stats = buffer.stats()
         assert (stats.stored, stats.head) == (30, 13)
@@ -83,9 +85,38 @@ async def test_letters_survive_a_restart_between_refusal_and_retry_and_can_be_re
         await buffer.flush()
         (letter,) = (await ask(buffer, "letters"))["letters"]
         assert (letter["reason"], letter["readings"]) == ("again", 15)
-        assert await ask(buffer, "purge", connection=["cloud"]) == {"letters": 1}
+        assert await ask(buffer, "purge", connection=["cloud"]) == {"letters": 1, "skipped": {}}
         assert buffer.stats().connections["cloud"].dead == 15
         assert (await ask(buffer, "letters"))["letters"] == []
+
+
+async def test_the_letters_of_a_connection_are_those_of_its_flows_and_a_wrong_name_is_told(tmp_path: Path) -> None:
+    path, places = tmp_path / "b.db", ("cloud/hot", "cloud/all", "cloudy")
+    async with running(path, connections=places) as buffer:
+        await fill(buffer, 1)
+        for place in places:
+            buffer.settle(place, 1, 1, 3, lane="live", outcome="dead", reason="refused")
+        await buffer.flush()
+        for name, count in (("", 3), ("cloud", 2), ("cloud/all", 1), ("cloudy", 1)):
+            assert len((await ask(buffer, "letters", connection=[name]))["letters"]) == count
+        for action in ("letters", "retry", "purge"):
+            with pytest.raises(ConfigError, match=r"knows no connection 'clod'; it has cloud/all, cloud/hot, cloudy"):
+                await ask(buffer, action, connection=["clod"])
+        assert (await ask(buffer, "retry", connection=["cloud"]))["letters"] == 2
+        assert (await ask(buffer, "purge", connection=["cloudy"]))["letters"] == 1
+    assert offline.look(path, "letters", {"connection": ["cloud"]}) == {"letters": []}
+    with pytest.raises(ConfigError, match="knows no connection 'clod'"):
+        offline.look(path, "letters", {"connection": ["clod"]})
+
+
+@pytest.mark.parametrize("moment", ["99999999999999999999999", "-99999999999999999999999", "1e9", "now"])
+async def test_a_time_that_is_none_is_told(tmp_path: Path, moment: str) -> None:
+    async with running(tmp_path / "b.db") as buffer:
+        for name in ("from", "to"):
+            with pytest.raises(ConfigError, match="microseconds since 1970"):
+                await service.perform(buffer, "replay", {"connection": ["cloud"], name: [moment]})
+            with pytest.raises(ConfigError, match="microseconds since 1970"):
+                _ = [one async for one in service.export(buffer, {name: [moment]})]
 
 
 async def test_letters_of_a_connection_that_is_gone_stay(tmp_path: Path) -> None:
