@@ -146,6 +146,7 @@ class Daemon:
         """Another configuration runs, in which these devices are new, gone or different."""
         self._pipeline.renew(self._config.devices, devices)
         self._priorities.renew(self._config.devices)
+        self._hub.renew(self._config.devices)
         self._twin.renew(self._config.devices)
         self._runs.reloaded()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Sequence
 from contextlib import contextmanager
 
 from edged.model import Sample
@@ -63,6 +63,12 @@ class Hub:
             self._put_aside(before, sample)
         for subscription in self._subscriptions:
             subscription.put(sample)
+
+    def renew(self, devices: Container[str]) -> None:
+        """Only these are configured from now on: forget the samples of the others."""
+        for gone in [name for name in self._latest if name not in devices]:
+            del self._latest[gone]
+            self._others.pop(gone, None)
 
     def recent(self, device: str) -> Sequence[Sample]:
         """The newest samples of a device, oldest first: one read of it may have yielded several."""

@@ -60,6 +60,10 @@ class _Shapes:
         self._config: dict[str, PointConfig] = {str(name): config for name, config in points.items()}
         self._shapes: dict[int, _Shape] = {}
 
+    def forget(self) -> None:
+        """Prepare anew what comes: buses that were opened anew have tuples of their own for the same points."""
+        self._shapes.clear()
+
     def of(self, points: tuple[str, ...]) -> _Shape:
         """The shape of samples with these points."""
         shape = self._shapes.get(id(points))
@@ -252,6 +256,8 @@ class Pipeline:
     def renew(self, devices: Mapping[str, DeviceConfig], changed: Iterable[str]) -> None:
         """From now on `devices`; those not in `changed` keep what they remember."""
         self._devices = {name: one for name, one in self._devices.items() if name in devices}
+        for one in self._devices.values():
+            one.shapes.forget()
         self._add(devices, [name for name in changed if name in devices])
 
     def process(self, sample: Sample) -> Sample | None:

@@ -102,3 +102,13 @@ def test_the_newest_values_of_a_device_are_put_together_from_several_samples() -
         hub.publish(Sample("d", time, time, points, values))
     assert _last_values(hub.recent("d"), ["a", "b", "c", "d"]) == "a=3.25 b=2 c=4"
     assert _last_values(hub.recent("nobody"), ["a"]) == ""
+
+
+def test_what_is_no_longer_configured_is_no_longer_known() -> None:
+    hub = Hub()
+    for time, points in enumerate((("a",), ("b",), ("a",))):
+        for device in ("d", "gone"):
+            hub.publish(Sample(device, time, time, points, [time]))
+    hub.renew({"d", "new"})
+    assert [sample.points for sample in hub.recent("d")] == [("b",), ("a",)]
+    assert [hub.recent(device) for device in ("gone", "new")] == [[], []]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.config.base import LinearMap, PointConfig
-from edged.config.types import Duration
+from edged.config.base import DeviceConfig, LinearMap, PointConfig
+from edged.config.types import Duration, Name
 from edged.model import ALL_GOOD, Quality, Reason, Sample, Value, bad
-from edged.pipeline import DevicePipeline
+from edged.pipeline import DevicePipeline, Pipeline
 
 SECOND = 1_000_000
 
@@ -278,3 +279,16 @@ def test_what_is_left_out_is_exactly_what_was_just_told(
         assert (out is None) == repeats
         if not repeats:
             told = value, why, now
+
+
+def test_a_new_configuration_lets_go_of_the_samples_before_it() -> None:
+    """Each reload opens buses anew, which have tuples of their own for the same points."""
+    device = DeviceConfig(bus=Name("b"), points={Name("p"): PointConfig(deadband=1.0)})
+    pipeline = Pipeline({"d": device})
+    points, others = (tuple(name for name in ["p"]) for _ in range(2))
+    free = sys.getrefcount(points)
+    assert pipeline.process(sample(5, points=points))
+    held = sys.getrefcount(points)
+    pipeline.renew({"d": device}, ())
+    assert held > sys.getrefcount(points) == free
+    assert pipeline.process(sample(5.5, points=others)) is None, "what was told last is not forgotten"
