@@ -253,12 +253,14 @@ class Daemon:
 
     def _announce(self) -> None:
         config = self._config
-        points = sum(len(device.points) for device in config.devices.values())
+        devices = [one for one in config.devices.values() if one.enabled and config.buses[one.bus].enabled]
+        points = sum(len(device.points) for device in devices)
         upstream = ", ".join(name for name, one in config.connections.items() if one.enabled)
         log.info(
-            "edged %s: gateway %s polls %d points of %d devices on %d buses and forwards to %s; epoch %s, seq %d",
-            __version__, config.gateway.id, points, len(config.devices), len(self._running.pollers),
-            upstream or "nobody", self._buffer.epoch, self._buffer.head,
+            "edged %s: gateway %s polls %s of %s on %s and forwards to %s; epoch %s, seq %d",
+            __version__, config.gateway.id, _count(points, "point"), _count(len(devices), "device"),
+            _count(len(self._running.pollers), "bus", "buses"), upstream or "nobody", self._buffer.epoch,
+            self._buffer.head,
         )  # fmt: skip
         notify("READY=1", f"STATUS=polling {points} points")
 
@@ -333,6 +335,10 @@ def _new_buffer(config: Config, state: Path) -> Buffer:
     path = Path(config.buffer.path) if config.buffer.path else state / "buffer.db"
     ages = config.cursors()
     return Buffer(path, config.buffer, list(ages), boot=boot_id(), max_age=ages, migrate=not on_trial())
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def run_daemon(config: Config, places: Places, start: Start | None = None) -> None:

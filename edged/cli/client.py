@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from edged import paths
 from edged.cli import NoDaemonError
 from edged.errors import ConfigError, EdgedError
 
@@ -27,6 +30,20 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def config_path(given: str | None, socket: str | None) -> Path:
+    """The configuration of a gateway that is looked at.
+
+    As given, else `$EDGED_CONFIG`, else the file of the gateway that runs, else /etc/edged/edged.yaml. Raises
+    ConfigError if there is none of these.
+    """
+    if not given and not os.environ.get("EDGED_CONFIG"):
+        with contextlib.suppress(EdgedError):
+            running = call(paths.socket_path(socket), "/v1/status", timeout=5).get("config") or {}
+            if running.get("file"):
+                return Path(running["file"])
+    return paths.config_path(given)
 
 
 def call(path: Path, target: str, *, method: str = "GET", timeout: float = 60) -> Any:

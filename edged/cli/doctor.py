@@ -51,6 +51,8 @@ def doctor(
     master), ports and permissions, Bluetooth, clock, disk, temperature and supply, and at the way to each receiver up
     to the login. Lines are judged by what the running gateway has heard; without one a few reads are made.
 
+    CONFIG is the YAML file; without it $EDGED_CONFIG, that of the running gateway, or /etc/edged/edged.yaml.
+
     Exit codes: 0 nothing is wrong, or only warnings; 1 there is a problem.
     """
     place = Path(config) if config else paths.SYSTEM_CONFIG
@@ -111,7 +113,7 @@ class _Exam:
         from edged.doctor.check import ok, problem, warning
 
         try:
-            self._place = paths.config_path(self._given)
+            self._place = client.config_path(self._given, str(self._socket))
         except ConfigError as exc:
             return problem("configuration", str(exc), "edged doctor FILE")
         self._loaded = load(self._place, find_secrets=True)
@@ -241,4 +243,5 @@ def show(checks: Sequence[Check], console: Any = None) -> None:
         if check.remedy:
             console.print(Text(f"  {'':<{width}}  → {check.remedy}"))
     counted = {state: sum(check.state == state for check in checks) for state in _STYLES}
-    console.print(", ".join(f"{count} {state}" for state, count in counted.items() if count))
+    words = {(state, True): f"{state}s" for state in ("warning", "problem")}
+    console.print(", ".join(f"{n} {words.get((state, n > 1), state)}" for state, n in counted.items() if n))

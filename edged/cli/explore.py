@@ -38,7 +38,7 @@ _PLAIN = re.compile(r"[^\W\d][\w/.+-]*|/[\w/.+-]+|°\w")
 
 _OPTIONS = (
     click.option("--unit", type=click.IntRange(0, 255), help="Unit on the bus; not needed for a device."),
-    click.option("--config", metavar="FILE", help="The configuration that has the device or the bus."),
+    click.option("--config", metavar="FILE", help="The configuration that has it. [default: the running gateway's]"),
     click.option("--direct", is_flag=True, help="Open the bus here, even if a gateway is running."),
     click.option("--socket", metavar="PATH", help="Control socket of the gateway."),
     click.option("--state", metavar="DIR", help="Folder for caches, and for what is known of a search."),
@@ -122,17 +122,17 @@ def explorer_of(adapter: str) -> Explorer:
     return loaded.explorer()
 
 
-def load_config(config: str | None, state: str | None) -> tuple[Config, Path]:
+def load_config(path: Path, state: str | None) -> tuple[Config, Path]:
     """The configuration, and its folder. Raises ConfigError."""
     from edged.config.compiled import load_compiled  # as above
 
-    path = paths.config_path(config)
     return load_compiled(path, paths.state_dir(state) / "cache"), path.resolve().parent
 
 
 def place_of(target: str, options: Target) -> Place:
     """The unit that is meant. Raises ConfigError, UsageError."""
-    config, base = load_config(options["config"], options["state"])
+    path = client.config_path(options["config"], options["socket"])
+    config, base = load_config(path, options["state"])
     place = _find_place(config, base, target, options["unit"])
     if place.unit is None:
         raise click.UsageError(f"{target} is a bus: say which unit on it, with --unit")

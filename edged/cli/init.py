@@ -176,7 +176,7 @@ def _create(path: Path, text: str) -> list[str]:
         raise click.BadParameter(f"{path} cannot be written: {exc.strerror}", param_hint="FILE") from None
     finally:
         beside.unlink(missing_ok=True)
-    return [problem.message for problem in problems]
+    return [f"{problem.path}: {problem.message}" for problem in problems]
 
 
 def _timezone() -> str:

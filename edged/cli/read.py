@@ -54,19 +54,14 @@ def read(  # one parameter an option
                 paths.config_path(config)
             except ConfigError:
                 raise exc from None
-    loaded: Config | None = None
-    if results is None or config is not None:
-        loaded = load_compiled(paths.config_path(config), paths.state_dir(state) / "cache")
     if results is None:
-        base = paths.config_path(config).resolve().parent
-        results = _read_direct(loaded, device, base) if loaded else []
+        path = paths.config_path(config)
+        results = _read_direct(load_compiled(path, paths.state_dir(state) / "cache"), device, path.resolve().parent)
     results = _only(results, device, point)
-    known = loaded.devices.get(device) if loaded else None
-    units = {str(name): point.unit for name, point in known.points.items()} if known else {}
     if as_json:
         click.echo(json.dumps(results, indent=2))
     else:
-        say(render_read(device, results, units))
+        say(render_read(device, results))
     if any("quality" in sample for result in results for sample in result["samples"]):
         raise SystemExit(EXIT_PROBLEM)
 
@@ -99,7 +94,8 @@ def _read_direct(config: Config, device: str, base: Path) -> list[dict[str, Any]
 
     result = poll_directly(config, device, base)
     pipeline = DevicePipeline(config.devices[device].points)
-    return [poll_record(replace(result, samples=[pipeline.compute(sample) for sample in result.samples]))]
+    points = config.devices[device].points
+    return [poll_record(replace(result, samples=[pipeline.compute(sample) for sample in result.samples]), points)]
 
 
 def poll_directly(config: Config, device: str, base: Path) -> PollResult:
@@ -125,9 +121,10 @@ def poll_directly(config: Config, device: str, base: Path) -> PollResult:
     return asyncio.run(poll())
 
 
-def render_read(device: str, results: Iterable[Mapping[str, Any]], units: Mapping[str, str]) -> Iterable[str]:
+def render_read(device: str, results: Iterable[Mapping[str, Any]]) -> Iterable[str]:
     """Raw words, then values, as lines of text."""
     for result in results:
+        units = result.get("units", {})  # a gateway that runs since before an upgrade does not tell them
         for raw in result["raw"]:
             yield f"{raw['what']}" + (f": {raw['error']}" if raw["error"] else "")
             for start in range(0, len(raw["words"]), 8):

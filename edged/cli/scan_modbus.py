@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edged import paths
-from edged.cli import EXIT_INTERRUPTED, EXIT_PROBLEM
+from edged.cli import EXIT_INTERRUPTED, EXIT_PROBLEM, client
 from edged.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def scan(  # one parameter an option
         every_setting=every_setting,
     )
     survey = Survey(wanted, paths.socket_path(socket), direct=direct, tell=_silent if as_json else _tell)
-    survey.add(targets, *_configuration(config, state))
+    survey.add(targets, *_configuration(config, state, socket))
     interrupted = False
     try:
         asyncio.run(survey.run())
@@ -92,15 +92,15 @@ def scan(  # one parameter an option
         raise SystemExit(EXIT_PROBLEM)
 
 
-def _configuration(config: str | None, state: str | None) -> tuple[Any, Path]:
+def _configuration(config: str | None, state: str | None, socket: str | None) -> tuple[Any, Path]:
     """The configuration and its folder; nothing where none was named and there is no usual one."""
     from edged.cli.explore import load_config
 
     try:
-        paths.config_path(config)
+        path = client.config_path(config, socket)
     except ConfigError:
         return None, Path()
-    return load_config(config, state)
+    return load_config(path, state)
 
 
 def _tell(text: str) -> None:

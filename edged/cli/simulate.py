@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import click
 
 from edged import paths
+from edged.errors import ConfigError
 
 if TYPE_CHECKING:
     from edged.adapter import Simulator
@@ -67,7 +68,10 @@ def simulate(
         seconds = None if duration is None else float(Duration.parse(duration))
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--for") from None
-    loaded = load_compiled(paths.config_path(config), paths.state_dir(state) / "cache")
+    file = paths.config_path(config)
+    loaded = load_compiled(file, paths.state_dir(state) / "cache")
+    if not any(loaded.devices_on(name) for name, bus in loaded.buses.items() if bus.enabled):
+        raise ConfigError(f"{file} has no enabled device on an enabled bus, so there is nothing to simulate")
     wanted = [_parse_fault(text, loaded) for text in faults]
     asyncio.run(_serve(loaded, host, seed, seconds, wanted, unpaced=unpaced, as_json=as_json))
 
@@ -110,7 +114,6 @@ class HasLines(Protocol):
 
 def _spoil(simulators: Iterable[Simulator], faults: Iterable[_Fault], *, unpaced: bool) -> list[Callable[[], None]]:
     """Give the lines their faults. Returns what is to be called again and again. Raises ConfigError."""
-    from edged.errors import ConfigError
     from edged.testing.line import FAULTS, sometimes
 
     lines = {bus: line for one in simulators if isinstance(one, HasLines) for bus, line in one.lines.items()}

@@ -23,6 +23,7 @@ from edged.buffer.log import Buffer
 from edged.clock import mono_us, wall_us
 from edged.config.base import DeviceConfig, PointConfig
 from edged.config.model import Config
+from edged.config.types import Name
 from edged.errors import ConfigError, TransientError
 from edged.hub import Hub
 from edged.media import Frame, FrameRing
@@ -74,6 +75,11 @@ class Look:
         """Whether a device has all these labels."""
         config = self.config().devices.get(device)
         return config is not None and labels.items() <= config.labels.items()
+
+    def points(self, device: str) -> Mapping[Name, PointConfig]:
+        """The points of a device, as configured."""
+        config = self.config().devices.get(device)
+        return {} if config is None else config.points
 
     def buses(self) -> str:
         """The names of the buses, for a message."""

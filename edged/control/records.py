@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from edged.adapter import PollResult
 from edged.clock import iso
+from edged.config.base import PointConfig
+from edged.config.types import Name
 from edged.model import Sample
 
 
@@ -22,10 +25,16 @@ def sample_record(sample: Sample) -> dict[str, Any]:
     return record
 
 
-def poll_record(result: PollResult) -> dict[str, Any]:
-    """The result of a read as one JSON object: raw words, decoded samples, and what was learnt."""
+def poll_record(result: PollResult, points: Mapping[Name, PointConfig] | None = None) -> dict[str, Any]:
+    """The result of a read as one JSON object: raw words, decoded samples, and what was learnt.
+
+    `points` tell the units.
+    """
+    known = points or {}
+    names = {str(name) for sample in result.samples for name in sample.points}
     return {
         "samples": [sample_record(sample) for sample in result.samples],
+        "units": {str(name): one.unit for name, one in known.items() if one.unit and str(name) in names},
         "raw": [asdict(raw) for raw in result.raw],
         "transactions": result.transactions,
         "notes": list(result.notes),

@@ -151,7 +151,8 @@ async def _read(api: ControlApi, ask: Ask) -> Reply:
         return bad(404, api.look.nearest(device) if api.look else f"there is no enabled device {device!r}")
     except EdgedError as exc:
         return bad(502, exc)
-    return good([poll_record(result) for result in results])
+    points = api.look.points(device) if api.look else {}
+    return good([poll_record(result, points) for result in results])
 
 
 async def _probe(api: ControlApi, ask: Ask) -> Reply:

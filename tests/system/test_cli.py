@@ -87,6 +87,11 @@ async def test_a_typo_in_a_command_is_answered_with_the_right_one() -> None:
     assert "Did you mean 'status'?" in ran.err
 
 
+async def test_the_log_counts_what_is_polled(gateway: Gateway) -> None:
+    await gateway.status()
+    assert re.search(r"polls \d+ points of 2 devices on 1 bus and forwards to nobody", gateway.lines())
+
+
 async def test_status_for_people_and_for_machines(gateway: Gateway) -> None:
     ran = await edged("status", "--socket", gateway.socket)
     assert ran.code == 0
@@ -121,7 +126,7 @@ async def test_tail_ends_with_ctrl_c(gateway: Gateway) -> None:
 
 
 async def test_read_asks_the_gateway_and_tells_what_is_bad(gateway: Gateway) -> None:
-    ran = await edged("read", "oven", "--socket", gateway.socket, "--config", gateway.config)
+    ran = await edged("read", "oven", "--socket", gateway.socket)
     assert ran.code == 1, "a value is out of its range"
     assert re.search(r"  temperature  [\d.]+ °C", ran.out)
     assert re.search(r"  steady +- +bad\(range\)", ran.out)

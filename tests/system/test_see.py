@@ -309,6 +309,12 @@ def test_doctor_works_without_a_gateway_and_with_a_broken_configuration(tmp_path
         assert all(b"hunter22" not in archive.extractfile(name).read() for name in names)  # type: ignore[union-attr]  # files
 
 
+def test_doctor_judges_the_configuration_that_the_gateway_runs(site: dict[str, Any]) -> None:
+    done = run(site, "doctor", "--offline", *site["state"], ok=(0, 1))
+    assert f"{site['config']}:" in done.stdout.splitlines()[0]
+    assert re.search(r"\d+ ok, .*\d+ warnings", done.stdout.splitlines()[-1])
+
+
 def test_doctor_listens_itself_where_no_gateway_runs(tmp_path: Path) -> None:
     config = tmp_path / "edged.yaml"
     config.write_text(json.dumps({

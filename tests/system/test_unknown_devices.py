@@ -304,7 +304,8 @@ async def test_beside_a_running_gateway_all_go_through_it_and_the_polls_go_on(be
     devices = {"tank": {"bus": "line-a", "unit": 7, "every": "200ms", "points": points}}
     async with running(Gateway(tmp_path, line_config(bench, devices))) as gateway:
         before = (await gateway.status())["buses"][0]
-        own = ("--config", str(gateway.config), "--socket", str(gateway.socket), "--state", str(tmp_path / "cli"))
+        # no --config: what the gateway calls a device and a bus is in its own file
+        own = ("--socket", str(gateway.socket), "--state", str(tmp_path / "cli"))
         record = bench.json("probe", "tank", "--input", "102", "--count", "1", *own)
         assert record["through_gateway"]
         assert "102" in record["words"]
@@ -344,6 +345,17 @@ def test_init_writes_a_file_that_passes_the_check_and_never_writes_over_one(benc
     before = file.read_bytes()
     assert "exists already" in bench.run("init", str(file), code=2)
     assert file.read_bytes() == before
+
+
+def test_init_names_what_its_notes_are_about(bench: Bench, tmp_path: Path) -> None:
+    code, _, said = bench.invoke("init", str(tmp_path / "new.yaml"), "--yes", "--host", "192.0.2.10", "--no-ble")
+    assert code == 0
+    assert "note: buses.tcp-192.0.2.10: no device uses this bus" in said
+
+
+def test_nothing_to_simulate_is_said_at_once(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("gateway: {id: g}\n", "utf-8")
+    assert "there is nothing to simulate" in bench.run("simulate", str(tmp_path / "empty.yaml"), code=2)
 
 
 def test_init_says_what_is_wrong_with_an_answer_and_leaves_no_file(bench: Bench, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ async def test_status_and_read(tmp_path: Path) -> None:
         ],
         "raw": [{"what": "holding 0-1", "words": [1, 2], "error": "", "address": 0}],
         "transactions": 1,
+        "units": {},
         "notes": ["a note"],
     }
 
