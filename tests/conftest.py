@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "steady
 # An ordinary user's path on Debian lacks the folders where mosquitto is.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
+
+# A shell that starts the tests in the background has them, and so whatever they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _TIMING = (Path("wire", "serial"), Path("wire", "serial_adapter"))
 """Tests against real time, as of a paced line: what they judge is blurred where other tests run beside them."""

@@ -29,7 +29,8 @@ from .device import Device, Kind, raw_value
 from .parts import to_bytes
 
 _REACTION = 0.005
-_IDENTIFICATION = b"/EDG5edged-simulator\r\n"
+_IDENTIFICATION = b"/EDG0edged-simulator\r\n"
+"""0: it goes on at 300 baud, which is how fast the simulated line is."""
 
 
 @dataclass(slots=True)
