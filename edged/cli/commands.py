@@ -65,15 +65,17 @@ def cancel(ids: tuple[str, ...], socket: str | None) -> None:
 
 def render(records: Iterable[Mapping[str, Any]]) -> Iterable[str]:
     """One line for each."""
+    from edged.downlink.rules import brief  # `edged --help` must not pay for it
+
     empty = True
     for record in records:
         empty = False
         what = f"raw {record['raw']}" if record["raw"] is not None else json.dumps(record["value"], ensure_ascii=False)
         reason = f"({record['reason']})" if record["reason"] else ""
-        reads = f", reads {record['read']}" if record["read"] is not None else ""
-        detail = f": {record['detail']}" if record["detail"] else ""
+        reads = f", reads {brief(str(record['read']))}" if record["read"] is not None else ""
+        detail = f": {brief(record['detail'])}" if record["detail"] else ""
         who = f"{record['requester'] or '?'} by {record['entrance']}"
         result = f"{record['state']}{reason}{reads}{detail}"
-        yield f"{record['time']}  {record['point']} = {what}  {who}  {result}  {record['id']}"
+        yield f"{record['time']}  {record['point']} = {brief(what)}  {who}  {result}  {record['id']}"
     if empty:
         yield "no command has come yet"

@@ -25,7 +25,7 @@ from edged.downlink.entrance import Entrance
 from edged.downlink.execution import Execution, Polled
 from edged.downlink.expiry import Deadline, Due, Now, deadline_of
 from edged.downlink.flood import Flood
-from edged.downlink.rules import check_form, settings_of, wanted
+from edged.downlink.rules import brief, check_form, settings_of, wanted
 from edged.downlink.store import EXECUTING, Desired, Row, Store
 from edged.errors import PermanentError, TransientError
 from edged.model import Value
@@ -370,7 +370,7 @@ class Downlink:
             log.info(
                 "%s = %s for %s (%s, id %s): %s%s", row.command.address, shown(row.command),
                 row.command.requester or "somebody", row.entrance, row.command.id, result,
-                f": {detail}" if detail else "",
+                f": {brief(detail)}" if detail else "",
             )  # fmt: skip
         if row.entrance != LOCAL:
             self.entrance(row.entrance).tell(row.number, result)
@@ -410,7 +410,7 @@ class Downlink:
 
 def shown(command: Command) -> str:
     """The value or payload of a command, for people."""
-    return f"raw {command.raw.hex(' ')}" if command.raw is not None else repr(command.value)
+    return brief(f"raw {command.raw.hex(' ')}" if command.raw is not None else repr(command.value))
 
 
 def new_id() -> str:

@@ -16,6 +16,13 @@ from edged.pipeline import DevicePipeline
 LONGEST_TEXT = 4096
 """Characters of a value, and bytes of a raw payload."""
 LONGEST_ID = 128
+_BRIEF = 160
+"""Characters of a value, or of what is said of it, where people read it."""
+
+
+def brief(text: str) -> str:
+    """A text as it fits a line: a value may have thousands of characters, and what is said of it repeats them."""
+    return text if len(text) <= _BRIEF else f"{text[: _BRIEF * 2 // 3]}…{text[-_BRIEF // 3 :]}"
 
 
 def check_form(command: Command) -> None:

@@ -58,7 +58,7 @@ class Sender:
 
     def send(
         self, payload: bytes | None = None, *, retain: bool = False, reply: tuple[str, bytes] | None = None,
-        message_expiry: int | None = None, **document: Any,
+        message_expiry: int | None = None, topic: str = COMMANDS, **document: Any,
     ) -> None:  # fmt: skip
         """Publish a command, by default one that may wait ten seconds, and wait for the broker's word."""
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
@@ -69,7 +69,7 @@ class Sender:
         elif "expires" not in document and "time" not in document:
             document = {"time": now(), "ttl": 10, **document}
         content = payload if payload is not None else json.dumps(document).encode()
-        self._client.publish(COMMANDS, content, qos=1, retain=retain, properties=properties).wait_for_publish(10)
+        self._client.publish(topic, content, qos=1, retain=retain, properties=properties).wait_for_publish(10)
 
     def post(self, document: dict[str, Any]) -> None:
         """Publish a command without waiting for anybody's word."""

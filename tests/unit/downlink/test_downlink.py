@@ -274,6 +274,18 @@ async def test_a_sender_cannot_write_lines_of_its_own_into_the_log(
     assert not [text for text in caplog.messages if not text.isprintable()]
 
 
+async def test_a_line_for_people_stays_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with stand(tmp_path) as here:
+        with caplog.at_level("INFO", logger="edged.commands"):
+            await here.send("long", "x" * 4000)
+            await here.end("long")
+        said = [record.getMessage() for record in caplog.records if "long" in record.getMessage()]
+        assert said
+        assert all(len(line) < 500 for line in said)
+        (row,) = await here.downlink.store.newest(1)
+    assert row.command.value == "x" * 4000, "the audit log has it whole"
+
+
 async def test_the_log_keeps_the_newest_and_what_may_come_again(tmp_path: Path) -> None:
     async with stand(tmp_path) as here:
         await here.send("first", 1, valid_for=0.001)
