@@ -79,7 +79,7 @@ def _given(text: str, flow: FlowConfig) -> list[Sample]:
         elif not text.lstrip().startswith(("{", "[")):
             text = Path(text).read_text(encoding="utf-8")
         found = json.loads(text)
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise ConfigError(f"SAMPLE is neither JSON, nor a file of it, nor a test of the flow: {exc}") from exc
     samples = []
     for one in found if isinstance(found, list) else [found]:
@@ -87,6 +87,8 @@ def _given(text: str, flow: FlowConfig) -> list[Sample]:
             raise ConfigError('a sample is {"device": "…", "values": {"point": 1.5}}')
         if not all(value is None or isinstance(value, bool | int | float | str) for value in one["values"].values()):
             raise ConfigError("a value is a number, a text, true, false or null")
+        if any(isinstance(value, int) and abs(value) > sys.float_info.max for value in one["values"].values()):
+            raise ConfigError("a number with more than 308 digits is not meant seriously")
         time = one.get("time", 0)
         if isinstance(time, bool) or not isinstance(time, int | float) or not abs(time) < LATEST:
             raise ConfigError("`time` is a number of seconds since 1970")
