@@ -59,7 +59,8 @@ class _Findings:
         try:
             mode, content = path.stat().st_mode & 0o777, path.read_bytes()
         except OSError as exc:
-            raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}; try with sudo") from exc
+            hint = "; try with sudo" if isinstance(exc, PermissionError) else ""
+            raise ConfigError(f"{path} cannot be read: {exc.strerror or exc}{hint}") from exc
         if len(content) > MAX_FILE:
             self.left_out.append(str(path))
             self.notes.append(f"{path} is larger than {MAX_FILE // 2**20} MiB, and not in this backup")
@@ -198,6 +199,11 @@ def _within(name: str, held: Any) -> Iterator[tuple[str, Secret | FileName]]:
         yield from _settings(held)
 
 
+def _own(path: Path) -> bool:
+    """Whether it is a file that the gateway has written: root must not follow a link which another has put there."""
+    return path.is_file() and not path.is_symlink()
+
+
 def _state(found: _Findings, state: Path, buffer: Path, scratch: Path, *, secrets: bool) -> Copied | None:
     """Commands after the buffer: what was carried out must not be forgotten."""
     copied = None
@@ -206,15 +212,15 @@ def _state(found: _Findings, state: Path, buffer: Path, scratch: Path, *, secret
         found.database(scratch / "buffer.db", BUFFER)
     else:
         found.notes.append(f"there is no buffer {buffer}")
-    if (state / "clock.json").is_file():
+    if _own(state / "clock.json"):
         found.file(state / "clock.json", CLOCK)
     if (state / "commands.db").is_file():
         copy_commands(state / "commands.db", scratch / "commands.db")
         found.database(scratch / "commands.db", COMMANDS)
-    for path in sorted((state / "history").glob("[0-9]*.json")):
+    for path in filter(_own, sorted((state / "history").glob("[0-9]*.json"))):
         found.file(path, f"state/history/{path.name}")
     for path in sorted((state / "connections").rglob("*")):
-        if path.is_file() and not path.is_symlink():
+        if _own(path):
             name = f"state/{path.relative_to(state).as_posix()}"
             if b"PRIVATE KEY" not in path.read_bytes():
                 found.file(path, name)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from typing import Any, Literal, get_args
 
+from edged.config.problems import printable
+from edged.config.types import Name
 from edged.errors import ConfigError, PermanentError
 
 FORMAT = 1
@@ -90,12 +93,18 @@ class Manifest:
         return sum(member.size for member in self.members)
 
 
-_TEXTS = ("edged", "gateway", "epoch", "time", "folder", "main", "buffer_path")
+_TEXTS = ("edged", "gateway", "epoch", "time", "folder", "main")
+_MAY_LACK = ("buffer_path",)
 _LISTS = ("left_out", "notes")
+_SWITCHES = ("valid", "secrets")
+_COUNTS = ("head", "readings")
 
 
 def parse(data: bytes) -> Manifest:
-    """What `dump` wrote. Raises ConfigError (of a newer edged), PermanentError `backup` (it is something else)."""
+    """What `dump` wrote, also what a newer edged has added to it.
+
+    Raises ConfigError (of a newer format), PermanentError `backup` (it is something else).
+    """
     try:
         record: dict[str, Any] = json.loads(data)
         version = record.pop("format")
@@ -106,17 +115,37 @@ def parse(data: bytes) -> Manifest:
             )
         if version != FORMAT:
             raise ValueError(f"format {version!r}")
-        if not all(isinstance(record[name], str) for name in _TEXTS):
-            raise TypeError("a text is none")
         for name in _LISTS:
-            record[name] = tuple(map(str, record[name]))
-        record["members"] = tuple(_member(one) for one in record["members"])
+            record[name] = tuple(printable(str(one)) for one in record[name])
         record["pending"] = {str(name): int(count) for name, count in record["pending"].items()}
-        manifest = Manifest(**record)
+        _check_values(record)
+        record["members"] = tuple(_member(one) for one in record["members"])
+        manifest = Manifest(**_known(Manifest, record))
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as exc:
         raise PermanentError(f"its manifest is not one that edged writes ({exc})", reason="backup") from exc
     _check(manifest)
     return manifest
+
+
+def _known(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {one.name: record[one.name] for one in fields(kind) if one.name in record}
+
+
+def _check_values(record: Mapping[str, Any]) -> None:
+    """Whatever is made of them later, none of it fails. Raises ValueError, TypeError, LookupError."""
+    texts = {name: record[name] for name in _TEXTS} | {name: record.get(name, "") for name in _MAY_LACK}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise TypeError("a text is none")
+    if not all(type(record.get(name, False)) is bool for name in _SWITCHES):
+        raise TypeError("neither true nor false")
+    if not all(type(record.get(name, 0)) is int for name in _COUNTS):
+        raise TypeError("a count is none")
+    if not all(text.isprintable() for text in (*texts.values(), *record["pending"])):
+        raise ValueError("a text that cannot be printed")
+    if texts["gateway"]:
+        Name.parse(texts["gateway"])  # it becomes a part of the names of files
+    if datetime.fromisoformat(texts["time"]).tzinfo is None:
+        raise ValueError(f"a time without its zone: {texts['time']!r}")
 
 
 def _member(record: dict[str, Any]) -> Member:
@@ -125,7 +154,7 @@ def _member(record: dict[str, Any]) -> Member:
         raise TypeError(f"{wrong[0]} of {record['name']!r}")
     if record["size"] < 0 or not 0 <= record["mode"] <= 0o777:  # noqa: PLR2004  # permission bits, no setuid
         raise ValueError(f"size or mode of {record['name']!r}")
-    return Member(**record)
+    return Member(**_known(Member, record))
 
 
 def _check(manifest: Manifest) -> None:

@@ -206,6 +206,7 @@ def restore(path: Path, goal: Goal, plan: Plan) -> None:
     """
     if plan.blockers and not goal.force:
         raise ConfigError(f"{'; '.join(plan.blockers)}: --force sets that aside")
+    _check_links(plan, goal)
     with ExitStack() as stack:
         try:
             owner = _prepared(goal.state)
@@ -216,6 +217,14 @@ def restore(path: Path, goal: Goal, plan: Plan) -> None:
         except OSError as exc:
             where = exc.filename or goal.state
             raise ConfigError(f"{where} cannot be written ({exc.strerror or exc}); try with sudo") from exc
+
+
+def _check_links(plan: Plan, goal: Goal) -> None:
+    """The state belongs to the service: who writes there must not lead root to other folders. Raises ConfigError."""
+    folders = {folder for one in plan.changes for folder in one.target.parents if _within(folder, goal.state)}
+    for folder in sorted(folders - {goal.state}):
+        if folder.is_symlink() and folder.lstat().st_uid not in {0, os.geteuid()}:
+            raise ConfigError(f"{folder} is a link that this user has not made: look where it leads, and remove it")
 
 
 def _prepared(state: Path) -> tuple[int, int]:

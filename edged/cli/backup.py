@@ -272,6 +272,8 @@ def _main(file: Path, config: str | None, only: tuple[str, ...]) -> Path:
 
 
 def _report(plan: Plan, *, dry_run: bool, as_json: bool) -> None:
+    from edged.backup.manifest import BUFFER
+
     manifest = plan.manifest
     if as_json:
         record = {
@@ -294,7 +296,7 @@ def _report(plan: Plan, *, dry_run: bool, as_json: bool) -> None:
         click.echo(f"what was there is in {path}")
     if plan.waited:
         click.echo(f"{plan.waited} commands that waited then are not carried out: edged commands list")
-    if "buffer" in manifest.parts:
+    if any(change.member == BUFFER for change in plan.changes):
         click.echo(
             "readings go out under a new epoch; what was delivered after "
             f"{manifest.time[:19]}Z goes out once more, with the same times"

@@ -11,17 +11,22 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.backup import manifest as words
 from edged.backup.archive import extract_to, manifest_of, opened, write
 from edged.backup.check import verify
+from edged.backup.create import due
 from edged.backup.manifest import Manifest, Member, parse, part_of
+from edged.backup.place import kept, surplus
+from edged.cli.backup import list_backups
 from edged.errors import ConfigError, PermanentError, TransientError
 from tests.support.backups import site
 
@@ -219,6 +224,35 @@ def test_no_manifest_is_too_strange_to_be_refused(data: bytes) -> None:
     except (PermanentError, ConfigError):
         return
     raise AssertionError(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"time": "yesterday"}, {"time": ""}, {"time": "2026-01-01T00:00:00"}, {"readings": "many"}, {"readings": 1e400},
+        {"head": None}, {"gateway": "../x"}, {"gateway": "\x1b[2J"}, {"secrets": "no"}, {"valid": 1},
+        {"buffer_path": "\0"}, {"edged": "\x1b[2J"}, {"pending": {"\x1b[2J": 1}},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_listed_or_compared_is_damaged(sound: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    """One such file in the folder must not keep the timer from making the next backup."""
+    bad = with_manifest(sound, tmp_path / "edged-plant-7-x.tar.gz", lambda record: record.update(change))
+    assert not verify(bad).ok
+    (found,) = kept(tmp_path)
+    assert due([found], 60, datetime.now(UTC))
+    assert surplus([found], keep=1, weeks=1) == []
+    assert CliRunner().invoke(list_backups, [str(tmp_path)]).stdout.count("DAMAGED") == 1
+
+
+def test_what_a_newer_edged_adds_to_a_manifest_is_passed_over(sound: Path, tmp_path: Path) -> None:
+    def change(record: dict[str, Any]) -> None:
+        record.update(news="x", notes=["a\x1b[2Jnote"])
+        record["members"][0]["news"] = 1
+
+    verdict = verify(with_manifest(sound, tmp_path / "x.tar.gz", change))
+    assert verdict.ok
+    assert verdict.manifest is not None
+    assert verdict.manifest.notes == ("a·[2Jnote",)
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=4)

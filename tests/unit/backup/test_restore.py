@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from edged.backup.archive import manifest_of
 from edged.backup.check import verify
@@ -17,6 +18,7 @@ from edged.backup.pending import JOURNAL, Step, begin, finish
 from edged.backup.restore import Goal, Plan, planned, restore
 from edged.buffer.lock import Lock
 from edged.buffer.log import Buffer
+from edged.cli.backup import backup
 from edged.clock import boot_id
 from edged.config.load import load
 from edged.config.model import BufferConfig
@@ -279,3 +281,32 @@ def test_the_manifest_can_be_read_alone(tmp_path: Path) -> None:
     made = one.backup(tmp_path / "backups")
     assert manifest_of(made.path) == made.manifest
     assert (made.manifest.gateway, made.manifest.folder) == ("plant-7", str(one.main.parent))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led elsewhere by another user")
+def test_root_follows_no_link_of_the_service(tmp_path: Path) -> None:
+    one = site(tmp_path / "gateway")
+    made = one.backup(tmp_path / "backups")
+    elsewhere = tmp_path / "cron.d"
+    elsewhere.mkdir()
+    (elsewhere / "000009.json").write_text("nobody else's business")
+    shutil.rmtree(one.state / "connections")
+    (one.state / "connections").symlink_to(elsewhere)
+    os.chown(one.state / "connections", 65_534, 65_534, follow_symlinks=False)
+    with pytest.raises(ConfigError, match="is a link that this user has not made"):
+        put_back(one, made.path, force=True)
+    assert [path.name for path in elsewhere.iterdir()] == ["000009.json"]
+    (one.state / "history/000009.json").symlink_to(elsewhere / "000009.json")
+    (one.state / "clock.json").unlink(missing_ok=True)
+    (one.state / "clock.json").symlink_to(elsewhere / "000009.json")
+    names = [member.name for member in one.backup(tmp_path / "more").manifest.members]
+    assert "state/buffer.db" in names
+    assert not {"state/history/000009.json", "state/clock.json"} & set(names)
+
+
+def test_only_what_is_restored_is_told(tmp_path: Path) -> None:
+    one = site(tmp_path / "gateway")
+    made = one.backup(tmp_path / "backups")
+    options = ["--config", str(one.main), "--state", str(one.state), "--force"]
+    assert "epoch" not in CliRunner().invoke(backup, ["restore", str(made.path), *options, "--only", "config"]).stdout
+    assert "under a new epoch" in CliRunner().invoke(backup, ["restore", str(made.path), *options]).stdout
