@@ -8,16 +8,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from edged.adapter import STRICT, BusConfig, DeviceConfig, Duration, FileName, Name, Secret
+from edged.adapter import STRICT, BusConfig, ConfigError, DeviceConfig, Duration, FileName, Name, Secret
 
 from .codecs.advert import Kind, uuid_of
 from .codecs.gatt import FORMATS
 from .codecs.layout import INTEGERS, FieldType, Order, Pattern
-from .known import BYTES, KNOWN, RADIO_POINTS
+from .known import BYTES, KNOWN, RADIO_POINTS, key_of
 from .point import BlePoint
 
 __all__ = ["Allow", "BleBus", "BleDevice", "BlePoint", "ByteMap", "Match", "Packet", "Replay"]
@@ -287,14 +287,20 @@ class BleDevice(DeviceConfig):
     def _check_decoder(self) -> None:
         known = KNOWN.get(self.decoder)
         if self.decoder and self.decoder != BYTES and known is None:
-            names = ", ".join([*KNOWN, BYTES])
-            raise ValueError(f"there is no decoder {self.decoder!r}; there are {names}")
+            names = [*KNOWN, BYTES]
+            hint = _did_you_mean(self.decoder, names) or f"there are {', '.join(names)}"
+            raise ValueError(f"`decoder`: there is no decoder {self.decoder!r}; {hint}")
         if (self.data is not None) != (self.decoder == BYTES):
             raise ValueError("`data` and `decoder: bytes` belong together: give both or none")
         if self.bind_key is not None and (known is None or not known.key_lengths):
             raise ValueError(f"`bind_key`: nothing is encrypted with decoder {self.decoder or 'none'}")
-        if self.bind_key is not None and not (self.bind_key.name or self.bind_key.text):
-            raise ValueError("`bind_key` is empty")
+        if self.bind_key is not None and not self.bind_key.name:
+            if not self.bind_key.text:
+                raise ValueError("`bind_key` is empty")
+            try:
+                key_of(self.bind_key.text, self.decoder)
+            except ConfigError as exc:
+                raise ValueError(str(exc)) from None
 
     def _all_points(self) -> dict[Name, BlePoint]:
         known = KNOWN[self.decoder]
@@ -361,6 +367,10 @@ def _completed(name: str, point: BlePoint, kind: Kind, source: str) -> BlePoint:
 def _unknown(name: str, field: str, decoder: str, kinds: Mapping[str, Kind]) -> str:
     if not decoder:
         return f"`points`: {name} is neither in a `characteristic` nor known without a `decoder`"
-    near = difflib.get_close_matches(field, kinds, 1)
-    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(kinds)}"
+    hint = _did_you_mean(field, kinds) or f"it has {', '.join(kinds)}"
     return f"`points`: {name}: decoder {decoder} has no value {field!r}; {hint}"
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word.lower(), list(known), 1)
+    return f"did you mean {near[0]}?" if near else ""

@@ -309,7 +309,7 @@ async def _twin(api: ControlApi, ask: Ask) -> Reply:
     known = api.look.config().devices
     (device,) = ask.parts or ("",)
     if device and device not in known:
-        return bad(404, f"there is no device {device!r}")
+        return bad(404, api.look.nearest(device))
     return good(
         {str(name): await commands.twin_record(api.twin, str(name)) for name in ([device] if device else known)}
     )

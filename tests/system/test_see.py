@@ -195,7 +195,7 @@ def test_trace_follows(site: dict[str, Any]) -> None:
     (["explain", "chiller"], 2, "write DEVICE/POINT"),
     (["explain", "chiller/nothing"], 2, "chiller has no point 'nothing'; there are: level, supply"),
     (["read", "chilller"], 2, "there is no device 'chilller'; did you mean 'chiller'?"),
-    (["twin", "chilller"], 2, "there is no device 'chilller'"),
+    (["twin", "chilller"], 2, "there is no device 'chilller'; did you mean 'chiller'?"),
     (["tail", "--label", "room"], 2, "write KEY=VALUE"),
     (["tail", "chilller"], 2, "the gateway polls no device 'chilller'; did you mean 'chiller'?"),
 ])  # fmt: skip

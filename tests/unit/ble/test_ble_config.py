@@ -81,8 +81,9 @@ def test_a_secret_that_nobody_looked_up_is_not_taken_for_a_key(device_of: Make) 
 
 
 def test_a_bind_key_must_be_one(device_of: Make) -> None:
+    secret = {"name": "door", "text": "12"}
     device = device_of(
-        {"address": "A4:C1:38:01:23:45", "decoder": "bthome", "bind_key": "12", "points": {"battery": {}}}
+        {"address": "A4:C1:38:01:23:45", "decoder": "bthome", "bind_key": secret, "points": {"battery": {}}}
     )
     with pytest.raises(ConfigError, match="needs 32"):
         decoder_for(device)
@@ -95,7 +96,13 @@ def test_a_bind_key_must_be_one(device_of: Make) -> None:
         ({"address": "A4:C1:38:01:23:45", "name": "x", "decoder": "ruuvi"}, "either its `address` or the `name`"),
         ({"address": "A4:C1:38:01:23", "decoder": "ruuvi"}, "no Bluetooth address"),
         ({"name": "x"}, "has no points"),
-        ({"name": "x", "decoder": "ruvi"}, "there is no decoder 'ruvi'; there are atc, bthome"),
+        ({"name": "x", "decoder": "RUVI"}, "there is no decoder 'RUVI'; did you mean ruuvi"),
+        ({"name": "x", "decoder": "mopeka"}, "there is no decoder 'mopeka'; there are atc, bthome"),
+        (
+            {"name": "x", "decoder": "bthome", "bind_key": "12", "points": {"battery": {}}},
+            "has 2 hexadecimal digits, and bthome needs 32",
+        ),
+        ({"name": "x", "decoder": "bthome", "bind_key": "x" * 32, "points": {"battery": {}}}, "not written in hex"),
         ({"name": "x", "decoder": "bthome"}, "list those of yours under `points`"),
         ({"name": "x", "decoder": "ruuvi", "bind_key": "00"}, "nothing is encrypted"),
         ({"name": "x", "decoder": "ruuvi", "points": {"temprature": {}}}, "did you mean temperature"),
