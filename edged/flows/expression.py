@@ -29,6 +29,8 @@ MAX_DEPTH = 20
 """How deep they may be nested."""
 MAX_TEXT = 4096
 """Characters of a text that an expression may make."""
+_SHOWN = 60
+"""Characters of a value that is named in a message."""
 _MAX_BITS = 4096
 """Of an integer on the way to a result."""
 PER_READING = frozenset({"value", "point", "quality"})
@@ -171,7 +173,8 @@ def _literal(node: ast.Call) -> str:
 
 def _number(value: object) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise EvaluationError(f"{value!r} is not a number")
+        text = repr(value)
+        raise EvaluationError(f"{text if len(text) <= _SHOWN else text[:_SHOWN] + '…'} is not a number")
     return value
 
 

@@ -91,6 +91,12 @@ def test_a_text_does_not_grow_without_bound() -> None:
         Expression("text + text").value({"text": "x" * 3000}, str)
 
 
+def test_what_is_said_of_a_long_text_is_a_line() -> None:
+    with pytest.raises(EvaluationError, match="is not a number") as caught:
+        Expression("text * 2").value({"text": "x" * 4096}, str)
+    assert len(str(caught.value)) < 100
+
+
 def test_a_missing_or_bad_value_is_unknown() -> None:
     with pytest.raises(UnknownError):
         Expression("supply > 1").value({"supply": None}, str)
