@@ -6,7 +6,6 @@ import grp
 import json
 import os
 import pwd
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,7 +31,7 @@ from edged.cli.system_files import (
     shipped,
 )
 from edged.cli.system_files import prefix as here
-from edged.cli.systemd import UNIT, systemctl
+from edged.cli.systemd import UNIT, booted, systemctl
 from edged.cli.upgrade import described, rollback, upgrade
 from edged.cli.upgrade_proof import prove
 from edged.cli.upgrade_settle import settle
@@ -47,7 +46,9 @@ _SHOWN = (
     "ExecMainStartTimestamp", "MemoryCurrent", "FragmentPath",
 )  # fmt: skip
 
-_ROOT = click.option("--root", type=click.Path(file_okay=False), default="/", help="Work on the system in this folder.")
+_ROOT = click.option(
+    "--root", type=click.Path(exists=True, file_okay=False), default="/", help="Work on the system in this folder."
+)
 _DRY = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 
 
@@ -212,8 +213,8 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
 
     `edged status` asks edged itself.
     """
-    if shutil.which("systemctl") is None:
-        raise ConfigError("there is no systemctl: this system does not run on systemd")
+    if not booted():
+        raise ConfigError("systemd does not run here, so there is no service; `edged status` asks edged itself")
     shown = systemctl("show", UNIT, f"--property={','.join(_SHOWN)}")
     facts = dict(line.partition("=")[::2] for line in shown.splitlines())
     if as_json:

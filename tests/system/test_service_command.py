@@ -151,3 +151,18 @@ def test_status_says_what_systemd_says() -> None:
     assert "sudo edged service install" in next(describe({"LoadState": "not-found"}))
     watchdog = [*describe({**facts, "Result": "watchdog", "MainPID": "0", "MemoryCurrent": "[not set]"})]
     assert "last ended by: watchdog (journalctl -u edged)" in watchdog
+
+
+def test_a_root_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    for command in ("install", "uninstall"):
+        done = service(command, "--root", str(tmp_path / "typo"))
+        assert done.returncode == 2
+        assert "does not exist" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd runs here")
+def test_without_systemd_the_status_says_so_in_a_line() -> None:
+    done = service("status")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "systemd does not run here" in done.stderr
