@@ -63,6 +63,8 @@ class _Talk:
     asks: bool
     """The devices listen to it."""
     done: int = 0
+    handed: float = 0.0
+    """When some of it was handed over last."""
 
     @property
     def end(self) -> float:
@@ -200,8 +202,10 @@ class Line:
     def _check_gap(self, now: float) -> None:
         gap = now - self._last_end
         self.shortest_gap = min(self.shortest_gap, gap)
-        # What has begun by the clock and has not been handed over yet, nobody can have heard.
-        self.early += gap < self.silence or any(not talk.ours and talk.done for talk in self._air)
+        # What was to be heard by the clock and has not been handed over yet, nobody can have heard.
+        self.early += gap < self.silence or any(
+            not talk.ours and talk.done and now - talk.handed < self.silence for talk in self._air
+        )
 
     def _talk(self, data: bytes, start: float, *, ours: bool, asks: bool = False) -> None:
         """Put bytes on the wire from `start` on."""
@@ -224,8 +228,8 @@ class Line:
     def _tick(self) -> None:
         """Hand over what is due, and come back when there will be more."""
         now = time.monotonic()
-        if any(not talk.done and not talk.ours and talk.start < now for talk in self._air):
-            self._hear()  # what was sent before this begins must not seem to have come into it
+        if any(not talk.ours and talk.start < now for talk in self._air):
+            self._hear()  # what was sent before some of this is handed over must not seem to have come after it
         for talk in list(self._air):
             if self.echo or not talk.ours:
                 self._deliver(talk, now)
@@ -259,7 +263,7 @@ class Line:
         if ready > talk.done:
             with contextlib.suppress(OSError):  # nobody reads, so that there is no room; or unplugged
                 os.write(self._master, talk.data[talk.done : ready])
-            talk.done = ready
+            talk.done, talk.handed = ready, now
 
     def _request(self, request: bytes, *, counts: bool) -> None:
         self.requests += counts
