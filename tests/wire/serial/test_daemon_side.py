@@ -14,6 +14,7 @@ from edged_modbus.config import ModbusDevice
 from edged_modbus.point import ModbusPoint
 from edged_modbus.serial_bus import ModbusRtuBus
 from edged_modbus.simline import responder
+from tests.support.stalls import stalls
 
 
 async def test_replugging_is_picked_up_within_a_second_and_costs_nothing_meanwhile(tmp_path: Path) -> None:
@@ -38,16 +39,19 @@ async def test_replugging_is_picked_up_within_a_second_and_costs_nothing_meanwhi
         running = asyncio.create_task(poller.run())
         try:
             for _ in range(2):
-                await _within(5, good)
+                await _within(20, good)
                 bad.clear()
                 line.unplug()
-                await _within(2, bad)
+                await _within(20, bad)
                 cpu = time.process_time()
                 await asyncio.sleep(1.0)
                 assert time.process_time() - cpu < 0.2
                 good.clear()
-                line.plug()
-                await _within(1.0, good)
+                async with stalls() as held_up:
+                    line.plug()
+                    began = time.monotonic()
+                    await _within(20, good)
+                assert time.monotonic() - began < 1.0 + held_up.seconds
         finally:
             running.cancel()
             await asyncio.wait([running])
