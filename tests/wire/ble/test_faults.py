@@ -301,7 +301,7 @@ async def test_a_radio_that_stays_deaf_is_reported_once_and_its_recovery_once(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 async def test_memory_stays_flat_with_a_hundred_thousand_rotating_addresses(bluez: FakeBluez) -> None:
     bluez.keep = 300
     sizes: list[tuple[int, int]] = []
