@@ -31,9 +31,10 @@ class Lock:
         cannot, at present.
         """
         self.path = path.with_name(path.name + ".lock")
+        self._buffer = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._fd = self._open()
         except OSError as exc:
             if exc.errno in _DISK:
                 raise TransientError(f"the buffer cannot be written at {path}: {exc.strerror}", reason="disk") from exc
@@ -54,6 +55,30 @@ class Lock:
         """(epoch, head) as the last process left them."""
         os.ftruncate(self._fd, 0)
         self.note(*(self.witness or ("0", 0)))
+
+    def _open(self) -> int:
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        owner = (self._buffer if self._buffer.exists() else self._buffer.parent).stat()
+        with suppress(PermissionError):  # root may have asked for something: the service must be able to go on
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+        return fd
+
+    def hold(self) -> None:
+        """Take it anew where somebody deleted the file: or a second daemon would find nothing that keeps it out.
+
+        Raises OSError if one was faster, or the directory cannot be written.
+        """
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self.path.stat(), os.fstat(self._fd)):
+                return
+        fd = self._open()
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(fd)
+            raise OSError(exc.errno, "its .lock file was deleted, and another process has it now") from exc
+        os.close(self._fd)
+        self._fd = fd
 
     def note(self, epoch: str, head: int) -> None:
         """Remember how far the log has got. A full disk is no reason to fail: the note is a second safety."""

@@ -12,7 +12,6 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -106,8 +105,10 @@ class Buffer:
         self._inbox = Inbox(self._config, self._alarm, self._cadence, self._flush_now)
         self._task = asyncio.create_task(self._flush_forever(), name="buffer-flush")
         if self._gives_up:  # while we were away, and before somebody sends it
-            with suppress(TransientError):
+            try:
                 await self.change(lambda writer, done: writer.retention.retain(writer.ledger, done))
+            except TransientError as exc:
+                log.warning("what has become too old is given up with the next commit: %s", exc)
 
     async def stop(self) -> None:
         """Flush what is there, save the cursors and close. Ends within seconds even if the disk does not answer."""
@@ -432,6 +433,11 @@ class Buffer:
             self._cadence.ask()
 
     # threads
+
+    @property
+    def mended(self) -> str:
+        """What was wrong with the file and what could be saved, when it was last replaced; empty if it was sound."""
+        return self._writer.mended
 
     def at_work(self) -> Mapping[Doing, float]:
         """What the threads are doing now, and since when: monotonic seconds."""

@@ -12,8 +12,8 @@ from typing import Any
 from edged.buffer.counters import BufferStats, ConnectionStats
 from edged.buffer.reader import Reader
 from edged.buffer.service import choice, letter_records, verification
-from edged.buffer.store import APPLICATION, FORMAT, Store, open_reader
-from edged.buffer.table import DamagedError
+from edged.buffer.store import APPLICATION, FORMAT, Store, check_there, open_reader
+from edged.buffer.table import DamagedError, needs_a_person
 from edged.buffer.verify import verify
 from edged.errors import ConfigError, TransientError
 from edged.model import Sample
@@ -22,8 +22,9 @@ from edged.model import Sample
 @contextmanager
 def _opened(path: Path) -> Iterator[Store]:
     """Raises ConfigError (not there, not a buffer, of a newer edged), TransientError (it cannot be read)."""
-    if not path.is_file():
-        raise ConfigError(f"there is no buffer {path}: name its file with --file")
+    check_there(path)
+    if not path.stat().st_size:
+        raise ConfigError(f"{path} is empty: edged makes a new buffer of it at its next start")
     try:
         with closing(open_reader(path)) as db:
             store = Store(path, 0, db)
@@ -33,6 +34,13 @@ def _opened(path: Path) -> Iterator[Store]:
                 raise ConfigError(f"the buffer {path} was written by a newer edged: update edged")
             yield store
     except (sqlite3.Error, DamagedError, ValueError) as exc:
+        if needs_a_person(exc):
+            hint = "check its owner and permissions, or copy it with its -wal to where you may write"
+            raise ConfigError(f"the buffer {path} cannot be read ({exc}); {hint}") from exc
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise TransientError(
+                f"the buffer {path} is held by another program ({exc}); try again", reason="disk"
+            ) from exc
         hint = "edged repairs it at its next start, or with `edged buffer repair`"
         raise TransientError(f"the buffer {path} cannot be read ({exc}); {hint}", reason="disk") from exc
 

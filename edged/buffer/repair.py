@@ -6,7 +6,9 @@ import logging
 import os
 import secrets
 import sqlite3
+import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,8 @@ class Opened:
     store: Store
     epoch: str
     ledger: Ledger
+    mended: str = ""
+    """What was wrong with it and what could be saved, where it was damaged."""
 
 
 def new_epoch() -> str:
@@ -185,10 +189,9 @@ def rebuild(
         known.store.close()
     opened = _open(path, max_bytes)
     if why:
-        log.error(
-            "the buffer %s was damaged (%s): %s; the damaged file is kept as %s; epoch %s",
-            path, why, saved, aside.name, epoch,
-        )  # fmt: skip
+        kept = f"the damaged file is kept as {aside.name}" if aside.exists() else "there is nothing to keep of the file"
+        opened.mended = f"it was damaged ({why}): {saved}; {kept}"
+        log.error("the buffer %s: %s; epoch %s", path, opened.mended, epoch)
         _keep_newest(path)
     else:
         _remove(aside)
@@ -196,7 +199,8 @@ def rebuild(
     return opened
 
 
-def _journals(path: Path) -> tuple[Path, Path]:
+def journals(path: Path) -> tuple[Path, Path]:
+    """The files that SQLite keeps beside a database: its journal, and the index of that."""
     return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
 
 
@@ -204,16 +208,16 @@ def _stamp(path: Path) -> Path:
     """A free name for a damaged file."""
     base = f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     aside, n = path.with_name(base), 1
-    while aside.exists() or _journals(aside)[0].exists():
+    while aside.exists() or journals(aside)[0].exists():
         aside, n = path.with_name(f"{base}-{n}"), n + 1
     return aside
 
 
 def _set_aside_journal(path: Path, aside: Path) -> None:
     """A journal must never be applied to a file it does not belong to."""
-    journal, index = _journals(path)
+    journal, index = journals(path)
     if journal.exists() and journal.stat().st_size:
-        journal.rename(_journals(aside)[0])
+        journal.rename(journals(aside)[0])
     for leftover in (journal, index):
         leftover.unlink(missing_ok=True)
 
@@ -222,6 +226,7 @@ def _replace(path: Path, new: Path) -> Path:
     """Put the new file in the place of the old one, which stays under another name."""
     aside = _stamp(path)
     if path.exists():
+        belong(new, path)
         path.rename(aside)
     _set_aside_journal(path, aside)
     new.replace(path)
@@ -230,17 +235,27 @@ def _replace(path: Path, new: Path) -> Path:
     return aside
 
 
+def belong(file: Path, like: Path) -> None:
+    """Give a file the owner and the mode of another: root may mend what the service has to write. Raises OSError."""
+    wanted, present = like.stat(), file.stat()
+    if (wanted.st_uid, wanted.st_gid) != (present.st_uid, present.st_gid):
+        with suppress(PermissionError):  # then it is ours, as everything that we write
+            os.chown(file, wanted.st_uid, wanted.st_gid)
+    file.chmod(stat.S_IMODE(wanted.st_mode))
+
+
 def _remove(file: Path) -> None:
-    for part in (file, *_journals(file)):
+    for part in (file, *journals(file)):
         part.unlink(missing_ok=True)
 
 
 def _keep_newest(path: Path) -> None:
     """Damaged files must not fill the disk."""
-    quarantined = [
-        file for file in path.parent.glob(f"{path.name}.corrupt-*") if not file.name.endswith(("-wal", "-shm"))
-    ]
-    for file in sorted(quarantined, key=lambda file: file.stat().st_mtime)[:-_KEEP_QUARANTINED]:
+    latest: dict[Path, float] = {}
+    for part in path.parent.glob(f"{path.name}.corrupt-*"):  # of some only the journal was left
+        file = part.with_name(part.name.removesuffix("-wal").removesuffix("-shm"))
+        latest[file] = max(part.stat().st_mtime, latest.get(file, 0.0))
+    for file in sorted(latest, key=lambda file: latest[file])[:-_KEEP_QUARANTINED]:
         _remove(file)
 
 

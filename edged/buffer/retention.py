@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,8 @@ class Retention:
         self._boot = boot
         self._max_age = max_age
         self._thinner = Thinner(store, config.thin_interval)
-        self._retained = time.monotonic()
+        # What grew too old while nobody looked goes with the first commit, and not ten seconds later.
+        self._retained = -math.inf if config.max_age or any(max_age.values()) else time.monotonic()
         self._acted = False
         self.full: Limit = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,6 +15,7 @@ from edged.buffer.batch import PRIORITY, Batch
 from edged.buffer.counters import Account, Ledger, Settle
 from edged.buffer.cursor import Span
 from edged.buffer.table import RowHead, StoredRow, check_numbers, decode_row, read_rows
+from edged.errors import ConfigError
 
 FORMAT = 3
 """The version of the file's layout, in SQLite's user_version."""
@@ -51,9 +53,23 @@ class Letter(NamedTuple):
     detail: str
 
 
+def check_there(path: Path) -> None:
+    """Raises ConfigError where there is no file, or where one may not even look."""
+    try:
+        there = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    except OSError as exc:
+        raise ConfigError(f"the buffer {path} cannot be read: {exc.strerror}; use sudo") from exc
+    if not there:
+        raise ConfigError(f"there is no buffer {path}: name its file with --file")
+
+
 def open_reader(path: Path, *, damaged: bool = False) -> sqlite3.Connection:
     """A second connection that only reads. It ends each read at once, so that it never holds back a checkpoint."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
+    if _at_rest(path):
+        uri += "&immutable=1"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     connection.text_factory = _tolerant
     try:
@@ -67,6 +83,12 @@ def open_reader(path: Path, *, damaged: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _at_rest(path: Path) -> bool:
+    """Whether nobody uses it, and SQLite could not make the index that it needs otherwise: on a read-only stick."""
+    wal, shm = path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+    return not os.access(path.parent, os.W_OK) and not shm.exists() and not _size(wal)
 
 
 def read_state(connection: sqlite3.Connection) -> tuple[str, int, Ledger]:

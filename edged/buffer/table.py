@@ -14,6 +14,7 @@ from edged.model import Sample
 
 COLUMNS = "seq, first, readings, earliest, latest, boot, skew, crc, data, target"
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_A_PERSON_MUST_ACT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 StoredRow = tuple[int, int, int, int, int, str, int, int, bytes, str]
 """A row of the log, as `COLUMNS`."""
 
@@ -25,6 +26,11 @@ class DamagedError(Exception):
 def is_corrupt(error: BaseException) -> bool:
     """Whether the file is damaged, as opposed to a disk that is full, slow or read-only."""
     return isinstance(error, DamagedError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _CORRUPT
+
+
+def needs_a_person(error: BaseException) -> bool:
+    """Whether the file is there, but may not be used."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _A_PERSON_MUST_ACT
 
 
 @dataclass(frozen=True, slots=True)

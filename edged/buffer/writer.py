@@ -21,11 +21,11 @@ from edged.buffer.counters import Account, Ledger, Settle, Totals, Verification
 from edged.buffer.cursor import Span
 from edged.buffer.jobs import Done, Job, Limit
 from edged.buffer.lock import Lock
-from edged.buffer.repair import Opened, open_buffer, rebuild
+from edged.buffer.repair import Opened, journals, open_buffer, rebuild
 from edged.buffer.retention import Retention
 from edged.buffer.rows import Row, make_rows
 from edged.buffer.store import Store
-from edged.buffer.table import DamagedError, is_corrupt, make_row
+from edged.buffer.table import DamagedError, is_corrupt, make_row, needs_a_person
 from edged.buffer.verify import verify
 from edged.clock import wall_us
 from edged.config.model import BufferConfig
@@ -39,7 +39,6 @@ ISLANDS = 256
 """A cursor with so many islands keeps further ones, at most so many, in memory until gaps close."""
 DEAD_LETTERS = 1000
 """How many refused messages are kept."""
-_A_PERSON_MUST_ACT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 
 
 class Writer:
@@ -67,6 +66,7 @@ class Writer:
         self._migrate = migrate
         self._lock: Lock | None = None
         self._place = (0, 0)
+        self._journals: list[tuple[int, int] | None] = []
         self._rows: list[Row] = []
         self._totals = Totals()
         self._settles: list[Settle] = []
@@ -78,6 +78,8 @@ class Writer:
         self._generation = 0
         self.ledger = Ledger()
         self.epoch = ""
+        self.mended = ""
+        """What was wrong with the file, and what was saved, when it was last replaced."""
         self.removed: dict[str, Account] = {}
         self.commits = 0
         self.commit_seconds = 0.0
@@ -116,6 +118,7 @@ class Writer:
     def _adopt(self, opened: Opened) -> None:
         full: Limit = self.retention.full if self._generation else ""
         self.store, self.epoch, self.ledger = opened.store, opened.epoch, opened.ledger
+        self.mended = opened.mended or self.mended
         self.retention = Retention(self.store, self._config, self._boot, self._max_age)
         self.retention.full = full
         self._place = _place(self.path)
@@ -124,6 +127,7 @@ class Writer:
 
     def _note(self) -> None:
         self.used_bytes = self.store.used_pages() * self.store.page
+        self._journals = [_place_if_there(file) for file in journals(self.path)]
         if self._lock is not None:
             self._lock.note(self.epoch, self.ledger.head)
 
@@ -223,12 +227,12 @@ class Writer:
 
     def _check_in_place(self) -> None:
         """A file that someone moved away or deleted would take our readings with it, without an error."""
-        try:
-            place = _place(self.path)
-        except FileNotFoundError:
-            place = (0, 0)
-        if place != self._place:
+        if self._lock is not None:
+            self._lock.hold()
+        if _place_if_there(self.path) != self._place:
             self._suspect = self._suspect or "it was moved or deleted while in use"
+        elif self._journals != [_place_if_there(file) for file in journals(self.path)]:
+            self._suspect = self._suspect or "its journal was moved or deleted while in use"
 
     def _rebuild(self, done: Done) -> None:
         """Replace the damaged file. What we know of it is whole, so its epoch and numbers go on."""
@@ -319,8 +323,12 @@ class Writer:
             raise TransientError(
                 f"a copy of the buffer needs {needed / 2**20:.0f} MiB of free disk, `min_free` included", reason="disk"
             )
-        self._suspect = self._suspect or why
-        self._rebuild(done)
+        before, self._suspect = self._suspect, self._suspect or why
+        try:
+            self._rebuild(done)
+        except BaseException:
+            self._suspect = before  # who asked is told; the file is as it was, and so is what can be asked of it
+            raise
         return None, self._finished(done)
 
     def serve(self, names: Sequence[str], max_age: Mapping[str, float], _done: Done) -> None:
@@ -407,8 +415,15 @@ def _place(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _place_if_there(path: Path) -> tuple[int, int] | None:
+    try:
+        return _place(path)
+    except FileNotFoundError:
+        return None
+
+
 def _translated(path: Path, error: sqlite3.Error | OSError) -> ConfigError | TransientError:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _A_PERSON_MUST_ACT:
+    if needs_a_person(error):
         return ConfigError(f"the buffer {path} cannot be written ({error}); check its owner and permissions")
     why = error.strerror if isinstance(error, OSError) else error
     return TransientError(f"the buffer {path} cannot be opened: {why}", reason="disk")

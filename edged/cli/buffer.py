@@ -97,6 +97,7 @@ class _Place:
     def _offline(self) -> tuple[Path, BufferConfig, dict[str, int]]:
         """The file, how it is kept, and which places wait for intervals."""
         from edged import paths
+        from edged.buffer.store import check_there
         from edged.config.compiled import load_compiled
         from edged.config.model import BufferConfig
         from edged.config.types import Duration, Size
@@ -113,7 +114,8 @@ class _Place:
         named = self.file or (found.path if found else "")
         path = Path(named) if named else state / "buffer.db"
         if found is None:  # then nothing that is there may be given up
-            size = path.stat().st_size if path.is_file() else 0
+            check_there(path)
+            size = path.stat().st_size
             found = BufferConfig(max_bytes=Size(max(2 * size, 2**28)), retention=Duration(2**31))
         return path, found, intervals
 
@@ -127,19 +129,22 @@ def _change(
     from edged import logs
     from edged.buffer.log import Buffer
     from edged.buffer.service import perform
+    from edged.buffer.store import check_there
     from edged.clock import boot_id
-    from edged.errors import ConfigError
 
-    if not path.is_file():
-        raise ConfigError(f"there is no buffer {path}: name its file with --file")
+    check_there(path)
     logs.set_up("info")
 
     async def work() -> dict[str, Any]:
         buffer = Buffer(path, config, None, boot=boot_id())
         buffer.intervals |= intervals
         await buffer.start()
+        mended = buffer.mended
         try:
-            return await perform(buffer, action, options)
+            record = await perform(buffer, action, options)
+            if action == "repair" and mended:  # opening it was enough
+                record["found"].insert(0, mended)
+            return record
         finally:
             await buffer.stop()
 

@@ -196,3 +196,28 @@ async def test_a_broker_that_is_not_there_is_said(bench: Bench) -> None:
     ran = await bench.edged("verify", "--subscribe", "mqtt://127.0.0.1:1", "--for", "5s")
     assert (ran.code, "mqtt://127.0.0.1:1" in ran.err) == (1, True)
     assert "Traceback" not in ran.err
+
+
+async def test_what_a_repair_did_by_opening_the_file_is_told(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "found.db"
+    file.write_bytes(b"no database" * 100)
+    ran = await bench.edged("buffer", "--file", str(file), "repair")
+    assert ran.code == 0
+    assert "file is not a database" in ran.out
+    assert "0 readings in 0 rows were saved" in ran.out
+    assert (await bench.edged("buffer", "--file", str(file), "repair")).out == "the buffer is sound\n"
+
+
+async def test_what_is_not_there_is_told(bench: Bench) -> None:
+    async with running(bench.gateway):
+        await bench.delivered(10)
+        for arguments, code, words in (
+            (("dead", "retry", "77"), 1, "1 are left: `edged buffer dead list` shows no such number"),
+            (("dead", "purge", "77"), 1, "1 are left: `edged buffer dead list` shows no such number"),
+            (("dead", "list", "--connection", "clod"), 1, "the buffer knows no connection 'clod'; it has cloud"),
+            (("export", "--from", "1h", "--to", "2h"), 2, "--to 2h is not later than --from 1h"),
+            (("export", "--device", "kiln"), 0, "nothing of that is in the buffer; `buffer: retention`"),
+            (("replay", "--connection", "cloud", "--from", "1h", "--device", "kiln"), 0, "Nothing of that is in the"),
+        ):
+            ran = await bench.edged("buffer", *arguments)
+            assert (ran.code, words in ran.out + ran.err) == (code, True), ran

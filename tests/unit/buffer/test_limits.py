@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -387,3 +388,27 @@ async def test_a_missing_disk_at_start_is_said(tmp_path: Path) -> None:
     buffer = Buffer(Path("/proc/edged/b.db"), BufferConfig(), [], boot=BOOT)
     with pytest.raises(Exception, match="cannot be written"):
         await buffer.start()
+
+
+async def test_what_grew_too_old_while_away_goes_with_the_first_commit_where_the_start_could_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, crashed = tmp_path / "b.db", tmp_path / "crashed.db"
+    async with running(path, BufferConfig(flush=BY_HAND, max_bytes=Size(2**20))) as buffer:
+        for n in range(3):
+            put(buffer, noise(n, 20_000))
+            await buffer.flush()
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", f"{crashed}{suffix}")
+    with closing(sqlite3.connect(crashed, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM log").fetchone()
+        config = BufferConfig(flush=BY_HAND, max_bytes=Size(2**20), max_age=Duration(0.001))
+        async with running(crashed, config) as buffer:
+            assert buffer.stats().connections["cloud"].expired == 0
+            assert "what has become too old is given up with the next commit" in caplog.text
+            reader.execute("ROLLBACK")
+            put(buffer, sample(3))
+            await buffer.flush()
+            assert buffer.stats().connections["cloud"].expired == 3
+            await check(buffer)
