@@ -15,8 +15,12 @@ import pytest
 from edged.clock import mono_us, wall_us
 from edged.config.base import DeviceConfig, PointConfig
 from edged.config.types import Duration, Name
-from edged.model import Reason, Sample, bad
+from edged.downlink.api import Change, TwinPoint, TwinValue
+from edged.model import GOOD, Quality, Reason, Sample, bad
 from edged.testing.proxy import FaultProxy
+from edged.uplink.api import Chunk, Envelope, Lane, Message, Verdict
+from edged.uplink.connectors import load_forwarding
+from edged.uplink.connectors.sparkplug import SparkplugConnection
 from tests.support.forwarding import POINTS, WINDOW, Gateway, context_of, gateway, through_an_outage
 from tests.support.mosquitto import Mosquitto
 from tests.support.plant import plant
@@ -168,6 +172,51 @@ async def test_a_device_that_does_not_answer_dies_and_is_born_again(tmp_path: Pa
         "NBIRTH", "DBIRTH/d0", "DBIRTH/d1", "DDATA/d0", "DDATA/d0", "DDEATH/d0", "DBIRTH/d0", "DDATA/d0",
     ]  # fmt: skip
     assert [value for *_, value, _ in host.readings] == [1.0, None, 2.0]
+
+
+class Known:
+    """A twin of devices with the quality that their points have now."""
+
+    def __init__(self, **quality: Quality) -> None:
+        self.quality = quality
+
+    async def device(self, name: str) -> Mapping[str, TwinPoint]:
+        return {"x": TwinPoint(TwinValue(1.0, 1, self.quality[name]))}
+
+    async def changes(self) -> AsyncIterator[Change]:
+        await asyncio.Event().wait()
+        yield Change("", "", TwinValue(0, 0))
+
+
+async def test_a_device_that_does_not_answer_is_not_alive_after_a_birth_or_because_of_its_past(tmp_path: Path) -> None:
+    connector = load_forwarding("sparkplug")
+    with Mosquitto(tmp_path) as broker, subscribed(broker.port, *TOPICS) as subscriber:
+        config = SparkplugConnection(connector="sparkplug", url=f"mqtt://127.0.0.1:{broker.port}")
+        twin = Known(d0=bad(Reason.TIMEOUT), d1=GOOD)
+        context = context_of(devices=devices(2, ("x",)), twin=twin)
+        encoder, link = connector.encoder(config, context), connector.link(config, context)
+        await link.connect("e1")
+
+        def past(first: int) -> Message:
+            chunk = Chunk(first, [Sample("d0", first * 1000, 0, ("x",), [1.0])], 1)
+            return encoder.encode(chunk, Envelope("e1", first, first - 1, Lane.HISTORICAL))
+
+        await link.announce()
+        for first in (1, 2):
+            assert (await link.send(past(first))).verdict is Verdict.DELIVERED
+        await link.report()
+        await link.report()
+        twin.quality["d0"] = GOOD
+        await link.announce()
+        await link.close()
+        await until(lambda: judged(subscriber).kinds[-1:] == ["NDEATH"])
+        host = judged(subscriber)
+    assert host.errors == []
+    births = ["NBIRTH", "DBIRTH/d0", "DBIRTH/d1"]
+    assert host.kinds == [
+        *births, "DDEATH/d0", *births, "DDEATH/d0", "DBIRTH/d0", "DDATA/d0", "DDATA/d0", "NDATA", "DDEATH/d0", "NDATA",
+        *births, "NDEATH",
+    ]  # fmt: skip
 
 
 async def test_devices_that_a_reload_changes_are_born_or_die(tmp_path: Path) -> None:

@@ -289,6 +289,12 @@ def _is_down(sample: Sample) -> bool:
     )
 
 
+def all_down(known: Mapping[str, TwinPoint]) -> bool:
+    """Whether the last that was heard of a device is that it does not answer at all."""
+    found = [twin.reported.quality for twin in known.values() if twin.reported is not None]
+    return bool(found) and all(quality.status == "bad" and quality.reason in _DOWN for quality in found)
+
+
 def _named(name: str, kind: DataType, value: Value, stamp: bytes) -> bytes:
     head = payload.name_field(name) + stamp + payload.type_field(kind)
     return payload.metric(head + payload.value_field(kind, value))

@@ -15,7 +15,7 @@ from edged.downlink.api import Incoming, Twin
 from edged.errors import TransientError
 from edged.uplink.api import OFFLINE, TOO_LARGE, Message, Outcome, Pacing, Verdict
 from edged.uplink.dialects import sparkplug_payload as payload
-from edged.uplink.dialects.sparkplug import NAMESPACE, REBIRTH, Node, SparkplugMessage
+from edged.uplink.dialects.sparkplug import NAMESPACE, REBIRTH, Node, SparkplugMessage, all_down
 from edged.uplink.links.mqtt import Broker, MqttLink
 from edged.uplink.links.mqtt_commands import CommandService
 from edged.uplink.links.mqtt_session import Session, Waiting
@@ -167,14 +167,18 @@ class SparkplugLink(MqttLink):
         self._seq = 0
         begun = [self._publish(session, node.node_birth(self._deaths.bdseq, self._counters(), now))]
         notes: list[str] = []
+        down = []
         for device in there:
             known = await self._twin.device(device) if self._twin else {}
+            down += [device] if all_down(known) else []
             if len(begun) >= at_once:
                 notes += _refused(await session.confirmed(begun.pop(0)))
             begun.append(self._publish(session, node.device_birth(device, known, now)))
         for one in begun:
             notes += _refused(await session.confirmed(one))
         self._alive = set(there)
+        for device in down:  # hosts now know its metrics, and are not to take it for one that answers
+            await self._die(session, device)
         return notes[:5]
 
     async def _die(self, session: Session, device: str) -> None:
@@ -221,6 +225,17 @@ class SparkplugLink(MqttLink):
         if isinstance(begun, Waiting):
             self._seq = (self._seq + 1) % _SEQS
         return begun
+
+    async def report(self) -> None:
+        """Publish the counters, and the death of each device that was born only for its past."""
+        await super().report()
+        session, twin = self._session, self._twin
+        if session is None or twin is None:
+            return
+        for device in sorted(self._alive):
+            if all_down(await twin.device(device)):
+                async with self._order:
+                    await self._die(session, device)
 
     async def announce(self) -> None:
         """Births of everything, because devices have changed."""
