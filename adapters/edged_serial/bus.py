@@ -137,7 +137,7 @@ class Bus:
         sequence = self._next()
         try:
             data = Template(spec.write.send).render(
-                compiled.places(sequence) | {"value": raw_value(compiled.config, point, value)}, kind.check
+                compiled.config.places(sequence) | {"value": raw_value(compiled.config, point, value)}, kind.check
             )
         except ValueError as exc:
             raise PermanentError(f"{device}/{point}: {exc}", reason="range") from None
@@ -195,7 +195,7 @@ class Bus:
 
     async def _ask(self, device: Device, kind: Kind) -> tuple[Fields, bytes, int]:
         sequence = self._next()
-        places = device.places(sequence)
+        places = device.config.places(sequence)
         request = kind.send.render(places, kind.check)
         end = kind.until.render(places) if kind.until.text else None
         parts: list[bytes] = []
@@ -238,12 +238,12 @@ class Bus:
         wake = device.config.wake
         if wake is None or time.monotonic() < self._awake.get(device.name, float("-inf")) + wake.lasts:
             return
-        data = Template(wake.send).render(device.places())
+        data = Template(wake.send).render(device.config.places())
         if not wake.answer:
             await self._line.tell(data)
             await asyncio.sleep(wake.pause)
             return
-        await self._knock(wake, data, Template(wake.answer).render(device.places()))
+        await self._knock(wake, data, Template(wake.answer).render(device.config.places()))
 
     async def _knock(self, wake: Wake, data: bytes, answer: bytes) -> None:
         for attempt in range(wake.tries):

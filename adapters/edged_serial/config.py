@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 from edged.adapter import STRICT, BusConfig, ConfigError, DeviceConfig, Duration, Name
 from edged.media import LineSettings, Parity
 
+from .codecs.checks import Check
 from .codecs.talk import Template
 from .parts import CheckConfig, Decode, Framing
 from .point import SerialPoint
@@ -203,6 +204,9 @@ class SerialDevice(DeviceConfig):
         Message(send=self.send)
         for name, message in self.kinds.items():
             self._check_message(name, message)
+        if self.wake is not None:
+            self._check_request("wake", self.wake.send)
+            self._check_request("wake", self.wake.answer)
         for name, point in self.points.items():
             self._check_point(name, point)
 
@@ -251,12 +255,26 @@ class SerialDevice(DeviceConfig):
             raise ValueError(f"{where}`dialogue: {self.dialogue}` does the asking: remove `send` and `wake`")
         if self.dialogue is not None and message.decode.known != _DIALOGUES[self.dialogue]:
             raise ValueError(f"{where}`decode` must be {{known: {_DIALOGUES[self.dialogue]}}} with this `dialogue`")
+        self._check_request("send", message.send, message.check.build() if message.check else None)
+        self._check_request("until", message.until)
         try:
             names = message.decode.decoder().fields()
         except ConfigError as exc:  # a package is missing; told with its place, as a mistake in the configuration
             raise ValueError(f"{where}`decode`: {exc}") from exc
         if names is not None and (missing := message.decode.expect.keys() - names):
             raise ValueError(f"{where}`decode`: `expect` has {min(missing)}, and there is no such field")
+
+    def _check_request(self, where: str, text: str, check: Check | None = None) -> None:
+        """Whether it can be sent with this address and any number. Raises ValueError."""
+        for sequence in (0, 255):
+            try:
+                Template(text).render(self.places(sequence), check)
+            except ValueError as exc:
+                raise ValueError(f"`{where}`: {exc}") from None
+
+    def places(self, sequence: int = 0) -> dict[str, float | str | bool]:
+        """What the places of a request stand for."""
+        return {"address": "" if self.address is None else self.address, "sequence": sequence}
 
     def _check_point(self, name: Name, point: SerialPoint) -> None:
         kinds = self.kinds

@@ -127,10 +127,6 @@ class Device:
             for (name, group), members in found.items()
         ]
 
-    def places(self, sequence: int = 0) -> dict[str, float | str | bool]:
-        """What the places of a request stand for."""
-        return {"address": "" if self.config.address is None else self.config.address, "sequence": sequence}
-
     def decode(self, kind: Kind, frame: bytes, sequence: int | None = None) -> tuple[Fields | None, str]:
         """The fields of a frame, or None and why it is not taken: it is of another kind or from somebody else."""
         found = kind.decoder.decode(frame)

@@ -121,6 +121,8 @@ class Framing:
             raise ValueError(f"`max` must lie between 1 and {MAX_FRAME}")
         if self.length is not None and not 1 <= self.length <= MAX_FRAME:
             raise ValueError(f"`length` must lie between 1 and {MAX_FRAME}")
+        if self.length is not None and len(self.start) + len(self.stop) > self.length:
+            raise ValueError("`length`: `start` and `stop` are part of the frame, and together they are longer than it")
         if not 0 <= self.trailer <= 16:  # noqa: PLR2004  # longer than any checksum
             raise ValueError("`trailer` is the number of bytes after `stop`, at most 16")
 

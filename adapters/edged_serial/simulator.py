@@ -52,7 +52,7 @@ class Player:
             if kind.send.text:
                 numbers = range(256) if "sequence" in kind.send.names else range(1)
                 for number in numbers:
-                    self.requests[kind.send.render(self.device.places(number), kind.check)] = kind, number
+                    self.requests[kind.send.render(self.device.config.places(number), kind.check)] = kind, number
             self.frame(kind, 0.0)  # what cannot be played is told at once
 
     def value(self, point: Name, now: float) -> Value:
@@ -77,7 +77,7 @@ class Player:
             try:
                 template = Template(sample, (*values, "address", "sequence", "check"))
                 rounded = {name: _round(value) if name in template.whole else value for name, value in values.items()}
-                content = template.render(self.device.places(sequence) | rounded, kind.check)
+                content = template.render(self.device.config.places(sequence) | rounded, kind.check)
             except ValueError as exc:
                 raise ConfigError(f"{self.device.name}: the sample of message {kind.name}: {exc}") from None
             return _wrap(kind, content, checked="check" in template.names)
@@ -92,7 +92,7 @@ class Player:
     def _fields(self, kind: Kind, values: Mapping[str, Value], sequence: int) -> dict[str, Raw]:
         fields: dict[str, Raw] = dict(kind.expect)
         names = kind.decoder.fields() or frozenset()
-        fields |= {name: place for name, place in self.device.places(sequence).items() if name in names}
+        fields |= {name: place for name, place in self.device.config.places(sequence).items() if name in names}
         whole = isinstance(kind.decoder, StructDecoder)
         for point, value in values.items():
             spec = self.device.config.points[Name(point)]
@@ -153,8 +153,12 @@ class LinePlayer:
             if found is not None:
                 return [Burst(player.frame(found[0], now, found[1]), _REACTION)]
             wake = player.device.config.wake
-            if wake is not None and wake.answer and request == Template(wake.send).render(player.device.places()):
-                return [Burst(Template(wake.answer).render(player.device.places()), _REACTION)]
+            if (
+                wake is not None
+                and wake.answer
+                and request == Template(wake.send).render(player.device.config.places())
+            ):
+                return [Burst(Template(wake.answer).render(player.device.config.places()), _REACTION)]
         return []
 
     async def talk(self, line: Line, player: Player, kind: Kind) -> None:

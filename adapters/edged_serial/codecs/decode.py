@@ -12,6 +12,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from .framing import MAX_FRAME
 from .values import Raw
 
 Fields = dict[str, Raw]
@@ -110,9 +111,14 @@ class StructDecoder:
             self._struct = struct.Struct(layout if layout[:1] in "<>!=@" else ">" + layout)
         except struct.error as exc:
             raise ValueError(f"{layout!r} is not a layout of Python's struct: {exc}") from None
+        if self._struct.size > MAX_FRAME:
+            raise ValueError(f"{layout!r} has {self._struct.size} bytes, and the longest frame has {MAX_FRAME}")
         count = len(self._struct.unpack(bytes(self._struct.size)))
         if count != len(names):
             raise ValueError(f"{layout!r} has {count} values, and there are {len(names)} names in `fields`")
+        named = [name for name in names if name != "_"]
+        if len(set(named)) != len(named):
+            raise ValueError("`fields` has a name twice")
         self._names = tuple(names)
 
     @property
