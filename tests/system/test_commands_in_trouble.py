@@ -13,6 +13,7 @@ import pytest
 from pymodbus.client import ModbusTcpClient
 
 from edged.config.compiled import load_compiled
+from edged.testing.proxy import FaultProxy
 from tests.support.cc import compiled
 from tests.support.commanding import RESULTS, config, ending, healthy, now, results, sending
 from tests.support.fakeclock import LIBRARY, MISSING, FakeClock
@@ -84,7 +85,13 @@ async def test_a_broker_that_is_restarted_in_the_middle_of_a_command_hears_its_e
         async with running(Gateway(tmp_path / "gateway", config(port, broker.port))) as gateway:
             async with sending(broker.port) as sender:
                 await connected(gateway)
-                order: dict[str, Any] = {"id": "across", "point": "plc/setpoint", "value": 11, "time": now(), "ttl": "1m"}
+                order: dict[str, Any] = {
+                    "id": "across",
+                    "point": "plc/setpoint",
+                    "value": 11,
+                    "time": now(),
+                    "ttl": "1m",
+                }
                 sender.send(**order)
                 await known(heard, 1)
             await asyncio.to_thread(broker.stop)
@@ -100,6 +107,33 @@ async def test_a_broker_that_is_restarted_in_the_middle_of_a_command_hears_its_e
                     sender.send(**order)  # a sender that has heard nothing asks again
                     assert (await ending(heard, "across"))["state"] == "verified"
                 assert registers(port)[0] == 220
+
+
+async def test_a_gateway_that_is_killed_in_the_middle_of_a_write_does_not_write_again(tmp_path: Path) -> None:
+    with (
+        Mosquitto(tmp_path / "broker", persistence=True) as broker,
+        pymodbus_server("tcp", 1) as device,
+        subscribed(broker.port, RESULTS) as heard,
+    ):
+        async with FaultProxy("127.0.0.1", device) as way:
+            way.delay = 0.3
+            document = config(way.port, broker.port)
+            document["devices"]["plc"] |= {"timeout": "5s", "every": "1s"}
+            gateway = Gateway(tmp_path / "gateway", document)
+            async with running(gateway), sending(broker.port) as sender:
+                await healthy(gateway)
+                sender.send(id="cut", point="plc/setpoint", value=11, time=now(), ttl="1m")
+                async with asyncio.timeout(20):
+                    while registers(device)[0] != 110:
+                        await asyncio.sleep(0.01)
+                await gateway.stop(signal.SIGKILL)  # the device's answer is still on its way
+                assert not [one for one in results(heard, "cut") if one["state"] != "accepted"]
+                write_register(device, 220)
+                await gateway.start()
+                cut = await ending(heard, "cut")
+                assert (cut["state"], cut["reason"], cut["value"]) == ("failed", "interrupted", 22.0)
+                await healthy(gateway)
+                assert registers(device)[0] == 220
 
 
 async def test_two_connections_have_ids_of_their_own(tmp_path: Path) -> None:
