@@ -116,9 +116,9 @@ async def test_a_gateway_that_is_killed_in_the_middle_of_a_write_does_not_write_
         subscribed(broker.port, RESULTS) as heard,
     ):
         async with FaultProxy("127.0.0.1", device) as way:
-            way.delay = 0.3
+            way.delay = 0.12
             document = config(way.port, broker.port)
-            document["devices"]["plc"] |= {"timeout": "5s", "every": "1s"}
+            document["devices"]["plc"] |= {"timeout": "5s", "every": "500ms"}
             gateway = Gateway(tmp_path / "gateway", document)
             async with running(gateway), sending(broker.port) as sender:
                 await healthy(gateway)
