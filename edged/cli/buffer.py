@@ -352,14 +352,25 @@ def verify(
     Without an option: walks through the buffer, checks every row, and proves the counters with what is there.
 
     With --subscribe: reads the messages at a broker as a backend would, and reports from their numbers alone which are
-    missing and which came twice. Exit code 1 if something is missing.
+    missing and which came twice. Exit code 1 if something is missing, or nothing came.
     """
+    _check_one_way(url is not None)
     if url is None:
         _verify_here(_Place(file, config, state, socket), as_json)
         return
     from edged.cli.subscribe import judge
 
     sys.exit(judge(url, topic, duration, username, password_file, ca, as_json=as_json))
+
+
+def _check_one_way(subscribe: bool) -> None:
+    """An option that is for the other way would be ignored, and what was proven not what was asked."""
+    here, there = {"file", "config", "state", "socket"}, {"topic", "duration", "username", "password_file", "ca"}
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and parameter.name in (here if subscribe else there):
+            raise click.UsageError(f"{parameter.opts[0]} {'cannot go with' if subscribe else 'needs'} --subscribe")
 
 
 def _verify_here(place: _Place, as_json: bool) -> None:

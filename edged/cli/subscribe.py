@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def judge(
         seconds = float(Duration.parse(duration)) if duration else None
     except ValueError as exc:
         raise click.UsageError(f"--for: {exc}") from None
+    if seconds == 0:
+        raise click.UsageError("--for: in no time nothing can come")
     password = Path(password_file).read_text("utf-8").rstrip("\n") if password_file else None
     audit = Audit(from_the_beginning=False)
     with contextlib.suppress(KeyboardInterrupt, TimeoutError):
@@ -43,18 +46,26 @@ def judge(
         click.echo(json.dumps(record, indent=2))
     else:
         _print(record)
-    return EXIT_PROBLEM if record["missing"] else 0
+    return EXIT_PROBLEM if record["missing"] or not record["messages"] else 0
 
 
 async def _watch(broker: Broker, topic: str, audit: Audit, seconds: float | None, *, tell: bool) -> None:
     report = asyncio.create_task(_report(audit), name="report") if tell else None
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(seconds):
-            async for payload in receive(broker, topic):
+        async with asyncio.timeout(None) as limit:
+            begin = partial(_from_now, limit, loop, seconds)
+            async for payload in receive(broker, topic, subscribed=begin):
                 audit.take(payload)
     finally:
         if report:
             report.cancel()
+
+
+def _from_now(limit: asyncio.Timeout, loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
+    """Connecting does not count: it has limits of its own."""
+    if seconds is not None:
+        limit.reschedule(loop.time() + seconds)
 
 
 async def _report(audit: Audit) -> None:
@@ -96,7 +107,11 @@ def _print(record: dict[str, Any]) -> None:
             f"not seen: samples {one['first']} to {one['last']} of {_whose(one)} "
             f"({left_out}given up, for another connection, or still on their way)"
         )
-    if not record["missing"]:
+    if not record["messages"]:
+        click.echo(
+            "no message of readings came, so nothing is proven: is --topic the one that the gateway publishes to?"
+        )
+    elif not record["missing"]:
         click.echo("no message is missing")
 
 

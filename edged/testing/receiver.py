@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -31,11 +31,18 @@ class Broker:
     """A file of certificates, PEM; None for those that the system trusts."""
 
 
-async def receive(broker: Broker, topic: str) -> AsyncIterator[dict[str, Any]]:
+async def receive(
+    broker: Broker, topic: str, *, subscribed: Callable[[], object] = bool
+) -> AsyncIterator[dict[str, Any]]:
     """The decoded messages under a topic filter, in the order of their arrival. Other messages are left out.
 
-    Raises ConfigError (the URL), TransientError (the broker cannot be reached, or ends the session).
+    `subscribed` is called when what is published from now on arrives here.
+    Raises ConfigError (the URL, the topic filter), TransientError (the broker cannot be reached, or ends the session).
     """
+    try:
+        aiomqtt.Wildcard(topic)
+    except ValueError:
+        raise ConfigError(f"{topic!r} is no topic filter: they look like edged/+/data or plant/#") from None
     try:
         async with AsyncExitStack() as stack:
             try:
@@ -43,6 +50,7 @@ async def receive(broker: Broker, topic: str) -> AsyncIterator[dict[str, Any]]:
             except aiomqtt.MqttError:  # it may know only the older one, whose messages have no properties
                 client = await stack.enter_async_context(_client(broker, aiomqtt.ProtocolVersion.V311))
             await client.subscribe(topic, qos=1)
+            subscribed()
             async for message in client.messages:
                 payload = decode(bytes(message.payload)) or proof(getattr(message.properties, "UserProperty", ()))
                 if payload is not None:
@@ -76,7 +84,15 @@ def decode(payload: bytes) -> dict[str, Any] | None:
         record = orjson.loads(text)
     except (zlib.error, ValueError):
         return None
-    return record if isinstance(record, dict) and record.keys() >= _PROOF else None
+    return record if isinstance(record, dict) and _is_of_edged(record) else None
+
+
+def _is_of_edged(record: dict[str, Any]) -> bool:
+    """Whether it says what `Audit.take` needs: anybody may publish under the topic."""
+    readings = record.get("readings", len(record["values"]) if isinstance(record.get("values"), dict) else None)
+    numbers = (record.get("seq"), record.get("prev"), record.get("first", 1), readings)
+    texts = (record.get("gateway"), record.get("epoch"), record.get("lane"), record.get("flow", ""))
+    return all(type(number) is int and number >= 0 for number in numbers) and all(type(text) is str for text in texts)
 
 
 def proof(properties: Iterable[tuple[str, str]]) -> dict[str, Any] | None:

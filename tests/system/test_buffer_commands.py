@@ -182,6 +182,11 @@ async def test_a_damaged_buffer_is_found_and_repaired_without_the_gateway(bench:
     [
         (("buffer", "export", "--from", "yesterday"), "not a moment"),
         (("buffer", "replay", "--connection", "x"), "--from"),
+        (("verify", "--subscribe", "mqtt://x", "--for", "0s"), "in no time nothing can come"),
+        (("verify", "--subscribe", "mqtt://x", "--topic", "a/#/b"), "'a/#/b' is no topic filter"),
+        (("verify", "--subscribe", "mqtt://x", "--topic", ""), "'' is no topic filter"),
+        (("verify", "--subscribe", "mqtt://x", "--file", "b.db"), "--file cannot go with --subscribe"),
+        (("verify", "--for", "3s"), "--for needs --subscribe"),
         (("verify", "--subscribe", "http://x"), "mqtt://host"),
         (("verify", "--subscribe", "mqtt://127.0.0.1:1", "--for", "5"), "needs a unit"),
     ],
@@ -190,6 +195,11 @@ async def test_what_is_typed_wrongly_is_said(bench: Bench, arguments: tuple[str,
     ran = await bench.edged(*arguments)
     assert ran.code == 2
     assert words in ran.err
+
+
+async def test_where_nothing_comes_nothing_is_proven(bench: Bench) -> None:
+    ran = await bench.edged("verify", "--subscribe", bench.url, "--for", "1ms", "--topic", "nobody/+/data")
+    assert (ran.code, "so nothing is proven" in ran.out, ran.err) == (1, True, "")
 
 
 async def test_a_broker_that_is_not_there_is_said(bench: Bench) -> None:
