@@ -234,8 +234,8 @@ class ConnectionConfig(Settings):
     follows_devices: ClassVar[bool] = False
     """Whether its link's `announce` tells of devices that changed, so that a reload need not connect anew for that."""
 
-    def revealed(self) -> Iterator[tuple[str, str]]:
-        """(setting, what to do about it) of what is probably a secret, in settings that are none."""
+    def revealed(self) -> Iterator[tuple[str, str, str]]:
+        """(setting, text, what to do about it) of what is probably a secret, in settings that are none."""
         yield from ()
 
 

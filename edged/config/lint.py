@@ -171,7 +171,7 @@ def check_secrets(config: Config, nodes: Nodes, report: Report, base: Path | Non
             report.error(mark, path, str(exc))
     for name, connection in config.connections.items():
         node = nodes["connections", name].value
-        for key, advice in connection.revealed():
+        for key, _, advice in connection.revealed():
             there = locate(node, (key,))
             mark = Mark(SourceFile(there.file.name), there.line, there.column)  # without its lines, which show it
             report.warning(mark, f"connections.{name}.{key}", f"a secret in the clear: {advice}")

@@ -43,6 +43,8 @@ def known_secrets(config: Config | None, texts: Iterable[str], base: Path) -> se
             found.add(resolve(secret, base=base))
         except ConfigError:
             continue  # then it is nowhere, and cannot be in the archive
+    for connection in config.connections.values() if config else ():
+        found.update(text for _, text, _ in connection.revealed())
     return {one for one in found if one}
 
 

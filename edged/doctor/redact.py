@@ -12,13 +12,12 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
+from edged.discretion import WORDS, secrets_in, without_parameters
+
 HIDDEN = "***"
 _SHORTEST = 4
 """Shorter texts are hidden only where their key says so: else half of every file would be gone."""
-_WORDS = (
-    r"[\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|(?:access|api|bind|group|private)_?key|credential|psk|pin|auth)"
-    r"[\w.-]*"
-)
+_WORDS = rf"[\w.-]*(?:{WORDS.replace('hmac|', '')}|pin|auth)[\w.-]*"
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'"
 _PLAIN = r"(?!!secret\b)[^\s,}\]|>&][^\n,}\]]*"
 _ASSIGNED = re.compile(
@@ -32,6 +31,7 @@ _BLOCK = re.compile(
 _NO_SECRETS = frozenset({"true", "false", "null", "none", "auto", HIDDEN})
 """What stands behind such words without being one."""
 _USER_PART = re.compile(r"(?<=://)[^/\s@]+@")
+_URL = re.compile(r"\b\w+://[^\s\"'<>`]+")
 _BEARER = re.compile(r"\b(?P<kind>Bearer|Basic)\s+[\w+/=.~-]{6,}", re.IGNORECASE)
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
@@ -42,6 +42,7 @@ def found_in(text: str) -> set[str]:
     for block in _BLOCK.finditer(text):
         found.update(line.strip() for line in block["body"].splitlines())
         found.add(" ".join(line.strip() for line in block["body"].splitlines()).strip())
+    found.update(value for url in _URL.findall(text) for _, value in secrets_in(url.rstrip("}],.)")))
     for match in _USER_PART.finditer(text):
         user, _, password = match[0][:-1].partition(":")
         found.add(password or user)
@@ -53,7 +54,7 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
     text = _PEM.sub(HIDDEN, text)
     for form in sorted(_forms(secrets), key=len, reverse=True):
         text = re.sub(re.escape(form), HIDDEN, text, flags=re.IGNORECASE)
-    text = _USER_PART.sub(f"{HIDDEN}@", text)
+    text = without_parameters(_USER_PART.sub(f"{HIDDEN}@", text))
     text = _BLOCK.sub(lambda match: f"{match['head']} {HIDDEN}\n", text)
     text = _BEARER.sub(lambda match: f"{match['kind']} {HIDDEN}", text)
     return _ASSIGNED.sub(lambda match: match["key"] + HIDDEN, text)

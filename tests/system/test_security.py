@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tarfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -301,6 +302,12 @@ async def test_a_key_in_the_clear_that_a_server_repeats_is_not_told(tmp_path: Pa
             said = {route: await asyncio.to_thread(answer, gateway, route) for route in ROUTES} | {"letters": letters}
             for command in (["status"], ["buffer", "dead", "list"], ["check", str(gateway.config)], ["doctor"]):
                 said[" ".join(command)] = await asyncio.to_thread(edged, gateway, *command)
+            bundle = tmp_path / "bundle.tar.gz"
+            options = ["--state", str(gateway.folder / "state"), "--bundle", "--output", str(bundle)]
+            await asyncio.to_thread(edged, gateway, "doctor", str(gateway.config), *options)
+            with tarfile.open(bundle) as archive:
+                files = [archive.extractfile(member) for member in archive]
+                said["bundle"] = "".join(file.read().decode() for file in files if file)
     said["log"] = gateway.lines()
     assert not {(where, name) for where, text in said.items() for name, key in keys.items() if found(key, text)}
     told = next(text for command, text in said.items() if command.startswith("check"))

@@ -97,12 +97,12 @@ class HttpConnection(LaidOutConnection, ServerConnection):
             yield "hmac.key_id_header", "there is no `key_id`"
         yield from super().idle()
 
-    def revealed(self) -> Iterator[tuple[str, str]]:
+    def revealed(self) -> Iterator[tuple[str, str, str]]:
         """See the base class."""
-        for name, _ in secrets_in(self.url):
-            yield "url", f"take `{name}` out of it, and write `secret_query: {{{name}: !secret NAME}}`"
+        for name, text in secrets_in(self.url):
+            yield "url", text, f"take `{name}` out of it, and write `secret_query: {{{name}: !secret NAME}}`"
         for name in filter(names_a_secret, self.headers):
-            yield "headers", f"write `secret_headers: {{{name}: !secret NAME}}` instead"
+            yield "headers", self.headers[name], f"write `secret_headers: {{{name}: !secret NAME}}` instead"
         yield from super().revealed()
 
     def __post_init__(self) -> None:

@@ -57,10 +57,11 @@ class ThingsBoardConnection(BrokerConnection):
         if not self.commands:
             yield "command_timeout", "it needs `commands: true`"
 
-    def revealed(self) -> Iterator[tuple[str, str]]:
+    def revealed(self) -> Iterator[tuple[str, str, str]]:
         """See the base class."""
         if self.username is not None and self.password is None:
-            yield "username", "without a password it is the access token; write `token: !secret NAME` instead"
+            advice = "without a password it is the access token; write `token: !secret NAME` instead"
+            yield "username", self.username, advice
         yield from super().revealed()
 
 

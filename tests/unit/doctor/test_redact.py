@@ -39,7 +39,9 @@ def test_a_known_secret_is_found_in_every_form(secret: str, before: bytes) -> No
         "password: hunter22", 'password: "hunter22"', "{username: x, password: 'hunter22'}", "PASSWORD=hunter22",
         "url: mqtt://user:hunter22@host", '{"api_key": "hunter22"}', "password: >\n    hunter22\nnext: 1",
         "  token:\n    hunter22\n", "shared_access_key: hunter22", "group_key: 'hunter22'",
-        "Authorization: Bearer hunter22abc", "mqtt_password = hunter22 and more",
+        "Authorization: Bearer hunter22abc", "headers: {X-Api-Key: hunter22}", "pasword: hunter22",
+        "url: https://h/x?site=b25&code=hunter22", "POST https://h/x?sig=hunter22: 400",
+        "mqtt_password = hunter22 and more",
         "-----BEGIN PRIVATE KEY-----\nhunter22\n-----END PRIVATE KEY-----",
     ],
 )  # fmt: skip
@@ -48,11 +50,12 @@ def test_what_stands_where_secrets_stand_is_hidden(text: str) -> None:
 
 
 def test_what_is_no_secret_stays() -> None:
-    text = "devices: {meter-1: {bus: line-a, unit: 12}}\nbaudrate: 19200\npassword: !secret mqtt\n"
+    text = "devices: {meter-1: {bus: line-a, unit: 12}}\nbaudrate: 19200\nhmac: {key_id: a}\npassword: !secret mqtt\n"
     assert redacted(text, []) == text
 
 
 def test_secrets_in_a_configuration_are_hidden_elsewhere_too() -> None:
-    secrets = found_in(f"connections:\n  c: {{url: 'mqtt://u:in-url-1@h', password: '{SECRET}'}}\n")
-    assert {SECRET, "in-url-1"} <= secrets
+    text = f"connections:\n  c: {{url: 'mqtt://u:in-url-1@h', password: '{SECRET}'}}\n  d: {{url: https://h?code=a%2Fb42}}\n"
+    secrets = found_in(text)
+    assert {SECRET, "in-url-1", "a/b42"} <= secrets
     assert redacted(f"the broker said {SECRET} and in-url-1", secrets) == "the broker said *** and ***"
