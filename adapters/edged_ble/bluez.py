@@ -31,7 +31,7 @@ _OBJECTS = "org.freedesktop.DBus.ObjectManager"
 CALL = 10.0
 """Seconds bluetoothd may take for an answer, where it has nothing to wait for itself."""
 _GRACE = 3.0
-"""Seconds that a cancelled call into bleak gets to tidy up."""
+"""Seconds that a cancelled call into bleak gets to tidy up, three times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +55,29 @@ class RadioInfo:
 # -- calls with an end -------------------------------------------------------------------------------------------------
 
 
-async def bounded(what: Coroutine[Any, Any, T], seconds: float, name: str) -> T:
+async def bounded(what: Coroutine[Any, Any, T], seconds: float, name: str, *, grace: float = _GRACE) -> T:
     """Await a call into bleak, but no longer than this. Raises TimeoutError.
 
     When cancelled, bleak tidies up by further calls to bluetoothd, without a time-out of their own: if that hangs as
-    well, a second cancellation ends it.
+    well, a second cancellation ends it. One that no cancellation ends within some times `grace` is left to itself.
     """
     task = asyncio.create_task(what, name=name)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:
-        await _end(task)
+        await _end(task, grace)
         raise
     if not done:
-        await _end(task)
-        if task.cancelled() or task.exception() is not None:
+        await _end(task, grace)
+        if not task.done() or task.cancelled() or task.exception() is not None:
             raise TimeoutError
     return task.result()
 
 
-async def _end(task: asyncio.Task[Any]) -> None:
+async def _end(task: asyncio.Task[Any], grace: float) -> None:
     for _ in range(3):
         task.cancel()
-        done, _ = await asyncio.wait({task}, timeout=_GRACE)
+        done, _ = await asyncio.wait({task}, timeout=grace)
         if done:
             if not task.cancelled():
                 task.exception()  # looked at, so that asyncio does not complain about it

@@ -36,6 +36,8 @@ _SILENT = frozenset({"pad", "sunssf"})
 """Types that are no values."""
 _NO_SCALE = -0x8000
 _MOST_SCALE = 10
+_LEAST, _MOST = -(1 << 63), (1 << 64) - 1
+"""What is stored and sent as an integer has 64 bits."""
 _INVERTERS, _METERS = (101, 102, 103, 111, 112, 113), (201, 202, 203, 204, 211, 212, 213, 214)
 _FAMILIES: Mapping[int, str] = MappingProxyType(
     dict.fromkeys(_INVERTERS, "inverter") | dict.fromkeys(_METERS, "meter"),
@@ -175,7 +177,8 @@ def _number(point: Field, data: bytes, words: Sequence[int]) -> tuple[Value, str
             return None, NOT_IMPLEMENTED
     if abs(exponent) > _MOST_SCALE:
         return None, Reason.DECODE
-    return (number / 10**-exponent if exponent < 0 else number * 10**exponent), ""
+    scaled = number / 10**-exponent if exponent < 0 else number * 10**exponent
+    return (scaled, "") if _LEAST <= scaled <= _MOST else (None, Reason.DECODE)
 
 
 def _bitfield(point: Field, bits: int) -> tuple[Value, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edged_modbus.sunspec import definition, folder
@@ -135,6 +135,24 @@ def test_texts_words_and_nonsense(kind: str, words: list[int], expected: str | N
     value, reason = decode(Field("p", kind, 0, len(words), words=meaning), words)
     assert value == expected
     assert reason == ("decode" if expected is None else "")
+
+
+REGISTERS = st.integers(0, 0xFFFF) | st.sampled_from([0, 1, 10, 0x7FFF, 0x8000, 0xFFFF])
+
+
+@given(st.sampled_from(NUMBERS), st.lists(REGISTERS, max_size=200))
+@example(101, [*[0xFFFF] * 24, 10, *[0] * 23])  # an energy of 42 EWh has no room in 64 bits
+def test_whatever_a_device_says_has_room_or_is_no_value(number: int, registers: list[int]) -> None:
+    known = definition(number)
+    assert known is not None
+    words = [number, len(registers), *registers]
+    for one in fields(known, words):
+        value, reason = decode(one, words)
+        assert (value is None) == bool(reason)
+        if isinstance(value, float):
+            assert math.isfinite(value)
+        elif isinstance(value, int):
+            assert -(2**63) <= value < 2**64
 
 
 def test_an_older_shorter_version_of_a_model_lacks_the_last_points() -> None:
