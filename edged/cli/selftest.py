@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,10 @@ _PATIENCE = 60.0
 """Seconds to wait for the first message, and for the backlog after a fault."""
 _QUICK = {"keepalive": 5.0, "ack_timeout": 5.0, "retry_max": 2.0}
 """No longer than this, so that the test does not take an hour."""
+_RETAINED = ("status", "metadata", "health")
+"""Topics below the test's own that keep their last message."""
+_LONGEST = 3600.0
+"""Seconds of an outage; what is read meanwhile must fit into the buffer."""
 _LOG_LINES = 15
 
 
@@ -55,9 +59,9 @@ def selftest(  # click
 
     Runs a second gateway with 1,000 simulated readings a second, a scratch buffer, and the first MQTT connection of
     CONFIG, through a local proxy that misbehaves. A receiver at the same broker checks what arrives. Your devices,
-    your buffer and a running gateway are not touched: topics (--topic) and client ids are the test's own, and keepalive
-    and time-outs are shortened to 5 s. The broker must allow the connection's user to publish and subscribe below
-    --topic.
+    your buffer and a running gateway are not touched: topics (--topic) and client ids are the test's own. Keepalive
+    and time-outs are shortened to 5 s, and nothing is given up for its age. The broker must allow the connection's user
+    to publish and subscribe below --topic.
 
     What was read within `flush` (1 s) before a kill -9 is gone by design, and was never stored: it is not counted.
     Exit code 1 if a reading was lost, or the gateway did not recover.
@@ -74,6 +78,10 @@ def selftest(  # click
         raise click.BadParameter(str(exc), param_hint="--for") from None
     if topic.strip("/") != topic or not topic or set(topic) & set("+#{}"):
         raise click.BadParameter(f"{topic!r} is not like edged-selftest", param_hint="--topic")
+    if seconds > _LONGEST:
+        raise click.BadParameter(
+            f"{duration} is too long to be meant: at most {Duration(_LONGEST)}", param_hint="--for"
+        )
     say: Callable[[str], object] = (lambda _line: None) if as_json else click.echo
     rows, total = asyncio.run(_SelfTest(seconds, f"{topic}/{secrets.token_hex(4)}", say).run(config, broker))
     if as_json:
@@ -139,7 +147,10 @@ class _SelfTest:
                     return Path(path).parent.absolute(), config, name
             raise ConfigError(f"{path} has no connection with `connector: mqtt` that is enabled")
         if url:
-            connection = MqttConnection(connector="mqtt", url=url)
+            try:
+                connection = MqttConnection(connector="mqtt", url=url)
+            except ValueError as exc:
+                raise click.BadParameter(str(exc), param_hint="--broker") from None
         else:
             from edged.cli.demo import embedded_broker, free_port  # only without a broker
 
@@ -182,17 +193,22 @@ class _SelfTest:
         try:
             async with receiver:
                 await receiver.subscribe(f"{self._topic}/data", qos=1)
-                async with asyncio.TaskGroup() as group:
-                    task = group.create_task(receive(), name="selftest receiver")
-                    try:
-                        yield
-                    finally:
-                        task.cancel()
-                for topic in ("status", "metadata"):  # these are retained: leave nothing behind
-                    await receiver.publish(f"{self._topic}/{topic}", b"", qos=1, retain=True)
-        except* (aiomqtt.MqttError, OSError) as group_of:
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        task = group.create_task(receive(), name="selftest receiver")
+                        try:
+                            yield
+                        finally:
+                            task.cancel()
+                except ExceptionGroup as several:
+                    raise several.exceptions[0] from None
+                finally:
+                    for topic in _RETAINED:  # leave nothing behind
+                        with suppress(aiomqtt.MqttError):
+                            await receiver.publish(f"{self._topic}/{topic}", b"", qos=1, retain=True)
+        except (aiomqtt.MqttError, OSError) as exc:
             raise EdgedError(
-                f"the receiver's own connection to {connection.url} failed ({group_of.exceptions[0]}): is the broker "
+                f"the receiver's own connection to {connection.url} failed ({exc}): is the broker "
                 f"up, may this user subscribe to {self._topic}/data? (--topic)"
             ) from None
 
@@ -331,7 +347,9 @@ class _SelfTest:
 def _scratch(config: Config, name: str, connection: MqttConnection, topic: str, port: int) -> Config:
     """The configuration to run: nothing in common with the real gateway but the way to the broker."""
     from edged.adapter import load_adapter  # as above
+    from edged.config.model import BackupConfig, ClockConfig, ControlConfig
     from edged.config.plain import build
+    from edged.config.types import Duration
     from edged.uplink.brokers import Endpoint
 
     endpoint = Endpoint.parse(connection.url)
@@ -343,7 +361,9 @@ def _scratch(config: Config, name: str, connection: MqttConnection, topic: str, 
         connection, url=f"{endpoint.scheme}://127.0.0.1:{port}{path}",
         server_name=(connection.server_name or endpoint.host) if endpoint.tls else "",
         client_id=f"edged-selftest-{secrets.token_hex(4)}", topic=f"{topic}/data", status_topic=f"{topic}/status",
-        metadata_topic=f"{topic}/metadata", layout="columns", compression="none", **quick,
+        metadata_topic=f"{topic}/metadata", health_topic=f"{topic}/health", monitor_topic=f"{topic}/monitor",
+        command_topic=f"{topic}/command", result_topic=f"{topic}/result", commands=False, max_age=Duration(0),
+        layout="columns", compression="none", **quick,
     )  # fmt: skip
     adapter = load_adapter("sim")
     points = {f"p{i}": {"low": i, "high": 1000 + i} for i in range(_POINTS)}
@@ -354,7 +374,10 @@ def _scratch(config: Config, name: str, connection: MqttConnection, topic: str, 
         devices={f"d{i}": build(adapter.device_config, device) for i in range(_DEVICES)},
         connections={name: cloud},
         flows={},
-        buffer=replace(config.buffer, path=""),
+        buffer=replace(config.buffer, path="", max_age=Duration(0), retention=Duration(0)),
+        backup=BackupConfig(),
+        clock=ClockConfig(),
+        control=ControlConfig(),
     )
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import paho.mqtt.client
 import paho.mqtt.subscribe
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support.mosquitto import Mosquitto, free_port, password_file
 
@@ -32,13 +37,44 @@ def write_config(folder: Path, port: int) -> Path:
         "buses: {plc: {adapter: modbus-tcp, host: 192.0.2.1}}\n"
         "devices: {m: {bus: plc, unit: 1, points: {a: {holding: 1}}}}\n"
         "connections:\n"
-        f"  cloud: {{connector: mqtt, url: 'mqtt://localhost:{port}', username: plant-7, password: !secret mqtt}}\n"
+        f"  cloud: {{connector: mqtt, url: 'mqtt://localhost:{port}', username: plant-7, password: !secret mqtt,"
+        " commands: true}\n"
         "flows: {none: {steps: [{filter: a > 70000}], connections: {cloud: {topic: edged/none}}}}\n"
     )
     secrets = folder / "secrets.env"
     secrets.write_text("mqtt=tin-roof\n")
     secrets.chmod(0o600)
     return path
+
+
+@contextmanager
+def everything(port: int) -> Iterator[set[str]]:
+    """The topics of all that is published, while somebody asks the real gateway for something."""
+    topics: set[str] = set()
+    client = paho.mqtt.client.Client(CallbackAPIVersion.VERSION2)
+    client.username_pw_set("plant-7", "tin-roof")
+    client.on_message = lambda _client, _data, message: topics.add(message.topic)
+    client.connect("127.0.0.1", port)
+    client.subscribe([("edged-selftest/#", 1), ("edged/plant-7/command/result", 1), ("edged/plant-7/health", 1)])
+    client.loop_start()
+    over = threading.Event()
+
+    def ask() -> None:
+        number = 0
+        while not over.wait(0.3):
+            number += 1
+            command = {"id": f"c{number}", "device": "m", "point": "a", "value": 1}
+            client.publish("edged/plant-7/command", json.dumps(command))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield topics
+    finally:
+        over.set()
+        asking.join()
+        client.disconnect()
+        client.loop_stop()
 
 
 @pytest.mark.slow
@@ -50,8 +86,10 @@ async def test_the_connection_of_a_configuration_survives_every_outage_and_nothi
     users = password_file(tmp_path / "users", **{"plant-7": "tin-roof"})
     with Mosquitto(tmp_path / "broker", options=[f"password_file {users}"], anonymous=False) as broker:
         path = write_config(tmp_path, broker.port)
-        code, out, err = await selftest("--outage", str(path), "--for", "2s", "--json")
+        with everything(broker.port) as topics:
+            code, out, err = await selftest("--outage", str(path), "--for", "2s", "--json")
         assert code == 0, out + err
+        assert {topic.split("/")[0] for topic in topics} == {"edged-selftest"}, "the real gateway's topics are not its"
         retained = await asyncio.to_thread(
             lambda: paho.mqtt.subscribe.simple(  # type: ignore[no-untyped-call]  # paho's
                 ["edged/#", "edged-selftest/#", "$SYS/broker/version"], port=broker.port, msg_count=1,
@@ -85,6 +123,8 @@ async def test_without_a_broker_there_is_an_embedded_one_and_a_table() -> None:
         ((), "say what to test: --outage"),
         (("--outage", "--for", "20"), "write 20s or 20ms"),
         (("--outage", "--topic", "a/#"), "is not like edged-selftest"),
+        (("--outage", "--for", "999d"), "at most 1h"),
+        (("--outage", "--broker", "foo"), "write mqtt://foo"),
         (("--outage", "--broker", "mqtt://127.0.0.1:{port}"), "the receiver's own connection"),
     ],
 )
