@@ -27,7 +27,7 @@ from edged.clock import boot_id, iso, wall_us
 from edged.config.base import CommandingConfig
 from edged.config.model import Config
 from edged.config.secrets import resolve
-from edged.config.types import Secret
+from edged.config.types import Name, Secret
 from edged.control import ControlApi, ControlServer, Look
 from edged.downlink.downlink import Downlink, Surroundings
 from edged.downlink.entrance import Entrance
@@ -99,7 +99,9 @@ class Daemon:
         self._reloader: Reloader | None = None
         if start is not None and places.config is not None:
             self._reloader = Reloader(self._running, places.config, places.state, start)
-        around = Surroundings(self._running.devices, self._running.poller, lambda: self._clock.trusted, self._desire)
+        around = Surroundings(
+            self._running.devices, self._running.poller, lambda: self._clock.trusted, self._desire, self._may_command
+        )
         self._downlink = Downlink(places.state / "commands.db", around)
         self._twin = KeptTwin(config.devices, self._downlink.store)
         look = Look(
@@ -128,9 +130,11 @@ class Daemon:
         )  # fmt: skip
 
     def _commands(self, connection: str) -> Entrance | None:
-        config = self._config.connections[connection]
-        allowed = isinstance(config, CommandingConfig) and config.commands
-        return self._downlink.entrance(connection) if allowed else None
+        return self._downlink.entrance(connection) if self._may_command(connection) else None
+
+    def _may_command(self, connection: str) -> bool:
+        config = self._config.connections.get(Name(connection))
+        return isinstance(config, CommandingConfig) and config.commands
 
     def _desire(self, desired: Desired) -> None:
         self._twin.desire(desired)

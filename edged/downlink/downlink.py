@@ -55,6 +55,8 @@ class Surroundings:
     """Whether the wall clock can be believed."""
     desire: Callable[[Desired], None]
     """A point has been told to be something, and is."""
+    allowed: Callable[[str], bool] = lambda _: True
+    """Whether the connection of this name may bring commands now: a reload may have taken its leave away."""
 
 
 @dataclass(slots=True)
@@ -264,18 +266,25 @@ class Downlink:
 
     async def _clear(self, queue: _Queue, now: Now) -> None:
         """End what waits in vain: what has expired, is not allowed any more, or is not the newest of its point."""
-        newest = {row.command.point: row for row in queue.rows if row.state != EXECUTING}
+        able = {row.number: row for row in queue.rows if row.state != EXECUTING and self._may_go(row)}
+        newest = {row.command.point: row for row in able.values()}
         ends = []
         for row in queue.rows:
             if row.deadline.due(now) is Due.TOO_LATE:
                 ends.append((row, self._end_overdue(row)))
-            elif row.state != EXECUTING and newest[row.command.point] is not row:
+            elif row.number not in able:
+                continue
+            elif newest[row.command.point] is not row:
                 ends.append((row, self._end(row, *_SUPERSEDED)))
-            elif row.state != EXECUTING and (why := self._forbidden(row.command)) is not None:
+            elif (why := self._forbidden(row.command)) is not None:
                 ends.append((row, self._end(row, State.REJECTED, str(why.reason), str(why))))
         gone = {row.number for row, _ in ends}
         queue.rows = [row for row in queue.rows if row.number not in gone]
         await asyncio.gather(*(end for _, end in ends))  # together they are one transaction
+
+    def _may_go(self, row: Row) -> bool:
+        """Whether its connection still has leave; if not it waits: the configuration may go back to what it was."""
+        return row.entrance == LOCAL or self._around.allowed(row.entrance)
 
     def _forbidden(self, command: Command) -> PermanentError | None:
         """Why it may not be carried out: a reload may have changed what is allowed."""
@@ -296,7 +305,7 @@ class Downlink:
         try:
             while self._answers(device) and not self._closing:
                 now = self._now()
-                row = next((one for one in queue.rows if one.deadline.due(now) is not Due.UNKNOWN), None)
+                row = next((one for one in queue.rows if self._has_its_turn(one, now)), None)
                 if row is None:
                     return
                 await self._supersede(queue, row)
@@ -309,8 +318,13 @@ class Downlink:
         finally:
             queue.task = None
 
+    def _has_its_turn(self, row: Row, now: Now) -> bool:
+        """What was under way is only read, so it needs no leave."""
+        due = row.deadline.due(now)
+        return due is Due.TOO_LATE or (due is Due.YES and (row.state == EXECUTING or self._may_go(row)))
+
     async def _supersede(self, queue: _Queue, row: Row) -> None:
-        """End what is older than `row`, for the same point, and was passed over because the clock is not set."""
+        """End what is older than `row`, for the same point, and was passed over: its clock or its leave is missing."""
         for older in queue.rows[: queue.rows.index(row)]:
             if older.command.point == row.command.point:
                 queue.rows.remove(older)

@@ -111,7 +111,7 @@ def _check_decimals(settings: PointConfig, command: Command, value: Value) -> No
     given = Decimal(repr(value)).normalize().as_tuple().exponent
     if isinstance(given, int) and -given > settings.decimals:
         raise PermanentError(
-            f"{value} is finer than {command.address} shows: it has {settings.decimals} decimals", reason="decimals"
+            f"{value} is finer than {command.address} shows, with decimals: {settings.decimals}", reason="decimals"
         )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edged.adapter import BusConfig, DeviceConfig, Duration, Name, PointConfig, TransientError, Value
 from edged.downlink.api import Command, CommandResult, State
-from edged.downlink.downlink import Downlink, Surroundings
+from edged.downlink.downlink import LOCAL, Downlink, Surroundings
 from edged.downlink.store import KEPT, Desired, read_offline
 from edged.model import Sample
 from edged.polling import Assignment, BusPoller
@@ -54,10 +54,14 @@ class Stand:
     samples: list[Sample] = field(default_factory=list)
     desired: list[Desired] = field(default_factory=list)
     trusted: bool = True
+    barred: set[str] = field(default_factory=set)
+    """Connections that may bring no commands any more."""
 
-    async def send(self, ident: str, value: Value = 1, *, device: str = "a", **more: float) -> CommandResult:
+    async def send(
+        self, ident: str, value: Value = 1, *, device: str = "a", entrance: str = "cloud", **more: float
+    ) -> CommandResult:
         command = Command(id=ident, device=device, point="p", value=value, **{"valid_for": 30.0, **more})  # type: ignore[arg-type]  # as Command has them
-        return await self.downlink.entrance("cloud").submit(command)
+        return await self.downlink.entrance(entrance).submit(command)
 
     async def end(self, ident: str) -> CommandResult:
         async with asyncio.timeout(20):
@@ -85,7 +89,9 @@ async def stand(
     pollers = {
         name: BusPoller(name, opener(name), config, [Assignment(name, ["p"], every)], samples.append) for name in "ab"
     }
-    around = Surroundings(devices, pollers.get, lambda: here.trusted, desired.append)
+    around = Surroundings(
+        devices, pollers.get, lambda: here.trusted, desired.append, lambda name: name not in here.barred
+    )
     here = Stand(Downlink(folder / "commands.db", around, most), buses, samples, desired, trusted)
     tasks = [asyncio.create_task(poller.run()) for poller in pollers.values()]
     tasks.append(asyncio.create_task(here.downlink.run()))
@@ -192,6 +198,33 @@ async def test_a_silent_device_gets_the_newest_only_and_holds_up_nobody(tmp_path
         assert (await here.end("last")).state is State.VERIFIED
         assert (await here.end("199")).reason == "superseded"
         assert [value for _, value in here.buses["a"].written] == [200]
+
+
+async def test_a_connection_whose_leave_is_taken_writes_nothing_more(tmp_path: Path) -> None:
+    async with stand(tmp_path, silent="a") as here:
+        await here.send("short", 6, valid_for=1.0, entrance="gone")
+        await here.send("older", 7, entrance="other")
+        await here.send("newer", 8, entrance="gone")
+        here.barred.add("gone")
+        assert (await here.end("short")).state is State.EXPIRED
+        here.buses["a"].devices["a"].silent = False
+        assert (await here.end("older")).state is State.VERIFIED, "what may not go takes nobody's place"
+        await here.send("local", 9, entrance=LOCAL)
+        assert (await here.end("local")).state is State.VERIFIED
+        assert [value for _, value in here.buses["a"].written] == [7, 9]
+        assert here.downlink.state().waiting == 0, "a newer one has taken its place"
+
+
+async def test_a_leave_that_comes_back_lets_what_waited_go(tmp_path: Path) -> None:
+    async with stand(tmp_path) as here:
+        here.barred.add("cloud")
+        await here.send("1", 7)
+        await here.send("2", 8, entrance="other")
+        assert (await here.end("2")).state is State.VERIFIED
+        here.barred.clear()
+        await here.send("3", 9)
+        assert (await here.end("3")).state is State.VERIFIED
+        assert [value for _, value in here.buses["a"].written] == [8, 9]
 
 
 async def test_polls_keep_their_turns_beside_a_flood(tmp_path: Path) -> None:
