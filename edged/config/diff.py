@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edged.config.base import ConnectionConfig
 from edged.config.flows import connection_of, cursor_name
 from edged.config.model import Config
 from edged.config.plain import dump
 from edged.config.types import Secret
+from edged.discretion import without_parameters
 
 SINGLE = ("gateway", "buffer", "clock", "control", "backup")
 _LIVE_CONTROL = ("watch",)
@@ -182,7 +184,15 @@ def _settings(old: Any, new: Any, without: str = "") -> Iterator[tuple[str, str,
     before, after = dict(_flat(old, without)), dict(_flat(new, without))
     for name in _all(before, after):
         if before.get(name) != after.get(name):
-            yield name, _shown(before.get(name)), _shown(after.get(name))
+            yield name, _said(before.get(name), old), _said(after.get(name), new)
+
+
+def _said(value: Any, settings: Any) -> str:
+    """A value for people, without what is a secret in a setting that is none."""
+    text = without_parameters(_shown(value))
+    for _, secret, _ in settings.revealed() if isinstance(settings, ConnectionConfig) else ():
+        text = text.replace(secret, "***")
+    return text
 
 
 def _flat(value: Any, without: str = "", path: str = "") -> Iterator[tuple[str, Any]]:

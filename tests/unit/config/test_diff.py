@@ -113,3 +113,16 @@ def test_a_flow_touches_itself_only(old: str, new: str, flows: str, connections:
 def test_a_connection_whose_flows_are_off_begins_when_they_are_gone(tmp_path: Path) -> None:
     off = BASE + "flows: {hot: {enabled: false, connections: {cloud: {}}}}\n"
     assert compare(config(tmp_path, off), config(tmp_path, BASE)).touched.connections == {"cloud"}
+
+
+def test_a_secret_in_a_setting_that_is_none_is_not_told(tmp_path: Path) -> None:
+    links = """\
+  api: {connector: http, url: "https://h/x?site=b&code=abcd", headers: {X-Api-Key: abcd, X-Site: b}}
+  board: {connector: thingsboard, url: "mqtts://h", username: abcd}
+"""
+    before = config(tmp_path, BASE + links)
+    after = config(tmp_path, BASE + links.replace("abcd", "efghi").replace("site=b", "site=c"))
+    assert [str(one) for one in compare(before, after).changes] == [
+        "connection api: url https://h/x?site=b&code=**** → https://h/x?site=c&code=*****, headers.X-Api-Key *** → ***",
+        "connection board: username *** → ***",
+    ]
