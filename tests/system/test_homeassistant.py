@@ -38,6 +38,11 @@ def snapshots(subscriber: Subscriber) -> list[dict[str, object]]:
     return [orjson.loads(one.payload)["values"] for one in subscriber.messages if b"snapshot" in one.payload]
 
 
+def configured(subscriber: Subscriber, since: int = 0) -> set[str]:
+    """The entities that were announced."""
+    return {message.topic for message in subscriber.messages[since:] if message.topic.endswith("/config")}
+
+
 async def test_points_appear_are_shown_and_can_be_switched(tmp_path: Path) -> None:
     with (
         Mosquitto(tmp_path / "broker") as broker,
@@ -46,13 +51,14 @@ async def test_points_appear_are_shown_and_can_be_switched(tmp_path: Path) -> No
         settings = {"connector": "homeassistant", "url": f"mqtt://127.0.0.1:{broker.port}"}
         async with plant(tmp_path / "gateway", **settings):
             await until(lambda: shown(subscriber, "chiller", "setpoint") == 7)
-            configs = {message.topic for message in subscriber.messages if message.topic.endswith("/config")}
-            assert configs == {
+            configs = {
                 "homeassistant/binary_sensor/edged_plant-7/connected/config",
                 "homeassistant/number/edged_plant-7/chiller_setpoint/config",
                 "homeassistant/switch/edged_plant-7/chiller_pump/config",
                 "homeassistant/sensor/edged_plant-7/chiller_flow/config",
             }
+            await until(lambda: len(configured(subscriber)) >= len(configs))  # readings do not wait for all of them
+            assert configured(subscriber) == configs
             await said(broker.port, f"{BASE}/set/chiller/pump", "ON")
             await said(broker.port, f"{BASE}/set/chiller/setpoint", "21")
             await until(lambda: shown(subscriber, "chiller", "pump") is True)
@@ -64,8 +70,7 @@ async def test_points_appear_are_shown_and_can_be_switched(tmp_path: Path) -> No
             before = len(subscriber.messages)
             await said(broker.port, "homeassistant/status", "online")
             await until(lambda: len(snapshots(subscriber)) == 2)
-            again = {message.topic for message in subscriber.messages[before:] if message.topic.endswith("/config")}
-            assert again == configs
+            assert configured(subscriber, before) == configs
             assert snapshots(subscriber)[1] == {"setpoint": 21, "pump": True, "flow": 0.9}
         await until(lambda: subscriber.messages[-1].payload == b"offline")
 
