@@ -63,11 +63,5 @@ def raw_of(point: BlePoint, value: Value) -> float | str:
         return value
     if point.range is not None and not point.range[0] <= value <= point.range[1]:
         raise ValueError(f"{value:g} is outside the range {point.range[0]:g} to {point.range[1]:g}")
-    if point.map is not None:
-        (a, b), (low, high) = point.map.raw, point.map.to
-        raw = a + (value - low) * (b - a) / (high - low)
-    elif point.scale == 1.0 and point.offset == 0.0:
-        return value
-    else:
-        raw = (value - point.offset) / point.scale
-    return float(f"{raw:.12g}")
+    raw = point.unscaled(value)
+    return value if raw is value else float(f"{raw:.12g}")

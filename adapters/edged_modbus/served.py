@@ -18,7 +18,7 @@ from .encode import encode_value
 from .pdu import MAX_WRITE_COILS, MAX_WRITE_REGISTERS, pack_bits, unpack_bits
 from .planner import MAX_BITS, MAX_REGISTERS, Table
 from .point import ModbusPoint
-from .write import unscaled, value_of
+from .write import value_of
 
 FUNCTION, ADDRESS, VALUE, FAILURE, BUSY, NO_ANSWER = 1, 2, 3, 4, 6, 11
 """Exception codes (section 7): illegal function, data address or value, server failure, busy, target did not answer."""
@@ -176,7 +176,7 @@ def _raw(place: ModbusPoint, value: Value) -> Value:
     """The number before scaling; a whole one where the type is. A switch in a register is 0 or 1."""
     if place.table.is_bits or place.enum or value is None or isinstance(value, str):
         return value
-    raw = unscaled(place, value)
+    raw = place.unscaled(value)
     return raw if place.data_type.startswith("float") else round(raw)
 
 

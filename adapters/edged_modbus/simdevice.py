@@ -18,7 +18,6 @@ from .encode import encode_value
 from .pdu import MAX_READ_WRITE_REGISTERS, MAX_WRITE_COILS, MAX_WRITE_REGISTERS, pack_bits, unpack_bits
 from .planner import MAX_BITS, MAX_REGISTERS, Table
 from .point import ModbusPoint, integer_range, signed_invalid
-from .write import unscaled
 
 TICK = 0.1
 """Seconds for which the registers stand still."""
@@ -246,7 +245,7 @@ def raw_waveform(name: str, point: ModbusPoint, seed: int) -> Callable[[float], 
 
 
 def _numbers(point: ModbusPoint, seed: int) -> Callable[[float], Value]:
-    low, high = sorted(unscaled(point, limit) for limit in _shown(point))
+    low, high = sorted(point.unscaled(limit) for limit in _shown(point))
     whole = not point.data_type.startswith("float")
     if whole:
         least, most = (0, 10 ** (point.width // 4) - 1) if point.data_type.startswith("bcd") else integer_range(point)

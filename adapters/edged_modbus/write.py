@@ -35,19 +35,9 @@ def raw_value(point: ModbusPoint, value: Value) -> Value:
     if point.range is not None and not point.range[0] <= value <= point.range[1]:
         low, high = point.range
         raise PermanentError(f"{value:g} is outside its range, {low:g} to {high:g}", reason=Reason.RANGE)
-    raw = unscaled(point, value)
+    raw = point.unscaled(value)
     whole = point.data_type in _UNSCALED or point.data_type.startswith("bcd")
     return round(raw) if whole and raw is not value else raw
-
-
-def unscaled(point: ModbusPoint, value: float) -> float:
-    """The number before `scale`, `offset` or `map`; the same object if there is none of them."""
-    if point.map is not None:
-        (raw_low, raw_high), (low, high) = point.map.raw, point.map.to
-        return raw_low + (value - low) * (raw_high - raw_low) / (high - low)
-    if (point.scale, point.offset) != (1.0, 0.0):
-        return (value - point.offset) / point.scale
-    return value
 
 
 def requests_for(point: ModbusPoint, raw: Value) -> list[Request[None]]:

@@ -194,12 +194,8 @@ def raw_value(config: SerialDevice, point: str, value: Value) -> float | int | s
         return value
     if spec.range is not None and not spec.range[0] <= value <= spec.range[1]:
         raise ValueError(f"{value:g} is outside the range {spec.range[0]:g} to {spec.range[1]:g}")
-    if spec.map is not None:
-        (a, b), (low, high) = spec.map.raw, spec.map.to
-        raw = a + (value - low) * (b - a) / (high - low)
-    elif spec.scale == 1.0 and spec.offset == 0.0:
+    raw = spec.unscaled(value)
+    if raw is value:
         return value
-    else:
-        raw = (value - spec.offset) / spec.scale
     tidy = float(f"{raw:.12g}")
     return int(tidy) if tidy.is_integer() else tidy

@@ -32,6 +32,7 @@ from edged.adapter import (
     PointConfig,
     PollResult,
     RawRead,
+    Reason,
     Sample,
     Simulator,
     Value,
@@ -135,11 +136,16 @@ class _Bus:
         return PollResult([sample], raw=[RawRead("waveforms")] if raw else ())
 
     async def write(self, device: str, point: str, value: Value) -> None:
-        """Hold a point at a value. Raises PermanentError if it is not writable."""
+        """Hold a point at a value, which is kept raw, as a device keeps it. Raises PermanentError."""
         config = self._devices[device].points.get(Name(point))
         if config is None or not config.writable:
             raise PermanentError(f"{device}/{point} is not writable", reason="not-writable")
-        self._written[device, point] = value
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise PermanentError(f"{device}/{point}: {value!r} is no number", reason=Reason.RANGE)
+        if config.range is not None and not config.range[0] <= value <= config.range[1]:
+            low, high = config.range
+            raise PermanentError(f"{device}/{point}: {value:g} is outside {low:g} to {high:g}", reason=Reason.RANGE)
+        self._written[device, point] = config.unscaled(value)
 
     async def close(self) -> None:
         """Nothing is open."""

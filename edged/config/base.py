@@ -101,6 +101,15 @@ class PointConfig(Settings):
             raise ValueError("`every` must be longer than 0")
         parse_deadband(self.deadband)
 
+    def unscaled(self, value: float) -> float:
+        """The raw number that `map`, or `scale` and `offset`, make `value` of; the same object if there is none."""
+        if self.map is not None:
+            (raw_low, raw_high), (low, high) = self.map.raw, self.map.to
+            return raw_low + (value - low) * (raw_high - raw_low) / (high - low)
+        if (self.scale, self.offset) != (1.0, 0.0):
+            return (value - self.offset) / self.scale
+        return value
+
 
 def _check_range(limits: tuple[float, float] | None) -> None:
     if limits is None or limits[0] < limits[1]:

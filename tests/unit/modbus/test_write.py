@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edged.adapter import LinearMap, PermanentError
 from edged_modbus.point import ModbusPoint
-from edged_modbus.write import raw_value, requests_for, unscaled
+from edged_modbus.write import raw_value, requests_for
 
 numbers = st.floats(-1e6, 1e6)
 scales = st.one_of(st.floats(1e-3, 1e3), st.floats(-1e3, -1e-3))
@@ -39,7 +39,7 @@ def test_large_counters_do_not_pass_through_floats(raw: int) -> None:
 @given(numbers, scales, st.floats(-1e3, 1e3))
 def test_unscaled_is_the_inverse_of_scaling(value: float, scale: float, offset: float) -> None:
     point = ModbusPoint(holding=0, type="float64", scale=scale, offset=offset)
-    assert unscaled(point, value) * scale + offset == pytest.approx(value, rel=1e-6, abs=1e-6)
+    assert point.unscaled(value) * scale + offset == pytest.approx(value, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
