@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=ROOT, check=True, capture_output=True, text=True, timeout=50,
     )  # fmt: skip
     return folder
+
+
+def useless(names: Iterable[str]) -> list[str]:
+    """What tools leave behind."""
+    return [name for name in names if any(part in name for part in ("__pycache__", ".pyc", "_cache", ".coverage"))]
 
 
 def test_the_wheel_holds_code_data_unit_and_configurations(built: Path) -> None:
@@ -44,6 +50,7 @@ def test_the_wheel_holds_code_data_unit_and_configurations(built: Path) -> None:
     assert "edged = edged.cli:main" in announced
     tops = {name.partition("/")[0].partition("-")[0] for name in names}
     assert tops == {"edged", *(package for _, package in sources)}, "only our own packages at the top"
+    assert not useless(names)
 
 
 def test_the_sdist_holds_what_make_needs(built: Path) -> None:
@@ -59,3 +66,4 @@ def test_the_sdist_holds_what_make_needs(built: Path) -> None:
         "LICENSE",
         "README.md",
     } <= names
+    assert not useless(names)
