@@ -109,7 +109,7 @@ class Daemon:
         )
         api = ControlApi(
             self.status, self._read, self._hub, lambda: self._buffer, self._reloader, self._probe, look,
-            self._downlink, self._twin,
+            self._downlink, self._twin, self._clock.known,
         )  # fmt: skip
         self._control = ControlServer(places.socket, api)
         self._watchdog = Watchdog(self._work)

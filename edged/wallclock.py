@@ -113,6 +113,41 @@ def corrected(sample: Sample, era: Era) -> Sample:
     return replace(sample, time=time) if wrong else sample
 
 
+@dataclass(frozen=True, slots=True)
+class KnownTimes:
+    """What is known of the boots that samples were taken in."""
+
+    eras: Mapping[str, Era]
+
+    def settled(self, samples: Sequence[Sample], boot: str) -> Sequence[Sample]:
+        """The samples with their times corrected, and flagged where nobody knows the right ones.
+
+        The same object where there is nothing to do. It depends on nothing but the samples and what is known of their
+        boot, of which there is only ever more.
+        """
+        era = self.eras.get(boot)
+        if era is None:
+            return [flagged(sample) for sample in samples]
+        first = min(map(_mono, samples), default=era.until + 1)
+        if first > era.until:
+            return samples
+        offsets = list(map(sub, map(_time, samples), map(_mono, samples)))
+        if first >= era.since and max(offsets) - STEP <= era.offset <= min(offsets) + STEP:
+            return samples  # none is wrong by more than jitter: nothing is to be done for each of them
+        return [corrected(sample, era) for sample in samples]
+
+    @property
+    def doubtful(self) -> Mapping[str, int]:
+        """By boot, until when its times may have been stored wrongly: microseconds of its monotonic clock."""
+        return {boot: era.until for boot, era in self.eras.items()}
+
+
+def remembered(file: Path) -> KnownTimes | None:
+    """What a gateway has written down that does not run; None where it has not."""
+    eras = _Memory(file).load()
+    return KnownTimes(eras) if eras else None
+
+
 class Clock:
     """The wall clock of this boot, watched. Belongs to one event loop."""
 
@@ -169,21 +204,12 @@ class Clock:
             await self._gained.wait()
 
     def settled(self, samples: Sequence[Sample], boot: str) -> Sequence[Sample]:
-        """The samples as they are to be sent: times corrected, and flagged where nobody knows the right ones.
+        """The samples as they are to be sent: see `KnownTimes.settled`."""
+        return self.known().settled(samples, boot)
 
-        The same object where there is nothing to do. It depends on nothing but the samples and what is known of their
-        boot, of which there is only ever more.
-        """
-        era = self._eras.get(boot)
-        if era is None:
-            return [flagged(sample) for sample in samples]
-        first = min(map(_mono, samples), default=era.until + 1)
-        if first > era.until:
-            return samples
-        offsets = list(map(sub, map(_time, samples), map(_mono, samples)))
-        if first >= era.since and max(offsets) - STEP <= era.offset <= min(offsets) + STEP:
-            return samples  # none is wrong by more than jitter: nothing is to be done for each of them
-        return [corrected(sample, era) for sample in samples]
+    def known(self) -> KnownTimes:
+        """What is known now of all boots."""
+        return KnownTimes(self._eras)
 
     # life
 

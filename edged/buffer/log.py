@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from edged.buffer.alarm import Alarm
@@ -37,6 +38,7 @@ from edged.model import Sample
 log = logging.getLogger("edged.buffer")
 T = TypeVar("T")
 _NEVER = 2**62
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Buffer:
@@ -299,13 +301,17 @@ class Buffer:
         self._apply(done)
         return result
 
-    async def history(self, begin: int, end: int) -> AsyncIterator[Batch]:
-        """All batches in the file that reach into [begin, end), microseconds since 1970. Raises TransientError."""
-        batches, after = await self._read(self._reader.history, 0, begin, end)
+    async def history(self, begin: int, end: int, doubtful: Mapping[str, int] = _NONE) -> AsyncIterator[Batch]:
+        """All batches in the file that reach into [begin, end), microseconds since 1970. Raises TransientError.
+
+        And those of `doubtful` boots up to that moment of their monotonic clock: they may have another time than the
+        one that they were stored with.
+        """
+        batches, after = await self._read(self._reader.history, 0, begin, end, doubtful)
         while after:
             for batch in batches:
                 yield batch
-            batches, after = await self._read(self._reader.history, after, begin, end)
+            batches, after = await self._read(self._reader.history, after, begin, end, doubtful)
 
     async def letters(self) -> list[Letter]:
         """The dead letters, oldest first. Raises TransientError."""

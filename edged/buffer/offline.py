@@ -11,7 +11,7 @@ from typing import Any
 
 from edged.buffer.counters import BufferStats, ConnectionStats
 from edged.buffer.reader import Reader
-from edged.buffer.service import choice, letter_records, verification
+from edged.buffer.service import Times, choice, chosen_of, letter_records, verification
 from edged.buffer.store import APPLICATION, FORMAT, Store, check_there, open_reader
 from edged.buffer.table import DamagedError, needs_a_person
 from edged.buffer.verify import verify
@@ -64,17 +64,17 @@ def look(path: Path, action: str, options: Mapping[str, Sequence[str]]) -> dict[
         raise KeyError(action)
 
 
-def export(path: Path, options: Mapping[str, Sequence[str]]) -> Iterator[tuple[int, Sample]]:
+def export(
+    path: Path, options: Mapping[str, Sequence[str]], times: Times | None = None
+) -> Iterator[tuple[int, Sample]]:
     """See `edged.buffer.service.export`. Raises EdgedError."""
-    chosen = choice(options)
+    chosen, doubtful = choice(options), times.doubtful if times else {}
     with _opened(path), closing(Reader(path)) as reader:
-        batches, after = reader.history(0, chosen.begin, chosen.end)
+        batches, after = reader.history(0, chosen.begin, chosen.end, doubtful)
         while after:
             for batch in batches:
-                for seq, sample in enumerate(batch.samples, batch.first):
-                    if chosen.takes(sample):
-                        yield seq, sample
-            batches, after = reader.history(after, chosen.begin, chosen.end)
+                yield from chosen_of(batch, chosen, times)
+            batches, after = reader.history(after, chosen.begin, chosen.end, doubtful)
 
 
 def _stats(store: Store) -> BufferStats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from edged.buffer.table import COLUMNS, decode_row, read_rows
 
 _PAGE = 10_000
 """Readings."""
+_LONGEST_ROW = 3_600_000_000
+"""Microseconds from the first to the last sample of a row, and more: a disk that refuses makes them long."""
 
 
 class Reader:
@@ -55,18 +58,21 @@ class Reader:
             end = seq
         return batches, unreadable
 
-    def history(self, after: int, begin: int, end: int) -> tuple[list[Batch], int]:
+    def history(self, after: int, begin: int, end: int, doubtful: Mapping[str, int]) -> tuple[list[Batch], int]:
         """(Some of the batches beyond `after` that reach into [begin, end), how far that was; 0 if that is all).
 
-        Damaged ones, and what was only put back for one connection, are left out. Raises sqlite3.Error.
+        `doubtful`: see `Buffer.history`. Damaged ones, and what was only put back for one connection, are left out.
+        Raises sqlite3.Error.
         """
+        other = " OR (boot = ? AND latest - skew < ?)" * len(doubtful)
         query = (
-            f"SELECT {COLUMNS} FROM log WHERE seq > ? AND latest >= ? AND earliest < ?"  # noqa: S608  # constants
+            f"SELECT {COLUMNS} FROM log WHERE seq > ? AND ((latest >= ? AND earliest < ?){other})"  # noqa: S608  # constants
             " AND target IN ('', ?) ORDER BY seq LIMIT 50"
         )
+        of_boots = [value for boot, until in doubtful.items() for value in (boot, until + _LONGEST_ROW)]
         found: list[Batch] = []
         readings = reached = 0
-        with closing(self._connect().execute(query, (after, begin, end, PRIORITY))) as rows:
+        with closing(self._connect().execute(query, (after, begin, end, *of_boots, PRIORITY))) as rows:
             for row in rows:
                 batch, reached = decode_row(row), row[0]
                 if batch is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from edged.buffer.again import Choice, Progress, check_known, meant, purge, replay, retry
+from edged.buffer.batch import Batch
 from edged.buffer.counters import BufferStats, Verification
 from edged.buffer.log import Buffer
 from edged.buffer.store import Letter
@@ -168,13 +169,34 @@ def choice(options: Options) -> Choice:
     return Choice(begin, end, frozenset(options.get("device", ())))
 
 
-async def export(buffer: Buffer, options: Options) -> AsyncIterator[tuple[int, Sample]]:
-    """(seq, sample) of all readings in the file that are meant, in the order in which they were stored."""
+class Times(Protocol):
+    """What is known of the times of samples."""
+
+    def settled(self, samples: Sequence[Sample], boot: str) -> Sequence[Sample]:
+        """The samples with the right times, as far as they are known, and flagged where they are not."""
+        ...
+
+    @property
+    def doubtful(self) -> Mapping[str, int]:
+        """Which may have been stored with wrong ones: see `Buffer.history`."""
+        ...
+
+
+async def export(buffer: Buffer, options: Options, times: Times | None = None) -> AsyncIterator[tuple[int, Sample]]:
+    """(seq, sample) of all readings in the file that are meant, in the order in which they were stored.
+
+    As they would be sent now; without `times` as they were stored.
+    """
     chosen = choice(options)
-    async for batch in buffer.history(chosen.begin, chosen.end):
-        for seq, sample in enumerate(batch.samples, batch.first):
-            if chosen.takes(sample):
-                yield seq, sample
+    async for batch in buffer.history(chosen.begin, chosen.end, times.doubtful if times else {}):
+        for found in chosen_of(batch, chosen, times):
+            yield found
+
+
+def chosen_of(batch: Batch, chosen: Choice, times: Times | None) -> Iterator[tuple[int, Sample]]:
+    """(seq, sample) of those that are meant."""
+    samples = times.settled(batch.samples, batch.boot) if times else batch.samples
+    return ((seq, sample) for seq, sample in enumerate(samples, batch.first) if chosen.takes(sample))
 
 
 def _one(options: Options, name: str) -> str:

@@ -68,6 +68,7 @@ class _Place:
         from edged.cli import client
         from edged.control import sample_record
         from edged.errors import EdgedError
+        from edged.wallclock import remembered
 
         if self.file is None:
             try:
@@ -81,7 +82,7 @@ class _Place:
             else:
                 return
         path, _, _ = self._offline()
-        for seq, sample in offline.export(path, options):
+        for seq, sample in offline.export(path, options, remembered(path.with_name("clock.json"))):
             yield {"seq": seq, **sample_record(sample)}
 
     def _socket(self) -> Path:

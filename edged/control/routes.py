@@ -55,6 +55,8 @@ class ControlApi:
     look: Look | None = None
     downlink: Downlink | None = None
     twin: Twin | None = None
+    times: Callable[[], service.Times] | None = None
+    """What is known now of the times of samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,13 +240,13 @@ async def _act(api: ControlApi, ask: Ask, *, looks: bool) -> Reply:
 async def _buffer_export(api: ControlApi, ask: Ask) -> Reply:
     if api.buffer is None:
         return bad(404, "there is no GET /v1/buffer/export")
-    return stream(_export(api.buffer(), ask.options))
+    return stream(_export(api.buffer(), ask.options, api.times() if api.times else None))
 
 
-async def _export(buffer: Buffer, options: service.Options) -> AsyncIterator[bytes]:
+async def _export(buffer: Buffer, options: service.Options, times: service.Times | None) -> AsyncIterator[bytes]:
     yield b""
     try:
-        async for seq, sample in service.export(buffer, options):
+        async for seq, sample in service.export(buffer, options, times):
             yield orjson.dumps({"seq": seq, **sample_record(sample)}, option=orjson.OPT_APPEND_NEWLINE)
     except EdgedError as exc:
         yield orjson.dumps({"error": str(exc)}, option=orjson.OPT_APPEND_NEWLINE)

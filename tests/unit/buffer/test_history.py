@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edged.buffer import offline, service
 from edged.buffer.log import Buffer
 from edged.clock import mono_us, wall_us
 from edged.config.model import BufferConfig
 from edged.config.types import Duration, Size
 from edged.model import Sample
+from edged.wallclock import UNCERTAIN, Era, KnownTimes
 from tests.unit.buffer.helpers import BOOT, BY_HAND, check, deliver, noise, numbers, put, read_all, running, sample
 
 HOUR = 3_600_000_000
@@ -111,3 +113,24 @@ async def test_without_connections_the_newest_readings_are_kept(tmp_path: Path) 
         put(buffer, sample(5))
         await buffer.flush()
         await check(buffer)
+
+
+async def test_an_export_shows_the_times_that_are_known_by_now(tmp_path: Path) -> None:
+    """What was read before the clock was set is found at its right time, running or not; else it says what it is."""
+    path = tmp_path / "b.db"
+    async with running(path) as buffer:
+        put(buffer, sample(0, time=60_000_000))  # in 1970
+        await buffer.flush()
+        mono, now = mono_us(), wall_us()
+        known = KnownTimes({BOOT: Era(mono, 0, mono, now - mono, now - mono)})
+        put(buffer, sample(1))
+        await buffer.flush()
+        lately: dict[str, list[str]] = {"from": [str(now - 60_000_000)]}
+        found = [(seq, one) async for seq, one in service.export(buffer, lately, known)]
+        assert [seq for seq, _ in found] == [1, 2]
+        assert now - 60_000_000 < found[0][1].time <= now <= found[1][1].time
+        assert not any(one.quality for _, one in found)
+        nobody = [one async for _, one in service.export(buffer, {"to": [str(now - 60_000_000)]}, KnownTimes({}))]
+        assert [(one.time, set(one.quality.values())) for one in nobody] == [(60_000_000, {UNCERTAIN})]
+        assert [one async for _, one in service.export(buffer, {"to": [str(now - 60_000_000)]}, known)] == []
+    assert list(offline.export(path, lately, known)) == found
