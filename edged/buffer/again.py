@@ -27,7 +27,7 @@ _HELD = 100_000
 class Choice:
     """Which readings. Times in microseconds since 1970, UTC; `end` is not included."""
 
-    begin: int = 0
+    begin: int = -(2**62)
     end: int = 2**62
     devices: frozenset[str] = frozenset()
     """Empty: all."""

@@ -161,7 +161,7 @@ def letter_records(letters: Sequence[Letter], connection: str, *, known: Iterabl
 def choice(options: Options) -> Choice:
     """Which readings are meant: `from`, `to` (microseconds since 1970) and `device`. Raises ConfigError."""
     try:
-        begin, end = int(_one(options, "from") or 0), int(_one(options, "to") or _EVER)
+        begin, end = int(_one(options, "from") or -_EVER), int(_one(options, "to") or _EVER)
     except ValueError:
         raise ConfigError("`from` and `to` are whole microseconds since 1970") from None
     if not max(abs(begin), abs(end)) <= _EVER:

@@ -115,6 +115,13 @@ async def test_without_connections_the_newest_readings_are_kept(tmp_path: Path) 
         await check(buffer)
 
 
+async def test_what_a_clock_before_1970_has_read_is_not_left_out(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.db") as buffer:
+        put(buffer, sample(0, time=-5))
+        await buffer.flush()
+        assert [one.time async for _, one in service.export(buffer, {})] == [-5]
+
+
 async def test_an_export_shows_the_times_that_are_known_by_now(tmp_path: Path) -> None:
     """What was read before the clock was set is found at its right time, running or not; else it says what it is."""
     path = tmp_path / "b.db"
