@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from edged.adapter import Reason, TransientError
-from edged.media import Medium
+from edged.media import Medium, held_up
 
 from . import pdu as pdus
 from .barrier import Barriers, limits_of
@@ -276,15 +277,17 @@ class SerialMaster:
         first = end + patience + needed
         last = first + needed + 2 * stall
 
-        def expire() -> None:
+        def expire(*, excused: bool = False) -> None:
             self._medium.catch_up()  # what came in time is not late because we are
             # Bytes that keep coming may be the answer, unless they are more than enough.
-            until = min(max(first, self._last_rx + stall), last)
-            if time.monotonic() >= until:
-                if not answer.done():
-                    answer.set_exception(TimeoutError())
-            else:
+            until, moment = min(max(first, self._last_rx + stall), last), time.monotonic()
+            more = 0.0 if excused else held_up(until, moment)
+            if moment < until:
                 timers[0] = loop.call_at(until, expire)
+            elif more:
+                timers[0] = loop.call_later(min(more, patience), partial(expire, excused=True))
+            elif not answer.done():
+                answer.set_exception(TimeoutError())
 
         timers = [loop.call_at(first, expire)]
         try:

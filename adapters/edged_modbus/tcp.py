@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from pymodbus.client import AsyncModbusTcpClient, AsyncModbusTlsClient, AsyncModbusUdpClient, ModbusBaseClient
 
 from edged.adapter import ConfigError, Reason, TransientError
-from edged.media import FrameRing
+from edged.media import FrameRing, held_up
 
 from .config import ModbusTcpBus, ModbusTlsBus, ModbusUdpBus
 from .link import NETWORK_FRAMES, Endpoint, Moment, hexdump, now
@@ -141,6 +141,8 @@ class _Session:
         self._unit = self._function = self._number = 0
         self._reply: asyncio.Future[bytes] | None = None
         """What the request under way waits for."""
+        self._timer: asyncio.TimerHandle
+        """Ends it."""
         self._pending = b""
         """The part of a reply that has come so far."""
 
@@ -159,7 +161,8 @@ class _Session:
             raise self._ended()
         reply: asyncio.Future[bytes] = self._loop.create_future()
         self._reply = reply
-        timer = self._loop.call_later(within, self._too_late, within)
+        due = self._loop.time() + within
+        self._timer = self._loop.call_at(due, self._too_late, within, due)
         try:
             frame = _HEAD.pack(number, 0, len(request) + 1, unit, request[0]) + request[1:]
             self._record(time.monotonic_ns() // 1000, "tx", frame)
@@ -170,10 +173,17 @@ class _Session:
                 reply.exception()  # it had failed in the same moment: that has been looked at
             raise
         finally:
-            timer.cancel()
+            self._timer.cancel()
             self._reply = None
 
-    def _too_late(self, within: float) -> None:
+    def _too_late(self, within: float, due: float) -> None:
+        more = held_up(due, self._loop.time())
+        if more:
+            self._timer = self._loop.call_later(min(more, within), self._give_up, within)
+        else:
+            self._give_up(within)
+
+    def _give_up(self, within: float) -> None:
         self._fail(self._missing(within))
 
     def _ended(self) -> TransientError:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from edged.adapter import Reason, TransientError
-from edged.media import LineSettings, Medium
+from edged.media import LineSettings, Medium, held_up
 
 from .codecs.framing import Framer
 
@@ -201,7 +201,7 @@ class Line:
         until = min(deadline, self._last + gap) if gap and framer.partial else deadline
         if not reader:
             try:
-                await self._wait(until)
+                await self._wait(until, excuse=until == deadline)
             except TimeoutError:
                 if until == deadline or not gap:
                     raise
@@ -212,8 +212,11 @@ class Line:
             frames = [(frame, moment) for frame in framer.feed(data)]
         return frames
 
-    async def _wait(self, until: float) -> None:
-        """Wait for bytes. Raises TimeoutError; TransientError when the port is gone."""
+    async def _wait(self, until: float, *, excuse: bool) -> None:
+        """Wait for bytes. Raises TimeoutError; TransientError when the port is gone.
+
+        `excuse`: wait longer by what we were held up.
+        """
         self._arrival.clear()
         gone = asyncio.ensure_future(self.medium.closed())
         arrived = asyncio.ensure_future(self._arrival.wait())
@@ -227,8 +230,13 @@ class Line:
             return
         if gone in done:
             raise TransientError(gone.result(), reason=Reason.UNREACHABLE)
-        if not self.medium.catch_up():  # what came in time is not late because we are
+        if self.medium.catch_up():  # what came in time is not late because we are
+            return
+        now = time.monotonic()
+        more = held_up(until, now) if excuse else 0.0
+        if not more:
             raise TimeoutError
+        await self._wait(now + more, excuse=False)
 
     def _unanswered(self, framer: Framer, complaint: str, within: float) -> TransientError:
         if framer.rejected:

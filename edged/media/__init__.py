@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from .remote import SocketPort
     from .ring import Frame, FrameRing, LineErrors
     from .serial import Chunk, Medium
-    from .timer import Alarm, PreciseTimer
+    from .timer import Alarm, PreciseTimer, held_up
 
 __all__ = [
     "Alarm", "Chunk", "Defect", "Frame", "FrameNote", "FrameRing", "LineErrors", "LineSettings", "Medium",
     "NoPortError", "NoteKind", "Parity", "Part", "PreciseTimer", "SerialPort", "SocketPort", "candidates", "check_port",
-    "find_port", "list_ports",
+    "find_port", "held_up", "list_ports",
 ]  # fmt: skip
 
 _WHERE = {
@@ -31,7 +31,7 @@ _WHERE = {
     "SocketPort": "remote",
     "Frame": "ring", "FrameRing": "ring", "LineErrors": "ring",
     "Chunk": "serial", "Medium": "serial",
-    "Alarm": "timer", "PreciseTimer": "timer",
+    "Alarm": "timer", "PreciseTimer": "timer", "held_up": "timer",
 }  # fmt: skip
 
 

@@ -15,6 +15,17 @@ from collections.abc import Callable
 
 _NOW = 1e-9
 """A moment long past; 0 would disarm."""
+_USUAL = 0.005
+"""Seconds by which a loop that has much to do is late."""
+
+
+def held_up(due: float, now: float) -> float:
+    """Seconds that somebody gets in addition because whoever looks at the clock, at `due`, stood still himself.
+
+    A machine that is stopped for a moment, as virtual ones are, reads nothing meanwhile, and what was sent to it may
+    still be on its way when it goes on.
+    """
+    return now - due if now - due > _USUAL else 0.0
 
 
 class Alarm:

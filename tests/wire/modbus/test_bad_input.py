@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -285,6 +286,23 @@ async def test_a_block_that_is_never_answered_does_not_hide_the_others_for_ever(
             assert values(await bus.poll(job)) == {f"h{n}": n for n in (0, 2000, 3000, 4000)}
             assert len(server.requests) == asked + 4, "the silent register still costs a time-out each poll"
     assert notes == ["m: holding 1000 is never answered, unlike others; leaving out h1000"]
+
+
+@pytest.mark.parametrize("kind", ["tcp", "rtu-over-tcp"])
+async def test_a_machine_that_stands_still_for_longer_than_the_time_out_blames_no_device(kind: str) -> None:
+    server = Rogue([rogue.good], framing="tcp" if kind == "tcp" else "rtu")
+    async with server, opened(kind, server.port, device(POINTS, timeout=0.1)) as bus:
+        job = bus.prepare("m", list(POINTS))
+        assert values(await bus.poll(job)) == RIGHT
+        await asyncio.sleep(0.01)
+        poll = asyncio.create_task(bus.poll(job))
+        asyncio.get_running_loop().call_soon(time.sleep, 0.2)  # it is asked by then, and has not heard it
+        assert values(await poll) == RIGHT
+        asked = len(server.requests)
+        server.script[:] = [rogue.silent]
+        with pytest.raises(TransientError, match=r"no answer within 0\.1 s"):
+            await bus.poll(job)
+        assert len(server.requests) == asked + 1
 
 
 async def test_retries_repeat_the_request_on_a_new_connection() -> None:
