@@ -58,7 +58,8 @@ class Line:
     def _reply(self, request: bytes) -> bytes:
         if request[1] != 3:
             return bytes([1, request[1] | 0x80, 1])
-        words = request[2:4] + struct.pack(">H", self.number & 0xFFFF) + bytes(246)
+        address = request[2:4] if int.from_bytes(request[2:4], "big") % 1000 == 0 else b""
+        words = address + struct.pack(">H", self.number & 0xFFFF) + bytes(246)
         return bytes([1, 3, 2 * request[5]]) + words[: 2 * request[5]]
 
 
@@ -89,11 +90,10 @@ async def _try_to_confuse(bus: object, number: object, seed: int, rounds: int) -
                     await task
                 continue
         with contextlib.suppress(TransientError):
-            read = values(await task)
-            if read:
-                assert read[f"address{1000 * which}"] == 1000 * which, "a reply to another request was published"
-                assert read[f"number{1000 * which}"] == number() & 0xFFFF, "an old reply was published"  # type: ignore[operator]  # counts
-                right += 1
+            read = values(await task)  # one of them alone if the other was late
+            expected = {f"address{1000 * which}": 1000 * which, f"number{1000 * which}": number() & 0xFFFF}  # type: ignore[operator]  # counts
+            assert read.items() <= expected.items(), "a reply to another request was published, or an old one"
+            right += bool(read)
     return right
 
 

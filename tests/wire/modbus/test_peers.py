@@ -47,7 +47,7 @@ EXPECTED = {
 
 
 async def test_libmodbus_serves_every_table(libmodbus: int) -> None:
-    async with opened("tcp", libmodbus, device(ALL_TABLES)) as bus:
+    async with opened("tcp", libmodbus, device(ALL_TABLES, timeout=5)) as bus:
         result = await bus.poll(bus.prepare("m", list(ALL_TABLES)))
     assert values(result) == EXPECTED
     assert faults(result) == {}
@@ -56,7 +56,7 @@ async def test_libmodbus_serves_every_table(libmodbus: int) -> None:
 @pytest.mark.parametrize("kind", ["tcp", "udp", "rtu-over-tcp"])
 async def test_pymodbus_serves_every_table(kind: str) -> None:
     with pymodbus_server(kind, 1) as port:
-        async with opened(kind, port, device(ALL_TABLES)) as bus:
+        async with opened(kind, port, device(ALL_TABLES, timeout=5)) as bus:
             result = await bus.poll(bus.prepare("m", list(ALL_TABLES)))
     assert values(result) == EXPECTED
     assert faults(result) == {}

@@ -226,6 +226,22 @@ async def test_a_readout_with_a_wrong_block_check_is_no_value(opened: Opened) ->
         assert await values(bus, "energy") == [1234.567]
 
 
+async def test_a_garbled_identification_is_no_answer(opened: Opened) -> None:
+    said = [b"/ELS\xb5\\@V10.04\r\n"]
+    async with (
+        Line(lambda _request: [Burst(said[0], 0.005)]) as line,
+        opened(line.port, a="profile: iec62056-21-meter\nretries: 0\ntimeout: 300ms") as bus,
+    ):
+        with pytest.raises(TransientError, match="no identification of a meter"):
+            await values(bus, "energy")
+
+
+@pytest.mark.parametrize("address", ["'5€'", "'12!'", "'/3'"])
+def test_an_address_that_no_meter_can_have_is_told(configured: Callable[..., Any], address: str) -> None:
+    with pytest.raises(ConfigError, match="a: `address"):
+        SERIAL.open("line", *configured("/dev/ttyS0", a=f"profile: iec62056-21-meter\naddress: {address}"))
+
+
 PROFILES = sorted(path.stem for path in (SERIAL.profiles() or Path()).glob("*.yaml"))
 
 
