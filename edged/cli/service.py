@@ -6,6 +6,7 @@ import grp
 import json
 import os
 import pwd
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 
 from edged.cli import EXIT_PROBLEM
 from edged.cli.system_files import (
+    HOMES,
     RELOAD,
     UDEV,
     WATCHER,
@@ -61,6 +63,15 @@ def check_place(prefix: Path, seen: Iterable[Path]) -> None:
         raise ConfigError(f"{prefix} lies in a temporary folder, which services do not see: install it under /opt")
 
 
+def check_readable(prefix: Path) -> None:
+    """Raise ConfigError where root's umask or an own folder keeps the service's user from the environment."""
+    # A home is replaced by an empty folder, in which only the environment is shown.
+    homes = [home for home in HOMES if prefix.is_relative_to(home)]
+    for folder in (prefix, *(() if homes else prefix.parents)):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            raise ConfigError(f"the user edged may not look into {folder}: sudo chmod -R a+rX {folder}")
+
+
 def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -> Iterator[Action]:
     """What makes a service of the installation. Raises ConfigError where something is in the way."""
     if (root / _PACKAGED).exists():
@@ -69,6 +80,7 @@ def to_install(root: Path, prefix: Path, seen: Iterable[Path], *, start: bool) -
         )
     if root == Path("/"):  # the folders of another system are not known here
         check_place(prefix, seen)
+        check_readable(prefix)
     for name, text in all_shipped().items():
         if name == WATCHER and prefix.name != "current":
             continue
@@ -242,6 +254,7 @@ def describe(facts: dict[str, str]) -> Iterator[str]:
 
 
 def _carry_out(actions: list[Action], root: str, *, dry_run: bool) -> None:
+    os.umask(0o022)  # others read what is put there: systemd, udev, polkit, the service
     if not dry_run and root == "/" and os.geteuid():
         raise ConfigError("only root may do that: put sudo before it, or look with --dry-run")
     for action in actions:

@@ -25,7 +25,7 @@ log = logging.getLogger("edged.upgrade")
 MARK = "put here by `edged service install`; `edged service uninstall` takes it away"
 WATCHER = "edged-upgrade.service"
 """Only for an installation with releases side by side."""
-_HOMES = ("/home", "/root", "/run/user")
+HOMES = ("/home", "/root", "/run/user")
 _IN_RELEASE = "share/edged/systemd"
 _SECONDS = 120.0
 
@@ -220,7 +220,7 @@ def unit_text(text: str, prefix: Path, seen: Iterable[Path]) -> str:
     """The unit for the environment at `prefix`; of homes, which it may not see, it may read what is `seen`."""
     command = shlex.quote(str(prefix / "bin/edged"))
     text = text.replace("=/usr/bin/edged ", f"={command} ").replace("/usr/lib/edged", str(prefix.parent))
-    hidden = sorted({str(path) for path in seen if any(path.is_relative_to(home) for home in _HOMES)})
+    hidden = sorted({str(path) for path in seen if any(path.is_relative_to(home) for home in HOMES)})
     if hidden:
         lines = [f"BindReadOnlyPaths={path}" for path in hidden]
         text = text.replace("ProtectHome=yes", "\n".join(["ProtectHome=tmpfs", *lines]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.cli.service import check_place, describe
+from edged.cli.service import check_place, check_readable, describe
 from edged.cli.system_files import shipped, unit_text
 from edged.errors import ConfigError
 
@@ -151,6 +151,24 @@ def test_status_says_what_systemd_says() -> None:
     assert "sudo edged service install" in next(describe({"LoadState": "not-found"}))
     watchdog = [*describe({**facts, "Result": "watchdog", "MainPID": "0", "MemoryCurrent": "[not set]"})]
     assert "last ended by: watchdog (journalctl -u edged)" in watchdog
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="systemd-sysusers and systemd-tmpfiles need root")
+def test_what_is_put_there_can_be_read_whatever_the_umask(root: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'umask 077; exec "$@"', "sh", *EDGED, "service", "install", "--root", str(root)],
+        check=False, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for place in (*PLACES, *(str(folder) for one in PLACES for folder in Path(one).parents)):
+        assert (root / place).stat().st_mode & 0o004, place
+
+
+def test_an_environment_that_only_root_may_read_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with pytest.raises(ConfigError, match=rf"may not look into {tmp_path}: sudo chmod -R a\+rX"):
+        check_readable(tmp_path)
+    check_readable(Path("/usr/bin"))
 
 
 def test_a_root_that_is_not_there_is_not_made(tmp_path: Path) -> None:

@@ -225,10 +225,11 @@ def from_the_bundle(guest: Machine, table: Table, archive: Path, before: set[str
     """Another way to the same service: wheels, no index, no network, a virtual environment."""
     (guest.share / archive.name).write_bytes(archive.read_bytes())
     folder = archive.name.removesuffix(".tar.gz")
-    said = guest.shell(f"cd /tmp && tar xf /mnt/host/{archive.name} && time {folder}/install /opt/edged --service", 300)
+    command = f"cd /tmp && tar xf /mnt/host/{archive.name} && umask 077 && time {folder}/install /opt/edged --service"
+    said = guest.shell(command, 300)
     active = guest.shell(STATE).strip()
     seconds = said.split("real")[-1].split()[0]
-    table.add("a bundle of wheels installs itself, and the service, offline", active == "active", seconds)
+    table.add("a bundle of wheels installs itself, and the service, offline, whatever the umask", active == "active", seconds)
     status = guest.shell("edged service status; echo code $?")
     table.add(
         "edged service status", "code 0" in status and "active (running), enabled" in status, status.split("\n")[0]
