@@ -48,9 +48,10 @@ async def read_meter(line: Line, address: str, within: float) -> tuple[bytes, Mo
 
 def _identification(frame: bytes, moment: Moment) -> tuple[bytes, Moment]:
     at = frame.rfind(b"/")
-    if at < 0 or len(frame) - at < 5 or frame[at + 1 : at + 2] == b"?":  # noqa: PLR2004  # /XXXZ; the other is our own echo
+    found = frame[at:]
+    if at < 0 or len(found) < 5 or not found.isascii() or found[1:2] == b"?":  # noqa: PLR2004  # /XXXZ; the last is our own echo
         raise RejectedError("no identification of a meter came")
-    return frame[at:], moment
+    return found, moment
 
 
 def _checked(frame: bytes) -> bool:
@@ -112,7 +113,10 @@ def _answer_of(address: int | str, primary: int) -> Callable[[bytes, Moment], tu
 def check_address(dialogue: str, name: str, address: int | str | None) -> int | str:
     """The address as the dialogue takes it. Raises ConfigError."""
     if dialogue == "iec62056-21":
-        return str(address or "")
+        text = str(address or "")
+        if not (text.isascii() and text.isprintable()) or set(text) & set("/!"):
+            raise ConfigError(f"{name}: `address: {text}`: a meter's address has letters, digits and spaces")
+        return text
     if address is None:
         raise ConfigError(f"{name}: an M-Bus device needs `address`: 0 to 250, or its secondary address in quotes")
     try:
