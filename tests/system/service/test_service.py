@@ -229,7 +229,7 @@ def from_the_bundle(guest: Machine, table: Table, archive: Path, before: set[str
     said = guest.shell(command, 300)
     active = guest.shell(STATE).strip()
     seconds = said.split("real")[-1].split()[0]
-    table.add("a bundle of wheels installs itself, and the service, offline, whatever the umask", active == "active", seconds)
+    table.add("a bundle installs itself and the service, offline, whatever the umask", active == "active", seconds)
     status = guest.shell("edged service status; echo code $?")
     table.add(
         "edged service status", "code 0" in status and "active (running), enabled" in status, status.split("\n")[0]
