@@ -20,6 +20,8 @@ from edged.paths import socket_path
 
 _SOCKET = click.option("--socket", metavar="PATH", help="Control socket of the gateway.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+_DOWN = 5
+"""So many devices that are down are named one by one."""
 
 
 @click.command(short_help="Show what the running gateway is doing.")
@@ -53,7 +55,9 @@ def tail(
         raise click.BadParameter(f"{wrong[0]!r}: write KEY=VALUE, as in room=plant", param_hint="--label")
     wanted = [tuple(part.partition("/")[::2]) for part in what]
     chosen = [] if any(device == "*" for device, _ in wanted) else [device for device, _ in wanted]
-    _warn_of_strangers(socket_path(socket), [device for device, _ in wanted if device != "*"])
+    named = [device for device, _ in wanted if device != "*"]
+    if named or not labels:
+        _warn_of_silence(socket_path(socket), named, every=not chosen and not labels)
     query = urlencode([("device", device) for device in chosen] + [("label", label) for label in labels])
     curves = Sparklines()
     shown = 0
@@ -71,19 +75,22 @@ def tail(
             return
 
 
-def _warn_of_strangers(path: Path, devices: Sequence[str]) -> None:
-    """Say which of the devices the gateway does not poll: nothing would ever come of them."""
-    if not devices:
-        return
+def _warn_of_silence(path: Path, devices: Sequence[str], *, every: bool) -> None:
+    """Say from which of these devices, or with `every` of all, nothing will come: strangers and those that are down."""
     status = client.call(path, "/v1/status", timeout=10)
-    polled = [one["device"] for bus in status["buses"] for one in bus["devices"]]
+    polled = {one["device"]: one for bus in status["buses"] for one in bus["devices"]}
     for device in devices:
         if device not in polled:
             close = get_close_matches(device, polled, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"it polls {', '.join(sorted(polled)[:20]) or 'none'}"
             click.echo(f"edged: the gateway polls no device {device!r}; {hint}", err=True)
-    if not set(devices) & set(polled):
+    if devices and not every and not set(devices) & set(polled):
         raise SystemExit(EXIT_CONFIG)
+    down = [one for name, one in polled.items() if one["health"] == "down" and (every or name in devices)]
+    for one in down[:_DOWN]:
+        click.echo(f"edged: {one['device']} is down: {one['last_error']}", err=True)
+    if len(down) > _DOWN:
+        click.echo(f"edged: {len(down) - _DOWN} more are down: see edged status", err=True)
 
 
 def _only(record: dict[str, Any], wanted: Iterable[tuple[str, ...]]) -> dict[str, Any] | None:

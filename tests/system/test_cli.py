@@ -20,6 +20,7 @@ import pytest
 
 from edged.cli import COMMANDS
 from tests.support.gateway import Gateway, running
+from tests.support.mosquitto import free_port
 
 SIM: dict[str, Any] = {
     "gateway": {"id": "t1"},
@@ -117,6 +118,19 @@ async def test_tail_shows_readings_as_they_come(gateway: Gateway) -> None:
     assert all(re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}  oven  temperature=[\d.]+", line) for line in lines)
     ran = await edged("tail", "--socket", gateway.socket, "-n", "1", "--json", "oven")
     assert set(json.loads(ran.out)["values"]) <= {"temperature", "steady"}
+
+
+async def test_tail_says_from_which_devices_nothing_will_come(tmp_path: Path) -> None:
+    silent = {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": free_port()}
+    devices = {**SIM["devices"], "pump": {"bus": "far", "points": {"x": {"holding": 1}}}}
+    config = {**SIM, "buses": {**SIM["buses"], "far": silent}, "devices": devices}
+    async with running(Gateway(tmp_path, config)) as gateway:
+        await gateway.until(lambda status: status["buses"][1]["devices"][0]["health"] == "down")
+        ran = await edged("tail", "--count", "1", "--socket", gateway.socket)
+        assert f"edged: pump is down: 127.0.0.1:{silent['port']} refuses the connection" in ran.err
+        assert "oven" not in ran.err
+        ran = await edged("tail", "oven", "--count", "1", "--socket", gateway.socket)
+        assert (ran.code, ran.err) == (0, "")
 
 
 async def test_tail_ends_with_ctrl_c(gateway: Gateway) -> None:
