@@ -133,7 +133,8 @@ def _configuration(found: _Findings, main: Path, loaded: Loaded, *, secrets: boo
             found.file(whole, found.name(whole))
     if loaded.config is None:
         found.notes.append("the configuration has errors; files that it names, such as certificates, are not included")
-    in_the_clear = 0
+    connections = loaded.config.connections.values() if loaded.config else ()
+    in_the_clear = sum(1 for connection in connections for _ in connection.revealed())
     for name, value in _settings(loaded.config):
         if isinstance(value, Secret):
             in_the_clear += bool(value.text)

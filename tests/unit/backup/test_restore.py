@@ -96,9 +96,10 @@ def test_private_keys_and_secrets_are_left_out_unless_asked_for(tmp_path: Path) 
 
 def test_passwords_in_the_configuration_are_told(tmp_path: Path) -> None:
     one = site(tmp_path / "gateway")
-    one.main.write_text(FILES["edged.yaml"].replace("!secret mqtt", "in-the-clear"))
+    key = "  api: {connector: http, url: https://h/x?code=in-the-clear}\n"
+    one.main.write_text(FILES["edged.yaml"].replace("!secret mqtt", "in-the-clear") + key)
     notes = one.backup(tmp_path / "backups").manifest.notes
-    assert any("1 secrets in the clear" in note for note in notes)
+    assert any("2 secrets in the clear" in note for note in notes)
     assert not any("in-the-clear" in note for note in notes)
 
 
