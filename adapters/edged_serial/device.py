@@ -177,7 +177,7 @@ def _same(found: Raw, wanted: int | str) -> bool:
     if found == wanted or str(found).strip() == str(wanted):
         return True
     texts = (str(found).strip(), str(wanted))
-    return all(text.isdecimal() and text.isascii() for text in texts) and int(texts[0]) == int(texts[1])
+    return all(text.isdecimal() and text.isascii() for text in texts) and texts[0].lstrip("0") == texts[1].lstrip("0")
 
 
 def raw_value(config: SerialDevice, point: str, value: Value) -> float | int | str | bool:

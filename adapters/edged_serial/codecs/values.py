@@ -87,7 +87,10 @@ class Conversion:
             return None
         if self.bits or self.flags:
             return self._of_bits(value)
-        return value if factor == 1.0 else _tidy(value * factor)
+        if factor == 1.0:
+            return value
+        converted = _tidy(value * factor)
+        return converted if math.isfinite(converted) else None
 
     def _of_bits(self, value: float) -> Converted:
         if not isinstance(value, int):

@@ -14,7 +14,7 @@ from edged.config.load import load
 from edged.errors import ConfigError
 from edged_serial import SERIAL
 from edged_serial.config import SerialBus, SerialDevice
-from edged_serial.device import raw_value
+from edged_serial.device import Device, raw_value
 
 Make = Callable[[str], SerialDevice]
 GOOD = "decode: {regex: '(?P<v>.*)'}\npoints: {v: {}}\n"
@@ -144,3 +144,13 @@ def test_a_missing_package_is_told_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=r"edged\.yaml:\d+:\d+: .*pip install 'edged\[meters\]'"):
         device_of(f"decode: {{known: {known}}}\npoints: {{v: {{}}}}")
+
+
+def test_an_address_of_any_length_is_compared_without_its_leading_zeros(device_of: Make) -> None:
+    device = Device.compile(
+        "a", device_of("address: 7\nframing: {max: 9000}\ndecode: {csv: {fields: [address, v]}}\npoints: {v: {}}")
+    )
+    (kind,) = device.kinds.values()
+    assert device.decode(kind, b"0" * 5000 + b"7,1")[0] is not None
+    assert device.decode(kind, b"1" * 5000 + b"7,1")[0] is None
+    assert device.decode(kind, b"70,1")[0] is None

@@ -69,6 +69,16 @@ def test_decimal_comma() -> None:
     assert Conversion(decimal=",")("-0,5") == -0.5
 
 
+@given(st.floats(allow_nan=False), st.sampled_from(["Wh", "kWh", "GWh"]), st.sampled_from(["Wh", "MWh"]))
+@example(9e307, "GWh", "Wh")
+def test_a_value_in_another_unit_is_finite_or_none(value: float, given_in: str, wanted: str) -> None:
+    found = Conversion(unit=wanted)(Measured(value, given_in))
+    assert found is None or math.isfinite(float(found))
+    if found is not None:
+        exponents = {"Wh": 0, "kWh": 3, "MWh": 6, "GWh": 9}
+        assert found == pytest.approx(value * 10.0 ** (exponents[given_in] - exponents[wanted]), rel=1e-14)
+
+
 @given(st.text(max_size=12))
 def test_a_number_is_what_python_reads_too(text: str) -> None:
     value = number(text)
