@@ -21,12 +21,14 @@ from edged.errors import PermanentError
 from edged.model import GOOD, Sample, Value
 from edged.uplink.api import Chunk, Envelope, Lane, Message
 from edged.uplink.dialects.cutting import cut
+from edged.uplink.dialects.twins import moment
 from edged.uplink.incoming import loaded
 
 TELEMETRY, CONNECT, DISCONNECT = "v1/gateway/telemetry", "v1/gateway/connect", "v1/gateway/disconnect"
 ATTRIBUTES, RPC = "v1/gateway/attributes", "v1/gateway/rpc"
 OWN_TELEMETRY, OWN_ATTRIBUTES = "v1/devices/me/telemetry", "v1/devices/me/attributes"
 _METHODS = frozenset({"write", "set"})
+_PARAMETERS = frozenset({"point", "value", "expires"})
 
 
 class TelemetryEncoder:
@@ -132,8 +134,8 @@ def _json(topic: str, document: Mapping[str, Any]) -> Message:
 class RpcCommands:
     """Implements `edged.downlink.api.Dialect`: server-side RPC to a device behind the gateway.
 
-    Two forms: method `write` (or `set`) with parameters `{"point": …, "value": …}`, and, as ThingsBoard's widgets send
-    it, the name of the point as the method and the bare value as the parameter.
+    Two forms: method `write` (or `set`) with parameters `{"point": …, "value": …}` and perhaps `expires`; and, as
+    ThingsBoard's widgets send it, the name of the point as the method and the bare value as the parameter.
     """
 
     def __init__(
@@ -171,9 +173,11 @@ class RpcCommands:
         if not device:
             raise Refused("unknown-point", f"there is no device {known!r}", reply=reply)
         point: object = method
-        value = params
+        value, expires = params, None
         if method in _METHODS and isinstance(params, dict):
-            point, value = params.get("point"), params.get("value")
+            point, value, expires = params.get("point"), params.get("value"), moment(params.get("expires"))
+            if params.keys() - _PARAMETERS or (expires is None and "expires" in params):
+                raise Refused("malformed", 'the parameters are {"point": …, "value": …, "expires": …}', reply=reply)
         if not isinstance(point, str) or point not in [str(name) for name in self._devices[device].points]:
             raise Refused("unknown-point", f"{device} has no point {point!r}", reply=reply)
         if not isinstance(value, bool | int | float | str):
@@ -181,8 +185,8 @@ class RpcCommands:
         self._count += 1
         return [
             Command(
-                id=f"{self._run}-{self._count}", device=device, point=point, value=value, valid_for=self._valid_for,
-                requester="ThingsBoard", reply=reply,
+                id=f"{self._run}-{self._count}", device=device, point=point, value=value, expires=expires,
+                valid_for=self._valid_for, requester="ThingsBoard", reply=reply,
             )
         ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -144,9 +145,18 @@ def test_only_the_last_word_is_an_answer_and_a_failure_says_why() -> None:
     }  # fmt: skip
 
 
+def test_a_request_that_thingsboard_keeps_can_say_until_when_it_counts() -> None:
+    (command,) = dialect().decode(rpc("write", {"point": "setpoint", "value": 21, "expires": "2026-11-21T12:00:00Z"}))
+    assert (command.expires, command.valid_for) == (1_795_262_400_000_000, 30.0)
+
+
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
+        (rpc("write", {"point": "setpoint", "value": 1, "expires": "soon"}), "malformed"),
+        (rpc("write", {"point": "setpoint", "value": 1, "expires": None}), "malformed"),
+        (rpc("write", {"point": "setpoint", "value": 1, "expiry": 5}), "malformed"),
+        (replace(rpc("setpoint", 21), retained=True), "retained"),
         (rpc("setpoint", 1, device="other"), "unknown-point"),
         (rpc("reboot", {}), "unknown-point"),
         (rpc("setpoint", {"a": 1}), "malformed"),
