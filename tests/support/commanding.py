@@ -33,7 +33,7 @@ def config(port: int, broker: int, **connection: Any) -> dict[str, Any]:
     return {
         "gateway": {"id": "g"},
         "buses": {"plc": {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": port, "retry_max": "1s"}},
-        "devices": {"plc": {"bus": "plc", "unit": 1, "every": "200ms", "timeout": "300ms", "points": points}},
+        "devices": {"plc": {"bus": "plc", "unit": 1, "every": "200ms", "timeout": "1s", "points": points}},
         "connections": {
             "cloud": {
                 "connector": "mqtt", "url": f"mqtt://127.0.0.1:{broker}", "commands": True, "retry_max": "500ms",

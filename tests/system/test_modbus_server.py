@@ -50,7 +50,7 @@ def config(device: int, port: int, **settings: Any) -> dict[str, Any]:
         "gateway": {"id": "g"},
         "buses": {"plc": {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": device, "retry_max": "1s"}},
         "devices": {
-            "plc": {"bus": "plc", "unit": 1, "every": "200ms", "timeout": "300ms", "retries": 0, "points": points},
+            "plc": {"bus": "plc", "unit": 1, "every": "200ms", "timeout": "1s", "retries": 0, "points": points},
         },
         "connections": {
             "scada": {"connector": "modbus-server", "listen": f"127.0.0.1:{port}", "points": POINTS, **settings},
@@ -193,7 +193,7 @@ async def test_who_is_not_allowed_gets_no_answer(tmp_path: Path, device: int) ->
         assert "`allow` does not name it" in gateway.lines()
 
 
-METER = {"bus": "plc", "unit": 1, "every": "200ms", "timeout": "300ms", "retries": 0}
+METER = {"bus": "plc", "unit": 1, "every": "200ms", "timeout": "1s", "retries": 0}
 
 
 def meters(device: int, port: int, **slots: str) -> dict[str, Any]:

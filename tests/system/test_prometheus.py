@@ -39,7 +39,7 @@ def config(device: int, port: int, **settings: Any) -> dict[str, Any]:
         "buses": {"plc": {"adapter": "modbus-tcp", "host": "127.0.0.1", "port": device, "retry_max": "1s"}},
         "devices": {
             "plc": {
-                "bus": "plc", "unit": 1, "every": "200ms", "timeout": "300ms", "retries": 0, "labels": labels,
+                "bus": "plc", "unit": 1, "every": "200ms", "timeout": "1s", "retries": 0, "labels": labels,
                 "points": points,
             },
         },
