@@ -107,6 +107,8 @@ class Node:
     """Devices whose metrics have changed since their birth."""
     _devices: dict[str, dict[str, Column]] = field(default_factory=dict)
     _aliases: dict[int, tuple[str, str]] = field(default_factory=dict)
+    _last_alias: int = 0
+    """None is given twice: a command that was on its way would write another point."""
     _columns: dict[tuple[str, tuple[str, ...]], list[Column]] = field(default_factory=dict)
 
     # -- topics and names --------------------------------------------------------------------------------------------
@@ -153,7 +155,10 @@ class Node:
 
     def _add(self, device: str, point: str, config: PointConfig | None) -> Column:
         columns = self._devices.setdefault(device, {})
-        alias = columns[point].alias if point in columns else max(self._aliases, default=0) + 1
+        if point in columns:
+            alias = columns[point].alias
+        else:
+            alias = self._last_alias = self._last_alias + 1
         self._aliases[alias] = device, point
         kind = promised(config)
         hint = _TYPES[kind] if kind else DataType.DOUBLE

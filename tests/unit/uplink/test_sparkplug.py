@@ -157,6 +157,20 @@ def test_a_value_that_is_bad_now_is_born_as_null() -> None:
     assert properties_of(metric)["edged quality"] == "bad(timeout)"
 
 
+def test_a_command_for_a_metric_that_is_gone_never_writes_the_one_that_came_instead() -> None:
+    points = {Name("old"): PointConfig()}
+    made = Node("fabrikam", "plant-7", lambda: {"m1": DeviceConfig(bus=Name("b"), points=dict(points))})
+    made.refresh()
+    points.clear()
+    made.refresh()
+    points[Name("new")] = PointConfig()
+    made.refresh()
+    with pytest.raises(Refused):
+        SparkplugCommands(made, 30.0, "scada").decode(dcmd(alias=1, double_value=21.5))
+    (command,) = SparkplugCommands(made, 30.0, "scada").decode(dcmd(alias=2, double_value=21.5))
+    assert command.address == "m1/new"
+
+
 def test_aliases_differ_within_the_node_and_stay() -> None:
     devices: dict[str, DeviceConfig] = {
         f"d{i}": DeviceConfig(bus=Name("b"), points={Name("x"): PointConfig()}) for i in range(3)
