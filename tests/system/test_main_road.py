@@ -77,7 +77,7 @@ def assert_counters_add_up(status: Mapping[str, Any]) -> None:
 
 
 async def until_seen(subscriber: Subscriber, messages: int = 1) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         while len(subscriber.messages) < messages:
             await asyncio.sleep(0.05)
 
