@@ -257,14 +257,14 @@ async def test_a_refused_passive_scan_becomes_an_active_one(dbus: PrivateBus, ca
 
 async def test_a_sensor_that_a_passive_scan_loses_is_scanned_for_actively(dbus: PrivateBus) -> None:
     bluez = await FakeBluez(passive=True).start()
-    async with opened(tag=device(expect=Duration(0.3), decoder="ess", points={Name("temperature"): BlePoint()})) as bus:
+    async with opened(tag=device(expect=Duration(1), decoder="ess", points={Name("temperature"): BlePoint()})) as bus:
         job = bus.prepare("tag", ["temperature"])
         await bus.poll(job)
         data = {"00002a6e-0000-1000-8000-00805f9b34fb": b"\x66\x08"}
         bluez.advertise(TAG, service=data)
         assert len(await polled(bus, job)) == 1
         assert not bluez.advertise(TAG, service=data), "bluetoothd says nothing, as nothing changed"
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(1.1)
         with pytest.raises(TransientError):
             await bus.poll(job)
         await until(lambda: not bus.radio.passive and bluez.radios["hci0"].sessions)
