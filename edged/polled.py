@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edged.adapter import Job
-from edged.clock import wall_us
+from edged.clock import mono_us, wall_us
+from edged.model import Sample, bad
 
 _SMOOTHING = 30.0
 """Seconds over which the load shown to people is averaged."""
@@ -93,6 +94,22 @@ class PolledDevice:
     def down(self) -> bool:
         """Whether it is off the grid."""
         return self.health == "down"
+
+    def state(self, bus: str) -> DeviceState:
+        """A snapshot."""
+        return DeviceState(
+            self.name, bus, self.health, self.since, self.last_ok, self.last_error, self.polls, self.failures,
+            self.overruns, self.seconds,
+        )  # fmt: skip
+
+    def without_values(self, reason: str) -> Iterator[Sample]:
+        """That none of its points has a value now, and why."""
+        quality = bad(reason)
+        wall, mono = wall_us(), mono_us()
+        for job in self.jobs:
+            points = job.job.points
+            bad_ones = dict.fromkeys(range(len(points)), quality)
+            yield Sample(self.name, wall, mono, points, (None,) * len(points), bad_ones)
 
 
 @dataclass(frozen=True, slots=True)

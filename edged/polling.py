@@ -15,12 +15,12 @@ import heapq
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from edged.adapter import Bus, BusConfig, PollResult, Prober, RawAnswer, RawRequest, Traced
-from edged.clock import mono_us, wall_us
+from edged.clock import wall_us
 from edged.errors import ConfigError, TransientError
-from edged.model import Reason, Sample, bad
+from edged.model import Reason, Sample
 from edged.polled import Assignment, BusState, DeviceState, Load, PolledDevice, PolledJob
 
 __all__ = ["Assignment", "BusPoller", "BusState", "DeviceState"]
@@ -31,6 +31,8 @@ _CALM = 60.0
 """Seconds without an overrun before a further one is worth a new line in the log."""
 _SLOT = 0.01
 """Seconds between two moments of the grid: what is due between them is due together, so that one wake-up serves it."""
+_LAST_EXCHANGE = 3.0
+"""Seconds that whoever uses the bus may take to come to an end before it is closed."""
 _AT_A_STRETCH = 0.02
 """Seconds after which polls that never wait for anything let other tasks have their turn."""
 
@@ -92,7 +94,28 @@ class BusPoller:
             self._running = False
             self.cut_off = len(self._turns)
             self._turns.clear()
-            await self._bus.close()
+            try:
+                await self._until_unused()
+            finally:
+                await self._bus.close()
+
+    async def _until_unused(self) -> None:
+        """What went on with a bus that is closed would open it again, for ever: nobody would close it any more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_EXCHANGE):
+                for _ in range(self._bus.concurrency):
+                    await self._gate.acquire()
+
+    @asynccontextmanager
+    async def _use(self) -> AsyncIterator[Bus]:
+        """The bus, when it is free. Raises TransientError if it is not open, or no longer the same by then."""
+        if self._running:
+            gate = self._gate
+            async with gate:
+                if (bus := self.bus) is not None and gate is self._gate:
+                    yield bus
+                    return
+        raise TransientError(f"{self._name} is not open", reason=Reason.UNREACHABLE)
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -116,15 +139,12 @@ class BusPoller:
 
         Whoever waits goes ahead of the polls that are due, but only one at a time: between two commands comes a poll.
         """
-        async with self._command:
-            if not self._running:
-                raise TransientError(f"{self._name} is not open", reason=Reason.UNREACHABLE)
-            async with self._gate:
-                began = self._now()
-                try:
-                    yield self._bus
-                finally:
-                    self._spend(began, self._now())
+        async with self._command, self._use() as bus:
+            began = self._now()
+            try:
+                yield bus
+            finally:
+                self._spend(began, self._now())
 
     # -- out of turn -----------------------------------------------------------------------------------------------
 
@@ -132,18 +152,16 @@ class BusPoller:
         """Read all points of a device out of turn. Raises KeyError, TransientError."""
         results = []
         for job in self._devices[device].jobs:
-            async with self._gate:
-                results.append(await self._bus.poll(job.job, raw=True))
+            async with self._use() as bus:
+                results.append(await bus.poll(job.job, raw=True))
         return results
 
     async def read_raw(self, request: RawRequest) -> RawAnswer:
         """Read what no point need name, between the polls. Raises what `Prober.read_raw` does."""
-        if not self._devices:
-            raise TransientError(f"{self._name} is not open yet", reason=Reason.UNREACHABLE)
-        if not isinstance(self._bus, Prober):
-            raise ConfigError(f"{self._name}: adapter {self._config.adapter} has no raw addresses to read")
-        async with self._gate:
-            return await self._bus.read_raw(request)
+        async with self._use() as bus:
+            if not isinstance(bus, Prober):
+                raise ConfigError(f"{self._name}: adapter {self._config.adapter} has no raw addresses to read")
+            return await bus.read_raw(request)
 
     # -- the grid --------------------------------------------------------------------------------------------------
 
@@ -293,7 +311,8 @@ class BusPoller:
                 )
             device.health, device.since, device.down_at = "down", wall_us(), self._now()
         device.pause = min(max(2 * device.pause, self._config.retry_min), self._config.retry_max)
-        self._emit_bad(device, exc.reason)
+        for sample in device.without_values(exc.reason):
+            self._emit(sample)
         self._schedule_probe(device)
 
     def _link_down(self, exc: TransientError) -> None:
@@ -330,18 +349,6 @@ class BusPoller:
         for job in device.jobs:
             job.due = now
             self._push(now, job)
-
-    def _emit_bad(self, device: PolledDevice, reason: str) -> None:
-        """Say of every point of a silent device that it has no value now."""
-        quality = bad(reason)
-        wall, mono = wall_us(), mono_us()
-        for job in device.jobs:
-            points = job.job.points
-            self._emit(
-                Sample(
-                    device.name, wall, mono, points, (None,) * len(points), dict.fromkeys(range(len(points)), quality)
-                )
-            )
 
     # -- what people see -----------------------------------------------------------------------------------------
 
@@ -387,11 +394,5 @@ class BusPoller:
             polls=self._polls,
             transactions=self._transactions,
             overruns=sum(device.overruns for device in self._devices.values()),
-            devices=[
-                DeviceState(
-                    device.name, self._name, device.health, device.since, device.last_ok, device.last_error,
-                    device.polls, device.failures, device.overruns, device.seconds,
-                )
-                for device in self._devices.values()
-            ],
-        )  # fmt: skip
+            devices=[device.state(self._name) for device in self._devices.values()],
+        )

@@ -7,12 +7,13 @@ import cmath
 import logging
 import math
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from edged.adapter import BusConfig
+from edged.adapter import Bus, BusConfig
 from edged.config.types import Duration
+from edged.errors import TransientError
 from edged.model import Sample
 from edged.polling import Assignment, BusPoller
 from edged.testing.bus import FakeBus, FakeDevice
@@ -182,6 +183,45 @@ async def test_reading_out_of_turn_waits_for_the_bus() -> None:
             await run.poller.read_now("nobody")
     assert [list(sample.values) for result in results for sample in result.samples] == [[1, 1]]
     assert bus.most_busy == 1
+
+
+@pytest.mark.parametrize(("seconds", "finished"), [(1.0, True), (30.0, False)])
+async def test_the_bus_is_not_closed_under_a_command_that_comes_to_an_end_soon(seconds: float, finished: bool) -> None:
+    bus = FakeBus({"a": FakeDevice()})
+    run = Run(bus, every(60, "a"))
+    closed: list[int] = []
+    begun = asyncio.Event()
+
+    async def command() -> None:
+        async with run.poller.turn():
+            begun.set()
+            await asyncio.sleep(seconds)
+            closed.append(bus.closed)
+
+    async with asyncio.TaskGroup() as group:
+        async with running(run):
+            await run.until("a", "good")
+            group.create_task(command())
+            await begun.wait()
+            late = [group.create_task(_refused(run.poller.turn())), group.create_task(_refused_read(run.poller))]
+            await asyncio.sleep(0)
+        assert bus.closed == 1
+    assert closed == [0 if finished else 1]
+    assert [task.result() for task in late] == ["line is not open"] * 2, "nobody gets a bus that is closed"
+    assert len(bus.devices["a"].polls) == 1
+
+
+async def _refused(turn: AbstractAsyncContextManager[Bus]) -> str:
+    with pytest.raises(TransientError) as caught:
+        async with turn:
+            pass
+    return str(caught.value)
+
+
+async def _refused_read(poller: BusPoller) -> str:
+    with pytest.raises(TransientError) as caught:
+        await poller.read_now("a")
+    return str(caught.value)
 
 
 async def test_a_poll_that_the_end_does_not_wait_for_is_counted() -> None:
