@@ -161,7 +161,7 @@ async def test_two_connections_have_ids_of_their_own(tmp_path: Path) -> None:
 
 async def known(heard: Subscriber, count: int) -> None:
     """Until so much has been told."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(results(heard)) < count:
             await asyncio.sleep(0.02)
 
