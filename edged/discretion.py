@@ -52,6 +52,6 @@ def without_parameters(text: str) -> str:
 
 
 _IN_QUERY = re.compile(
-    rf"(?P<head>[?&#](?:[\w.%-]*(?:{WORDS})[\w.%-]*|auth|code|key|sas|sig|signature)=)(?P<value>[^\s&#\"'`<>]*[^\s&#\"'`<>.,;:)])",
+    rf"(?P<head>[?&#](?:(?=[\w.%-]*(?:{WORDS}))[\w.%-]++|auth|code|key|sas|sig|signature)=)(?P<value>[^\s&#\"'`<>]*[^\s&#\"'`<>.,;:)])",
     re.IGNORECASE,
 )

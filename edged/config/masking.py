@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from edged.discretion import WORDS, without_parameters
 
-_KEY = re.compile(rf"(?<![\w.-])[\"']?(?P<name>[\w.-]*(?:{WORDS})[\w.-]*)[\"']?\s*:(?:\s+|$)", re.IGNORECASE)
+_KEY = re.compile(  # in time that grows with the line only: `++` gives nothing back
+    rf"(?<![\w.-])[\"']?(?P<name>(?=[\w.-]*(?:{WORDS}))[\w.-]++)[\"']?\s*+:(?:\s++|$)", re.IGNORECASE
+)
 _MAY_HOLD_MANY = re.compile(WORDS.replace("pass|", "pass(?:phrase|key|code)|", 1).replace("hmac|", ""), re.IGNORECASE)
 """Below others, such as `bypass` or `hmac`, are settings that are to be shown."""
 _NAMED = re.compile(r"!secret\s+[A-Za-z0-9_][\w.-]*(?=\s*(?:[,}\]#]|$))")
 _TAG = re.compile(r"!secret\s+")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'")
-_REST = re.compile(r"(?:(?!\s+#).)*")
+_COMMENT = re.compile(r"\s#")
 _REST_IN_BRACKETS = re.compile(r"(?:[^,}\]\n]|,(?=\S)|[}\]](?![\s,}\]]|$))*")
 _PIECE = re.compile(  # of what stands in brackets: names, keys, values
     r"!secret\s+[\w.-]+|[\w.-]+(?=\s*:(?:\s|$))|(?P<value>\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s{}\[\],:]+)"
@@ -46,11 +49,11 @@ def without_url_secrets(text: str) -> str:
     return without_parameters(_URL_PASSWORD.sub(lambda hit: hit["user"] + "*" * len(hit["value"]), text))
 
 
-def discreetly(message: str, lines: Sequence[str], index: int) -> str:
-    """A message about the line `index` without what is masked in it."""
+def discreetly(message: str, line: str, shown: str) -> str:
+    """A message about a line without what is masked in it; `shown`: the line, masked."""
     message = without_url_secrets(message)
-    if 0 <= index < len(lines):
-        for text in sorted(_hidden(lines[index], masked(lines, index)), key=len, reverse=True):
+    if line != shown:
+        for text in sorted(_hidden(line, shown), key=len, reverse=True):
             message = message.replace(text, "***")
     return message
 
@@ -64,6 +67,7 @@ def _hidden(line: str, shown: str) -> set[str]:
     return {one for one in found if len(one) >= _SHORTEST and one.lower() not in _COMMON and one.strip("*")}
 
 
+@lru_cache
 def _masked_values(line: str) -> str:
     line = _PEM.sub(lambda hit: _starred(hit[0]), line)
     done, shown = 0, ""
@@ -95,8 +99,10 @@ def _length(text: str, *, flow: bool) -> int:
         if whole is None:
             return len(text)
         start = whole.end()
-    rest = (_REST_IN_BRACKETS if flow else _REST).match(text, start)
-    return len(text[: rest.end()].rstrip()) if rest else len(text)
+    end = _REST_IN_BRACKETS.match(text, start) if flow else None
+    comment = None if flow else _COMMENT.search(text, start)
+    stop = end.end() if end else comment.start() if comment else len(text)
+    return len(text[:stop].rstrip())
 
 
 def _closed(text: str) -> int:
@@ -123,9 +129,10 @@ def _goes_on(lines: Sequence[str], index: int) -> bool:
     """Whether the line belongs to a secret, or to a private key, that begins above it."""
     depth, item = _depth(lines[index])
     for above in reversed(lines[max(0, index - _FAR) : index]):
-        if not above.strip() or above.lstrip().startswith("#"):
+        bare = above.lstrip()
+        if not bare or bare.startswith("#"):
             continue
-        if _PEM.search(above):
+        if "PRIVATE KEY" in bare and _PEM.search(bare):
             return True
         there, listed = _depth(above)
         if there < depth or (item and not listed and there == depth):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from edged.config.jargon import called, folded
@@ -44,11 +45,17 @@ class Mark:
     @property
     def shown(self) -> str:
         """The whole line without secrets."""
-        return masked(self.file.lines, self.line - 1) if self.text else ""
+        return _shown(self.file, self.line) if self.text else ""
 
     def discreetly(self, message: str) -> str:
         """A message about it without the secrets of the line."""
-        return discreetly(message, self.file.lines, self.line - 1)
+        return discreetly(message, self.text, self.shown)
+
+
+@lru_cache(maxsize=8)
+def _shown(file: SourceFile, line: int) -> str:
+    """It is asked for several times for each problem."""
+    return masked(file.lines, line - 1)
 
 
 @dataclass(frozen=True, slots=True)

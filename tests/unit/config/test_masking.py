@@ -74,6 +74,21 @@ def test_a_line_keeps_its_length(lines: list[str]) -> None:
     assert all(len(masked(lines, index)) == len(line) for index, line in enumerate(lines))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pass" * 50_000, "a: {" + "pass" * 50_000 + ": x", "u: http://h/?" + "pass" * 50_000,
+        "password: x" + " " * 200_000,
+        "{" + "password: x, " * 15_000, "password: " + "[" * 100_000, 'password: "' + '\\"' * 100_000, "://" * 60_000,
+        "pass" + " " * 200_000 + "x", "u: http://h/?pass=" + "." * 200_000,
+    ],
+    ids=lambda line: line[:20],
+)  # fmt: skip
+def test_no_line_is_too_long(line: str) -> None:
+    """What took time that grows with the square of the length would not come to an end here."""
+    assert len(masked([line], 0)) == len(line)
+
+
 def test_parameters_of_a_url() -> None:
     url = "https://h/x?site=b25&code=abcd&sig=a%2Fb&Api-Key=k&empty_token="
     assert dict(secrets_in(url)) == {"code": "abcd", "sig": "a/b", "Api-Key": "k"}
