@@ -206,17 +206,21 @@ class Reloader:
         return await self._requests.get()
 
     async def _begin(self) -> None:
-        """Put what the daemon started with on trial, unless it has proved itself before."""
+        """Put what the daemon started with on trial, unless it has proved itself before.
+
+        A trial that a stop has cut short begins anew: a gateway that starts again and again must not fill the history.
+        """
         try:
             newest = await asyncio.to_thread(self._history.last_good, self._main)
             if newest is not None and newest.fingerprint == fingerprint(self._sources):
                 self._entry = newest
                 return
+            cut_short = await asyncio.to_thread(self._history.on_trial, self._main, fingerprint(self._sources))
             files = await asyncio.to_thread(snapshot, self._sources)
         except EdgedError as exc:
             log.warning("this configuration is not kept in the history: %s", exc)
             return
-        self._entry = await self._keep(files, "trial", ("started with it",))
+        self._entry = cut_short or await self._keep(files, "trial", ("started with it",))
         config, parts = self._gateway.config, frozenset(self._gateway.vitals().parts)
         self._trial = Trial(
             Run(keep=True), self._entry, config, None, (), Vitals({}, {}), parts, float(config.control.watch),

@@ -123,6 +123,17 @@ async def test_the_last_good_configuration_starts_when_the_file_is_broken(tmp_pa
         assert (await one.gateway.status())["config"]["running"] == "file"
 
 
+async def test_starts_that_cut_the_trial_short_do_not_fill_the_history(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path / "gateway", {})
+    gateway.config.write_text(SIM.replace("watch: 1s", "watch: 1h"))
+    for _ in range(3):
+        async with running(gateway):
+            status = await gateway.until(lambda status: status["config"]["entry"] is not None)
+            assert status["config"]["entry"] == 1
+            assert status["config"]["watching"] > 0
+        assert [path.name for path in (gateway.folder / "state/history").iterdir()] == ["000001.json"]
+
+
 async def test_history_diff_and_rollback_by_commands(tmp_path: Path) -> None:
     async with lab(tmp_path) as one:
         state = ["--state", str(one.gateway.folder / "state")]

@@ -42,6 +42,17 @@ def test_the_number_of_entries_is_bounded_and_the_last_good_one_stays(tmp_path: 
     assert history.last_good() != good
 
 
+def test_a_trial_that_was_cut_short_is_known_again(tmp_path: Path) -> None:
+    history, main = History(tmp_path / "history"), tmp_path / "edged.yaml"
+    assert history.on_trial(main, "") is None
+    entry = added(history, main, b"a", "trial")
+    assert history.on_trial(main, entry.fingerprint) == entry
+    assert history.on_trial(main, "another") is None
+    assert history.on_trial(tmp_path / "other.yaml", entry.fingerprint) is None
+    history.conclude(entry, "good")
+    assert history.on_trial(main, entry.fingerprint) is None
+
+
 def test_a_damaged_entry_hides_no_other(tmp_path: Path) -> None:
     history = History(tmp_path / "history")
     first, second = (added(history, tmp_path / "edged.yaml", text) for text in (b"a", b"b"))
