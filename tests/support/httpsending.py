@@ -18,7 +18,7 @@ WINDOW = 4
 
 def sending(path: Path, url: str, **settings: Any) -> Any:
     """A gateway that sends there."""
-    quick = {"response_timeout": Duration(0.5), "retry_max": Duration(0.2), "connector": "http", **settings}
+    quick = {"response_timeout": Duration(1.5), "retry_max": Duration(0.2), "connector": "http", **settings}
     return gateway(path / "buffer.db", 0, url=url, **quick)
 
 

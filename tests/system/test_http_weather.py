@@ -85,7 +85,7 @@ async def test_an_answer_that_never_ends_does_not_count(tmp_path: Path) -> None:
 
     async with listening(drip) as url, sending(tmp_path, url) as one:
         one.poll(1)
-        await until(lambda: "its answer did not end within 0.5 s" in one.forwarder.state().last_error)
+        await until(lambda: "its answer did not end within 1.5 s" in one.forwarder.state().last_error)
         assert (await one.saved()) == {"delivered": 0, "pending": 500, "dead": 0}
 
 

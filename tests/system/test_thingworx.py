@@ -42,7 +42,7 @@ class Platform:
 
 
 def sending(path: Path, url: str, **settings: Any) -> Any:
-    quick = {"response_timeout": Duration(0.5), "retry_max": Duration(0.2), "connector": "thingworx", **settings}
+    quick = {"response_timeout": Duration(1.5), "retry_max": Duration(0.2), "connector": "thingworx", **settings}
     return gateway(path / "buffer.db", 0, url=url, app_key=Secret(name="k"), **quick)
 
 

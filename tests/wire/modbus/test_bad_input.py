@@ -24,7 +24,7 @@ RIGHT = {f"h{n}": n for n in (100, 101, 102, 103)}
 
 TCP_FAULTS: dict[str, tuple[Behaviour, str, str]] = {
     "silence": (rogue.silent, "timeout", "no answer within"),
-    "a late reply": (rogue.late(0.4), "timeout", "no answer within"),
+    "a late reply": (rogue.late(2), "timeout", "no answer within"),
     "garbage": (rogue.send(b"\xff\x00garbage\x80\x81\x82"), "protocol", "not Modbus"),
     "a web page": (rogue.send(b"HTTP/1.1 400 Bad Request\r\n" * 40), "protocol", "not Modbus"),
     "another unit": (rogue.wrong_unit, "protocol", "unit 0 answered when unit 1 was asked"),
