@@ -137,7 +137,8 @@ async def test_a_bus_that_is_not_touched_does_not_miss_a_poll(tmp_path: Path) ->
         assert new["polls"] > old["polls"]
         assert device(after, "d2")["polls"] > 0
         link = after["connections"]["cloud"]
-        assert (link["since"], link["attempts"]) == (before["connections"]["cloud"]["since"], 1)
+        assert link["since"] == before["connections"]["cloud"]["since"]
+        assert link["attempts"] <= 1  # none once the session has lasted
         assert_counters_add_up(after)
         metadata = [orjson.loads(m.payload) for m in one.subscriber.messages if m.topic == "edged/plant-7/metadata"]
         assert ("d2" in metadata[0]["devices"], "d2" in metadata[-1]["devices"]) == (False, True)
