@@ -12,7 +12,7 @@ from edged.backup.archive import refused, write
 from edged.backup.check import Verdict, verify
 from edged.backup.collect import collected
 from edged.backup.manifest import Manifest
-from edged.backup.place import Kept, alone, check, file_name, kept, surplus
+from edged.backup.place import Kept, alone, check, file_name, kept, provide, surplus
 from edged.clock import wall_us
 from edged.config.model import BackupConfig
 from edged.errors import ConfigError, PermanentError, TransientError
@@ -75,8 +75,8 @@ def scheduled(
     now = wall_us()
     if now < RELEASED:
         raise TransientError("the clock is not set: no backup is made until it is", reason="clock")
-    if folder.parent == state and not folder.exists():
-        folder.mkdir(mode=0o750)
+    if folder.parent == state:
+        provide(folder)
     check(folder)
     found = kept(folder, gateway)
     if not due(found, config.every, datetime.fromtimestamp(now / 1e6, UTC)):

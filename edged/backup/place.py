@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import fnmatch
 import os
 import re
 import shutil
@@ -62,6 +63,15 @@ def check(folder: Path, root: Path = Path("/")) -> None:
         raise ConfigError(f"{folder} may not be written by this user: sudo chown edged {folder}, or mount it so")
 
 
+def provide(folder: Path) -> None:
+    """Make the folder that backups go to by default. Raises ConfigError."""
+    try:
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as exc:
+        hint = "; try with sudo" if isinstance(exc, PermissionError) else ""
+        raise ConfigError(f"there is no folder {folder}, and none can be made: {exc.strerror or exc}{hint}") from exc
+
+
 def _holds(outer: str, inner: str) -> bool:
     return inner == outer or inner.startswith(outer.rstrip("/") + "/")
 
@@ -108,9 +118,17 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def kept(folder: Path, gateway: str = "") -> list[Kept]:
-    """The backups in a folder, of one gateway or of all, the oldest first."""
+    """The backups in a folder, of one gateway or of all, the oldest first. Raises ConfigError if it cannot be read."""
     found = []
-    for path in folder.glob(f"edged-{gateway}-*{SUFFIX}" if gateway else f"edged-*{SUFFIX}"):
+    try:
+        names = os.listdir(folder)  # noqa: PTH208  # unlike `glob` it raises, so that one that is shut is not empty
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        hint = "; try with sudo" if isinstance(exc, PermissionError) else ""
+        raise ConfigError(f"{folder} cannot be read: {exc.strerror or exc}{hint}") from exc
+    for name in fnmatch.filter(names, f"edged-{gateway}-*{SUFFIX}" if gateway else f"edged-*{SUFFIX}"):
+        path = folder / name
         try:
             size, manifest, problem = path.stat().st_size, manifest_of(path), ""
         except (EdgedError, OSError) as exc:

@@ -71,6 +71,13 @@ class Plan:
 
 def planned(path: Path, goal: Goal) -> Plan:
     """Look at everything and change nothing. Raises ConfigError, PermanentError (damaged backup), TransientError."""
+    try:
+        return _planned(path, goal)
+    except OSError as exc:  # a folder that this user may not look into
+        raise ConfigError(f"{exc.filename or path} cannot be read ({exc.strerror or exc}); try with sudo") from exc
+
+
+def _planned(path: Path, goal: Goal) -> Plan:
     verdict = verify(path)
     if verdict.problems or verdict.manifest is None:
         raise PermanentError(

@@ -63,7 +63,7 @@ def create(  # one parameter an option
     keys, and passwords that are kept outside of the configuration, are left out unless you ask for them.
     """
     from edged.backup.create import create as make
-    from edged.backup.place import check
+    from edged.backup.place import check, provide
 
     main, folder = paths.config_path(config), paths.state_dir(state)
     if scheduled:
@@ -72,7 +72,7 @@ def create(  # one parameter an option
     running = _config(main, folder)
     target = Path(directory) if directory else _usual(running, folder)
     if target == folder / "backups":
-        target.mkdir(mode=0o750, parents=True, exist_ok=True)
+        provide(target)
     check(target)
     said = _saved(socket or (running.control.socket if running else "") or None)
     made = make(main, folder, target, secrets=with_secrets, gateway=str(running.gateway.id) if running else "")

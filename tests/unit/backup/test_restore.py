@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +313,26 @@ def test_only_what_is_restored_is_told(tmp_path: Path) -> None:
     options = ["--config", str(one.main), "--state", str(one.state), "--force"]
     assert "epoch" not in CliRunner().invoke(backup, ["restore", str(made.path), *options, "--only", "config"]).stdout
     assert "under a new epoch" in CliRunner().invoke(backup, ["restore", str(made.path), *options]).stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_who_forgets_sudo_is_told_to_use_it(tmp_path: Path) -> None:
+    one = site(tmp_path / "gateway")
+    made = one.backup(tmp_path / "backups")
+    for folder in (one.main.parent, one.state):
+        os.chown(folder, 65_534, 65_534)
+        folder.chmod(0o700)
+    without = "--bounding-set=-dac_override,-dac_read_search"  # then root may look only into what is root's
+    options = ["--config", str(one.main), "--state", str(one.state)]
+    for words in (
+        ["restore", str(made.path), *options], ["restore", str(made.path), *options, "--dry-run"],
+        ["list", *options], ["create", *options],
+    ):  # fmt: skip
+        done = subprocess.run(
+            ["setpriv", without, sys.executable, "-m", "edged", "backup", *words],
+            check=False, capture_output=True, text=True, timeout=50,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert "Traceback" not in done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert "sudo" in last, words
