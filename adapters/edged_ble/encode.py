@@ -63,5 +63,4 @@ def raw_of(point: BlePoint, value: Value) -> float | str:
         return value
     if point.range is not None and not point.range[0] <= value <= point.range[1]:
         raise ValueError(f"{value:g} is outside the range {point.range[0]:g} to {point.range[1]:g}")
-    raw = point.unscaled(value)
-    return value if raw is value else float(f"{raw:.12g}")
+    return point.unscaled(value)

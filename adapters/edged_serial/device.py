@@ -197,5 +197,4 @@ def raw_value(config: SerialDevice, point: str, value: Value) -> float | int | s
     raw = spec.unscaled(value)
     if raw is value:
         return value
-    tidy = float(f"{raw:.12g}")
-    return int(tidy) if tidy.is_integer() else tidy
+    return int(raw) if raw.is_integer() else float(f"{raw:.15g}")  # what is sent as text has no rounding errors

@@ -51,6 +51,10 @@ class LinearMap:
             raise ValueError("`to`: the two values of a map must differ, or every value would be the same")
 
 
+_ROUNDING = 1e-13
+"""How far a few operations on doubles may be off, as a share of the largest number among them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PointConfig(Settings):
     """One named value of a device: what every protocol's points have in common."""
@@ -102,13 +106,23 @@ class PointConfig(Settings):
         parse_deadband(self.deadband)
 
     def unscaled(self, value: float) -> float:
-        """The raw number that `map`, or `scale` and `offset`, make `value` of; the same object if there is none."""
+        """The raw number that `map`, or `scale` and `offset`, make `value` of; the same object if there is none.
+
+        A whole one where it is that but for the rounding errors of this.
+        """
         if self.map is not None:
             (raw_low, raw_high), (low, high) = self.map.raw, self.map.to
-            return raw_low + (value - low) * (raw_high - raw_low) / (high - low)
-        if (self.scale, self.offset) != (1.0, 0.0):
-            return (value - self.offset) / self.scale
-        return value
+            raw = raw_low + (value - low) * (raw_high - raw_low) / (high - low)
+            size = max(abs(raw_low), abs(raw_high), abs(raw))
+        elif (self.scale, self.offset) != (1.0, 0.0):
+            raw = (value - self.offset) / self.scale
+            size = max(abs(value), abs(self.offset)) / abs(self.scale)
+        else:
+            return value
+        if not math.isfinite(raw):
+            return raw
+        whole = float(round(raw))
+        return whole if abs(raw - whole) <= _ROUNDING * max(size, 1.0) else raw
 
 
 def _check_range(limits: tuple[float, float] | None) -> None:

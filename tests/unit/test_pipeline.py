@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edged.config.base import DeviceConfig, LinearMap, PointConfig
@@ -292,3 +292,25 @@ def test_a_new_configuration_lets_go_of_the_samples_before_it() -> None:
     pipeline.renew({"d": device}, ())
     assert held > sys.getrefcount(points) == free
     assert pipeline.process(sample(5.5, points=others)) is None, "what was told last is not forgotten"
+
+
+@given(
+    st.integers(-(10**14), 10**14),
+    st.sampled_from([0.001, 0.01, 0.1, 0.5, 2.0, 10.0, -0.1]),
+    st.sampled_from([0.0, -40.0, 3.5, 273.15]),
+)
+@example(1_234_567_890_123, 0.001, 0.0)
+@example(1, 0.1, -40.0)
+def test_a_whole_raw_number_comes_back_from_what_the_pipeline_makes_of_it(
+    raw: int, scale: float, offset: float
+) -> None:
+    """All of its digits: what is written must be what was meant, and no neighbour of it."""
+    point = PointConfig(scale=scale, offset=offset)
+    (value,) = DevicePipeline({"p": point}).compute(sample(raw)).values
+    assert isinstance(value, int | float)
+    assert point.unscaled(value) == raw
+
+
+def test_a_raw_number_that_is_not_whole_stays_so() -> None:
+    assert PointConfig(scale=0.1).unscaled(21.53) == pytest.approx(215.3)
+    assert PointConfig(scale=1e-300).unscaled(1e300) == math.inf

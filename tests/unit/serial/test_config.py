@@ -127,10 +127,13 @@ points:
   scaled: {scale: 0.1, offset: -40, writable: true, write: {send: "{value}"}, range: [-40, 60]}
   mapped: {map: {raw: [4, 20], to: [0, 100]}, writable: true, write: {send: "{value}"}}
   word: {enum: {"1": on, "0": off}, writable: true, write: {send: "{value}"}}
+  counter: {scale: 0.001, writable: true, write: {send: "{value}"}}
 """
     config: Any = device_of(text)
     assert raw_value(config, "scaled", 20) == 600
     assert raw_value(config, "mapped", 50) == 12
+    assert str(raw_value(config, "scaled", -18.47)) == "215.3"
+    assert raw_value(config, "counter", 1_234_567_890.123) == 1_234_567_890_123
     assert raw_value(config, "word", "on") == "1"
     for point, value in (("scaled", 61), ("word", "maybe"), ("scaled", "x"), ("scaled", None)):
         with pytest.raises(ValueError, match=r"outside|none of|cannot be written"):
