@@ -108,6 +108,11 @@ class _Main(LazyGroup):
             code, text = EXIT_CONFIG, str(exc)
         except EdgedError as exc:
             code, text = EXIT_PROBLEM, str(exc)
+        except PermissionError as exc:
+            if exc.filename is None:
+                raise
+            code = EXIT_CONFIG
+            text = f"{exc.filename}: permission denied; try with sudo, or join the group edged and log in again"
         except OSError as exc:
             if exc.errno not in _OUTPUT_FULL or exc.filename is not None:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -184,3 +185,22 @@ def test_without_systemd_the_status_says_so_in_a_line() -> None:
     done = service("status")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "systemd does not run here" in done.stderr
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="only root can give folders away")
+@pytest.mark.parametrize("command", ["check", "run", "doctor", "buffer stats", "commands list", "explain a/b"])
+def test_who_may_not_read_the_configuration_is_told_what_to_do(tmp_path: Path, command: str) -> None:
+    """The first that a technician meets who is not in the group edged."""
+    shut = tmp_path / "etc"
+    shut.mkdir()
+    (shut / "edged.yaml").write_text("gateway: {id: plant-7}\n")
+    shut.chmod(0o750)
+    os.chown(shut, 65_534, 65_534)
+    without = "--bounding-set=-dac_override,-dac_read_search"  # then root may look only into what is root's
+    done = subprocess.run(
+        ["setpriv", without, *EDGED, *command.split()], check=False, capture_output=True, text=True, timeout=50,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "EDGED_CONFIG": str(shut / "edged.yaml"), "STATE_DIRECTORY": str(shut / "state")},
+    )  # fmt: skip
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "permission denied; try with sudo, or join the group edged" in done.stderr
