@@ -89,6 +89,7 @@ async def test_backups_at_a_thousand_readings_a_second_cost_nothing_that_was_rea
     assert "WARNING edged.buffer" not in gateway.lines()
 
 
+@pytest.mark.timeout(240)
 async def test_a_restored_gateway_sends_what_waited_under_a_new_epoch(tmp_path: Path) -> None:
     """Backed up with a backlog, gone on, wiped, restored: the receiver can tell it all from the messages alone."""
     devices = {"oven": {"bus": "lab", "every": "100ms", "points": {"t": {"waveform": "ramp", "period": "1h"}}}}

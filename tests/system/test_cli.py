@@ -263,6 +263,7 @@ async def test_a_full_disk_at_the_start_is_waited_for(tmp_path: Path) -> None:
         assert ran_well("umount", "-l", disk)
 
 
+@pytest.mark.timeout(240)
 async def test_a_simulated_serial_line_goes_wrong_as_told(tmp_path: Path) -> None:
     port = tmp_path / "line"
     config = {

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from edged.adapter import Name, Sample
+from edged.adapter import Name, Sample, TransientError
 from edged_ble.bus import Bus
 from edged_ble.config import BleBus, BleDevice
 from edged_ble.job import BleJob
@@ -52,11 +52,15 @@ def heard(bus: Bus, count: int, name: str = "tag") -> bool:
 
 
 async def polled(bus: Bus, job: BleJob) -> list[Sample]:
-    """The samples of the next poll that has any."""
+    """The samples of the next poll that has any. A device that was silent is so until it is heard."""
     found: list[Sample] = []
     end = time.monotonic() + 15
     while not found:
         assert time.monotonic() < end, "it never came"
         await asyncio.sleep(0.01)
-        found = list((await bus.poll(job)).samples)
+        try:
+            found = list((await bus.poll(job)).samples)
+        except TransientError as exc:
+            if exc.reason != "stale":
+                raise
     return found
