@@ -80,9 +80,15 @@ async def _other_master(line: Any) -> None:
         line.second_master(FOREIGN)
 
 
+async def _misnamed(faults: list[str]) -> dict[str, list[Finding]]:
+    found = await diagnose(faults)
+    named = {fault: found[fault][0].code if found[fault] else None for fault in faults}
+    return {fault: found[fault] for fault, code in named.items() if code != EXPECTED[fault]}
+
+
 async def test_each_fault_of_the_simulator_is_named() -> None:
     assert set(FAULTS) | {"echo", "second-master", "none"} == set(EXPECTED)
-    found = await diagnose(list(EXPECTED))
-    named = {fault: found[fault][0].code if found[fault] else None for fault in EXPECTED}
-    wrong = {fault: (code, found[fault]) for fault, code in named.items() if code != EXPECTED[fault]}
-    assert 10 * len(wrong) <= len(EXPECTED), wrong  # a machine that stalls may make one line look worse than it is
+    wrong = await _misnamed(list(EXPECTED))
+    if wrong:  # a machine that stalls may make a line look worse than it is, but not the same one again
+        wrong = await _misnamed(list(wrong))
+    assert 10 * len(wrong) <= len(EXPECTED), wrong
