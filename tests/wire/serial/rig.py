@@ -75,6 +75,13 @@ class Rig:
         readings = [reading for sample in result.samples for reading in sample.readings()]
         assert len(readings) == len(self.jobs[unit].points)
 
+    async def times_out(self, unit: int) -> None:
+        """The next poll yields nothing, though the machine may hold us up until even a late answer is in time."""
+        assert await self.stalls.again(lambda: self._poll_in_vain(unit))
+
+    async def _poll_in_vain(self, unit: int) -> bool | None:
+        return await self.poll(unit) is None or None
+
     async def _poll_whole(self, unit: int) -> PollResult | None:
         result = await self.poll(unit)
         samples = result.samples if result is not None else []
