@@ -59,8 +59,9 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
     ("answer", "told"),
     [
         (b"", "ended before it had answered"), (b"hello\r\n", "ended before it had answered"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "ended before it had answered"),
-        (b"HTTP/1.1 500 X\r\nContent-Length: 2\r\n\r\n[]", "answered 500"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "is not edged"),
+        (b"HTTP/1.1 200 OK\r\nServer: edged\r\nContent-Length: 9\r\n\r\n{", "ended before it had answered"),
+        (b"HTTP/1.1 500 X\r\nServer: edged\r\nContent-Length: 2\r\n\r\n[]", "answered 500"),
     ],
 )  # fmt: skip
 def test_something_else_behind_the_socket_is_told_in_a_line(tmp_path: Path, answer: bytes, told: str) -> None:
