@@ -19,6 +19,8 @@ hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "steady")
 
+# Output is kept back as at a user's, whatever the developer's environment says.
+os.environ.pop("PYTHONUNBUFFERED", None)
 # An ordinary user's path on Debian lacks the folders where mosquitto is.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 

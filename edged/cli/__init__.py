@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -97,6 +98,18 @@ class LazyGroup(click.Group):
 class _Main(LazyGroup):
     """Turns what went wrong into one line and an exit code."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as exc:
+            if exc.errno not in _OUTPUT_FULL or exc.filename is not None:
+                raise
+            click.echo(f"edged: the output cannot be written: {exc.strerror}", err=True)
+            sys.exit(EXIT_PROBLEM)
+        finally:
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                _let_go(stream)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -113,12 +126,18 @@ class _Main(LazyGroup):
                 raise
             code = EXIT_CONFIG
             text = f"{exc.filename}: permission denied; try with sudo, or join the group edged and log in again"
-        except OSError as exc:
-            if exc.errno not in _OUTPUT_FULL or exc.filename is not None:
-                raise
-            code, text = EXIT_PROBLEM, f"the output cannot be written: {exc.strerror}"
         click.echo(f"edged: {text}", err=True)
         sys.exit(code)
+
+
+def _let_go(stream: TextIO) -> None:
+    """What cannot be written now cannot be at the end either: Python would say so, and end with a code of its own."""
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 @click.group(cls=_Main, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -41,11 +41,18 @@ def test_a_terminal_without_degrees_and_arrows_gets_question_marks(config: Path)
     assert doctor.stdout.startswith("? configuration"), doctor.stderr
 
 
-def test_an_output_that_is_full_is_told_in_a_line(config: Path) -> None:
+@pytest.mark.parametrize("arguments", [("doctor", "{config}"), ("schema",), ("--help",), ("--version",)])
+def test_an_output_that_is_full_is_told_in_a_line(config: Path, arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
-        ran = edged("doctor", config, stdout=full)
+        ran = edged(*(one.format(config=config) for one in arguments), stdout=full)
     assert ran.returncode == 1
     assert ran.stderr == "edged: the output cannot be written: No space left on device\n"
+
+
+def test_an_error_that_nobody_can_read_has_its_exit_code(config: Path) -> None:
+    missing = config.with_name("missing.yaml")
+    ran = subprocess.run(["sh", "-c", f"{sys.executable} -m edged check {missing} 2>/dev/full >&2"], check=False)
+    assert ran.returncode == 1
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
