@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +29,9 @@ from tests.support.mosquitto import Mosquitto, free_port, password_file
 from tests.support.mqttlink import EPOCH, connected, make, message, plain_broker, refusal
 
 pytestmark = pytest.mark.mosquitto
+
+_HANG_UPS = 3000
+"""With so many, what two threads can do to each other happens a few times."""
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +130,33 @@ async def test_nobody_listens_nobody_answers_no_such_host() -> None:
         assert "did not answer within 0.2 s" in str(await refusal(make(fake.port, connect_timeout=Duration(0.2))))
     async with FakeBroker(connack=lambda *_: b"") as fake:
         assert "hung up before a session began" in str(await refusal(make(fake.port)))
+
+
+async def test_a_broker_that_hangs_up_while_the_session_begins_is_no_fault() -> None:
+    """Nor is there a word in the log of asyncio about it, whatever the dialling thread and the loop do first."""
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    interval = sys.getswitchinterval()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hanging_up = asyncio.create_task(asyncio.to_thread(_hang_up, server))
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(_HANG_UPS):
+                with pytest.raises(TransientError):
+                    await make(server.getsockname()[1]).connect(EPOCH)
+        finally:
+            sys.setswitchinterval(interval)
+            server.shutdown(socket.SHUT_RDWR)
+            await hanging_up
+    assert faults == []
+
+
+def _hang_up(server: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # until it is closed
+        while True:
+            client, _ = server.accept()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # with a reset
+            client.close()
 
 
 async def test_a_missing_secret_is_the_connection_s_trouble(broker: Mosquitto) -> None:

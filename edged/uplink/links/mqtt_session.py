@@ -415,15 +415,21 @@ class Session(aiomqtt.Client):
 
     # -- the event loop --------------------------------------------------------------------------------------------
 
-    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
+    def _on_socket_register_write(self, _client: Any, _userdata: Any, sock: Any) -> None:
         """At once where possible.
 
         The base class always does it a moment later, when the socket may be closed and its number be another one's.
         """
-        if threading.get_ident() != self._thread:
-            super()._on_socket_register_write(client, userdata, sock)
-            return
-        self._loop.add_writer(sock.fileno(), self._write)
+        if threading.get_ident() == self._thread:
+            self._loop.add_writer(sock.fileno(), self._write)
+        else:
+            self._loop.call_soon_threadsafe(self._await_room, sock)
+
+    def _await_room(self, sock: Any) -> None:
+        """For what the dialling thread wants to send, unless the broker has hung up and paho closed it meanwhile."""
+        current = self._client.socket()
+        if current is not None and current is sock:
+            self._loop.add_writer(current.fileno(), self._write)
 
     def _write(self) -> None:
         written = False
