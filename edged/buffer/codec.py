@@ -128,7 +128,10 @@ def _encode_qualities(samples: Sequence[Sample]) -> tuple[list[tuple[str, str]],
 
 
 def decode_batch(blob: bytes, first: int, boot: str, readings: int) -> Batch:
-    """What `encode_batch` made of the samples. Raises ValueError if the blob is not one of its."""
+    """What `encode_batch` made of the samples. Raises ValueError if the blob is not one of its.
+
+    Types of values are not looked at: a row has a checksum, so that only a forger could have changed them.
+    """
     try:
         document = orjson.loads(zlib.decompress(blob))
         return Batch(first, tuple(_samples(document)), boot, readings)
