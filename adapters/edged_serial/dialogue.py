@@ -49,7 +49,7 @@ async def read_meter(line: Line, address: str, within: float) -> tuple[bytes, Mo
 def _identification(frame: bytes, moment: Moment) -> tuple[bytes, Moment]:
     at = frame.rfind(b"/")
     found = frame[at:]
-    if at < 0 or len(found) < 5 or not found.isascii() or found[1:2] == b"?":  # noqa: PLR2004  # /XXXZ; the last is our own echo
+    if at < 0 or len(found) < len(b"/XXXZ") or not found.isascii() or found[1:2] == b"?":  # our own echo
         raise RejectedError("no identification of a meter came")
     return found, moment
 

@@ -121,7 +121,7 @@ def kept(folder: Path, gateway: str = "") -> list[Kept]:
     """The backups in a folder, of one gateway or of all, the oldest first. Raises ConfigError if it cannot be read."""
     found = []
     try:
-        names = os.listdir(folder)  # noqa: PTH208  # unlike `glob` it raises, so that one that is shut is not empty
+        names = [path.name for path in folder.iterdir()]  # unlike `glob` it raises where the folder is shut
     except FileNotFoundError:
         return []
     except OSError as exc:

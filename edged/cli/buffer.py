@@ -414,8 +414,9 @@ def _letters(ids: tuple[int, ...], every: bool, connection: str | None) -> dict[
 def _write_json(records: Iterable[Mapping[str, Any]]) -> int:
     """Returns how many samples that were."""
     count = 0
-    for count, record in enumerate(records, 1):  # noqa: B007  # the last count is what is wanted
+    for record in records:
         click.echo(json.dumps(record, ensure_ascii=False))
+        count += 1
     return count
 
 
@@ -424,11 +425,12 @@ def _write_csv(records: Iterable[Mapping[str, Any]]) -> int:
     count = 0
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(("time", "device", "point", "value", "quality", "seq"))
-    for count, record in enumerate(records, 1):  # noqa: B007  # as above
+    for record in records:
         quality = record.get("quality", {})
         for point, value in record["values"].items():
             shown = json.dumps(value) if isinstance(value, bool) else value
             rows.writerow((record["time"], record["device"], point, shown, quality.get(point, "good"), record["seq"]))
+        count += 1
     return count
 
 

@@ -13,7 +13,8 @@ from .aes import Ccm
 SERVICE = uuid_of("FCD2")
 _UUID = b"\xd2\xfc"
 _ENCRYPTED, _ADDRESSED, _VERSION = 0x01, 0x02, 2
-_HEAD = 7
+_ADDRESS = 6
+_HEAD = 1 + _ADDRESS
 """Bytes before the objects where the packet has the sender's address in it, as version 2 had at first."""
 _COUNTER, _TAG = 4, 4
 _EVENTS: Mapping[int, Mapping[int, str]] = {
@@ -193,7 +194,8 @@ class BTHome:
         except ValueError:
             return refused(f"encrypted, and {address} is not the sensor's address, which is needed to decrypt")
         nonce = mac + _UUID + data[:1] + data[-_COUNTER - _TAG : -_TAG]
-        plain = self._cipher.decrypt(nonce, data[head : -_COUNTER - _TAG], data[-_TAG:]) if len(mac) == 6 else None  # noqa: PLR2004  # bytes of an address
+        whole = len(mac) == _ADDRESS
+        plain = self._cipher.decrypt(nonce, data[head : -_COUNTER - _TAG], data[-_TAG:]) if whole else None
         if plain is None:
             return refused("the `bind_key` does not fit")
         found = parse(plain)
