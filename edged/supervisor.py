@@ -58,7 +58,7 @@ class Supervisor:
                 await run()
                 detail = "ended unexpectedly"
             except Exception as exc:
-                cause = _first(exc)
+                cause = first_of(exc)
                 known = isinstance(cause, EdgedError)
                 detail = str(cause) if known else f"{type(cause).__name__}: {cause}"
                 if self._is_news(name, detail, began) and known:
@@ -82,7 +82,7 @@ def _seconds_since(began: int) -> float:
     return (mono_us() - began) / 1e6
 
 
-def _first(error: Exception) -> Exception:
+def first_of(error: Exception) -> Exception:
     """The first of several that came together; they say nothing themselves."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]

@@ -20,6 +20,7 @@ import click
 from edged.cli import EXIT_PROBLEM, NoDaemonError, client
 from edged.cli.selftest_result import HEAD, Received, Row, Total
 from edged.errors import ConfigError, EdgedError
+from edged.supervisor import first_of
 
 if TYPE_CHECKING:
     from edged.config.model import Config
@@ -201,7 +202,7 @@ class _SelfTest:
                         finally:
                             task.cancel()
                 except ExceptionGroup as several:
-                    raise several.exceptions[0] from None
+                    raise first_of(several) from several
                 finally:
                     for topic in _RETAINED:  # leave nothing behind
                         with suppress(aiomqtt.MqttError):
